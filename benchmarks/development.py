@@ -1,0 +1,98 @@
+"""Score a recipe where labels may be used: RAVDESS -> nEMO, nEMO -> RAVDESS, as is and by telephone.
+
+    python benchmarks/development.py --data DIR --config CONFIG [--pairs ravdess:nemo nemo:ravdess]
+
+Recipes are chosen by these figures and never by a test target (docs/method.md). One JSON line per
+pair and seed on standard output; the notes are in docs/experiments.md.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import soxr
+import torch
+
+from service.inference.labels import CORE_EMOTIONS
+from training import config as recipes
+from training.clips import load_clips
+from training.corpora import load
+from training.metrics import accuracy, unweighted_average_recall
+from training.trainer import Trainer, embed
+from training.variants import load_variants
+
+
+def telephone(samples: np.ndarray) -> np.ndarray:
+    """Narrow band of a telephone: down to 8 kHz and mu-law, and back."""
+    narrow = soxr.resample(samples / max(1e-6, np.abs(samples).max()), 16_000, 8_000)
+    coded = np.round(np.sign(narrow) * np.log1p(255 * np.abs(narrow)) / np.log(256) * 127) / 127
+    return soxr.resample(np.sign(coded) * (256 ** np.abs(coded) - 1) / 255, 8_000, 16_000).astype(
+        np.float32
+    )
+
+
+def score(network, labels, clips, emotions) -> dict[str, float]:
+    """WA and UAR over the four emotions, and UAR over all that both sides know."""
+    logits, _ = embed(network, clips, torch.device("cpu"))
+    figures = {}
+    for name, allowed in (("core", CORE_EMOTIONS), ("all", sorted(set(emotions) & set(labels)))):
+        keep = [i for i, emotion in enumerate(emotions) if emotion in allowed]
+        columns = [labels.index(emotion) for emotion in allowed]
+        prediction = logits[keep][:, columns].argmax(1).numpy()
+        truth = np.array([allowed.index(emotions[i]) for i in keep])
+        figures[f"{name}_wa"] = round(accuracy(truth, prediction), 4)
+        figures[f"{name}_uar"] = round(unweighted_average_recall(truth, prediction), 4)
+    return figures
+
+
+def main() -> None:
+    """Train on one side of each pair and score the other."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--pairs", nargs="+", default=["ravdess:nemo", "nemo:ravdess"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--steps", type=int, default=1000, help="per pair, in place of the epochs")
+    parser.add_argument("--cache", type=Path, default=Path(".cache"))
+    options = parser.parse_args()
+    recipe = recipes.load(options.config)
+    epochs = 10
+    train = recipe.train.model_copy(
+        update={"epochs": epochs, "steps_per_epoch": options.steps // epochs}
+    )
+    recipe = recipe.model_copy(update={"train": train})
+    for pair in options.pairs:
+        source, target = (load(name, options.data) for name in pair.split(":"))
+        source = [u for u in source if not recipe.emotions or u.emotion in recipe.emotions]
+        labels = tuple(sorted({u.emotion for u in source}))
+        clips = [load_clips(source, options.cache)]
+        clips += load_variants(source, clips[0], recipe.augment.variants, options.cache)
+        target_clips = load_clips(target, options.cache)
+        heard = [target_clips[i] for i in range(len(target))]
+        emotions = [u.emotion for u in target]
+        for seed in options.seeds:
+            start = time.perf_counter()
+            with tempfile.TemporaryDirectory() as run:
+                trainer = Trainer(
+                    recipe, labels, source, clips, Path(run), seed, torch.device("cpu")
+                )
+                network = trainer.fit(([], []))
+            figures = score(network, labels, heard, emotions)
+            far = score(network, labels, [telephone(clip) for clip in heard], emotions)
+            figures["telephone_core_uar"] = far["core_uar"]
+            seconds = round(time.perf_counter() - start)
+            print(
+                json.dumps(
+                    {"config": options.config.stem, "pair": pair, "seed": seed, "s": seconds}
+                    | figures
+                )
+            )
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""The manifest: what is read, what stands in for what is missing, and every error's message."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from training.corpora import CorpusError, Utterance, load_folder
+from training.corpora.manifest import read_manifest
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "mine"
+    (folder / "clips").mkdir(parents=True)
+    for name in ("a.wav", "b.wav", "clips/c.opus"):
+        (folder / name).touch()
+    return folder
+
+
+def write(folder: Path, text: str, encoding: str = "utf-8") -> Path:
+    manifest = folder / "metadata.csv"
+    manifest.write_bytes(text.encode(encoding))
+    return manifest
+
+
+FULL = (
+    "path,corpus,language,speaker,gender,emotion,sentence_id,seconds,source_label,mood\n"
+    'clips/c.opus,düo,pt-BR,s1,f,angry,"a, b",1.5,raiva,grim\n'
+    "a.wav,düo,pt-BR,s2,m,calm,7,2.5,,\n"
+)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_every_column(folder: Path, encoding: str, newline: str):
+    assert read_manifest(write(folder, FULL.replace("\n", newline), encoding)) == [
+        Utterance(folder / "clips/c.opus", "düo", "s1", "pt-BR", "angry", "raiva", "f", "a, b"),
+        Utterance(folder / "a.wav", "düo", "s2", "pt-BR", "calm", "", "m", "7"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "emotion,path\nsad,b.wav\n\nfear,./a.wav\n",
+        "path,emotion,speaker,language,corpus,gender\nb.wav,sad,,,,\na.wav,fear\n",
+    ],
+    ids=["columns missing", "cells empty or missing"],
+)
+def test_what_is_missing_has_an_honest_default(folder: Path, text: str):
+    write(folder, text)
+    assert load_folder(folder) == [
+        Utterance(folder / "a.wav", corpus="mine", speaker="", language="und", emotion="fear"),
+        Utterance(folder / "b.wav", corpus="mine", speaker="", language="und", emotion="sad"),
+    ]
+
+
+def test_a_relative_manifest_gives_absolute_paths(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    write(folder, "path,emotion\na.wav,sad\n")
+    monkeypatch.chdir(folder / "clips")
+    (utterance,) = load_folder(Path(".."))
+    assert (utterance.path, utterance.corpus) == (folder / "a.wav", "mine")
+
+
+HEADER = "path,emotion\n"
+VOCABULARY = "angry, calm, disgust, fear, happy, neutral, sad, surprise"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "M has no header: wanted are path and emotion in line 1"),
+        (
+            "file,label\na.wav,sad\n",
+            "M has no column path and no column emotion in its header (file, label): "
+            "wanted are path and emotion",
+        ),
+        (
+            "path,label\na.wav,sad\n",
+            "M has no column emotion in its header (path, label): wanted are path and emotion",
+        ),
+        (HEADER, "M has a header and 0 clips: at least 1 is wanted"),
+        (
+            f"{HEADER}a.wav,sad\nb.wav,Sad\n",
+            f"line 3 of M has the unknown emotion 'Sad': wanted is one of {VOCABULARY}",
+        ),
+        (
+            f"{HEADER}a.wav,\n",
+            f"line 2 of M has the unknown emotion '': wanted is one of {VOCABULARY}",
+        ),
+        (
+            "path,emotion,gender\na.wav,sad,woman\n",
+            "line 2 of M has the gender 'woman': wanted is f, m or nothing",
+        ),
+        (
+            f"{HEADER}a.wav,sad\nb.wav,sad\n./a.wav,fear\n",
+            "M names ./a.wav in line 2 and in line 4: keep 1",
+        ),
+        (f"{HEADER},sad\n", "line 2 of M has an empty path: a file is wanted"),
+        (
+            f"{HEADER}a.wav,sad,f\n",
+            "line 2 of M has more cells than the 2 of the header: "
+            "put cells with a comma into quotes",
+        ),
+        (
+            f"{HEADER}a.wav,sad\nd.wav,sad\nclips/e.wav,sad\n",
+            "2 of 3 audio files of M are not there, the first is d.wav in line 3: "
+            "add them or drop their lines",
+        ),
+        (
+            f"{HEADER}clips,sad\n",
+            "1 of 1 audio files of M are not there, the first is clips in line 2",
+        ),
+        *(
+            (
+                f"{HEADER}a.wav,sad\n{path},sad\n",
+                f"line 3 of M leads out of its folder with {path}: paths are relative to the "
+                "manifest, without ..",
+            )
+            for path in ("/a.wav", "../a.wav", "clips/../../a.wav", "C:\\a.wav", "..\\a.wav")
+        ),
+    ],
+)
+def test_errors_say_what_was_seen_and_what_is_wanted(folder: Path, text: str, message: str):
+    manifest = write(folder, text)
+    with pytest.raises(CorpusError, match="^" + re.escape(message.replace("M ", f"{manifest} "))):
+        read_manifest(manifest)
+
+
+@pytest.mark.parametrize(
+    "content", [b"path,emotion\n\xff.wav,sad\n", b'path,emotion\n"a.wav,sad\n']
+)
+def test_what_is_not_csv_in_utf8_is_an_error(folder: Path, content: bytes):
+    (folder / "metadata.csv").write_bytes(content)
+    with pytest.raises(CorpusError, match=r"metadata\.csv is not CSV in UTF-8 \(.+\): save it"):
+        load_folder(folder)
+
+
+def test_no_file(tmp_path: Path):
+    with pytest.raises(
+        CorpusError, match=r"^there is no file .*metadata\.csv: 1 manifest is wanted"
+    ):
+        read_manifest(tmp_path / "metadata.csv")

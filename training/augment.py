@@ -1,0 +1,149 @@
+"""Spectral augmentation: a whole batch of log-mel features varied at once, anew in every step."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - torch's own convention
+
+from training.config import AugmentConfig, FrontEndConfig
+from training.frontend import frequency_to_mel
+
+_DB_TO_LOG_POWER = math.log(10.0) / 10.0
+_TELEPHONE_HZ = (300.0, 3400.0)
+
+
+class SpectralAugment:
+    """Vocal-tract warp, tempo, equaliser, noise floor, telephone band and SpecAugment.
+
+    References:
+        Jaitly & Hinton 2013 (vocal tract length perturbation, here a warp of the mel axis); Park
+        et al., arXiv 1904.08779 (masks; here filled with the clip's mean, 0 after normalisation).
+
+    Args:
+        config: ranges and probabilities.
+        front_end: gives the scale of the features and the place of the bands.
+
+    Examples:
+        >>> augment = SpectralAugment(AugmentConfig(), FrontEndConfig())
+        >>> features, mask = augment(torch.randn(2, 1, 64, 100), torch.ones(2, 1, 1, 100))
+        >>> features.shape, mask.shape
+        (torch.Size([2, 1, 64, 100]), torch.Size([2, 1, 1, 100]))
+    """
+
+    def __init__(self, config: AugmentConfig, front_end: FrontEndConfig) -> None:
+        self.config = config
+        self.decibel = _DB_TO_LOG_POWER / front_end.scale
+        low, high, *telephone = frequency_to_mel(
+            torch.tensor([front_end.low_hz, front_end.high_hz, *_TELEPHONE_HZ])
+        ).tolist()
+        bands = torch.linspace(low, high, front_end.n_mels + 2)[1:-1]
+        self.telephone_band = (bands > telephone[0]) & (bands < telephone[1])
+
+    def __call__(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Vary a batch.
+
+        Args:
+            features: normalised log-mel, shape ``(batch, 1, n_mels, frames)``.
+            mask: ones on unpadded frames, shape ``(batch, 1, 1, frames)``.
+
+        Returns:
+            New features and mask of the same shapes.
+        """
+        features, mask = self._warp(features, mask)
+        features = features + self._equaliser(features)
+        features = self._noise(features)
+        features = self._telephone(features)
+        return self._masks(features) * mask, mask
+
+    def _warp(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        batch, _, _, num_frames = features.shape
+        frequency = 1.0 + self.config.warp * _uniform(batch, features)
+        tempo = 1.0 + self.config.stretch * _uniform(batch, features)
+        # grid_sample's coordinates run from -1 to 1; the start of time and of frequency stays put.
+        theta = torch.zeros(batch, 2, 3, device=features.device)
+        theta[:, 0, 0], theta[:, 0, 2] = tempo, tempo - 1.0
+        theta[:, 1, 1], theta[:, 1, 2] = frequency, frequency - 1.0
+        grid = F.affine_grid(theta, list(features.shape), align_corners=False)
+        warped = F.grid_sample(features, grid, padding_mode="border", align_corners=False)
+        frames = (mask.sum(3).flatten() / tempo).floor().clamp(min=1, max=num_frames)
+        index = torch.arange(num_frames, device=features.device)
+        return warped, (index < frames[:, None]).float()[:, None, None]
+
+    def _equaliser(self, features: Tensor) -> Tensor:
+        batch, _, n_mels, _ = features.shape
+        position = torch.linspace(0.0, math.pi, n_mels, device=features.device)
+        # three slow cosines; the deviations of the sum add up to equaliser_db
+        weights = torch.randn(batch, 3, device=features.device)
+        weights = weights * self.config.equaliser_db * self.decibel / math.sqrt(1.5)
+        curves = torch.stack([(order * position).cos() for order in (1, 2, 3)])
+        return (weights @ curves)[:, None, :, None]
+
+    def _noise(self, features: Tensor) -> Tensor:
+        """Add a stationary floor of random tilt, 5 to 35 dB under the loudest frames."""
+        batch, _, n_mels, _ = features.shape
+        loud = features.amax((2, 3), keepdim=True)
+        below = (5.0 + 30.0 * torch.rand(batch, 1, 1, 1, device=features.device)) * self.decibel
+        tilt = _uniform(batch, features)[:, None, None, None] * 10.0 * self.decibel
+        slope = torch.linspace(-1.0, 1.0, n_mels, device=features.device)[:, None]
+        jitter = 2.0 * self.decibel * torch.randn_like(features)
+        floor = loud - below + tilt * slope + jitter
+        # powers add: features are log power over ``scale``
+        scale = _DB_TO_LOG_POWER / self.decibel
+        noisy = torch.logaddexp(features * scale, floor * scale) / scale
+        chosen = torch.rand(batch, 1, 1, 1, device=features.device) < self.config.noise_p
+        return torch.where(chosen, noisy, features)
+
+    def _telephone(self, features: Tensor) -> Tensor:
+        chosen = torch.rand(features.shape[0], 1, 1, 1, device=features.device)
+        outside = ~self.telephone_band.to(features.device)[:, None]
+        quiet = features.amin((2, 3), keepdim=True)
+        return torch.where((chosen < self.config.telephone_p) & outside, quiet, features)
+
+    def _masks(self, features: Tensor) -> Tensor:
+        config = self.config
+        for _ in range(config.frequency_masks):
+            features = features * _random_gaps(features, 2, config.frequency_mask_bands)
+        for _ in range(config.time_masks):
+            features = features * _random_gaps(features, 3, config.time_mask_frames)
+        return features
+
+
+def mixup(features: Tensor, mask: Tensor, target: Tensor, alpha: float) -> tuple[Tensor, ...]:
+    """Blend each clip with another (Zhang et al., arXiv 1710.09412), in the log-mel domain.
+
+    Args:
+        features: shape ``(batch, 1, n_mels, frames)``.
+        mask: shape ``(batch, 1, 1, frames)``; the union of both masks is returned.
+        target: label distributions, shape ``(batch, emotions)``.
+        alpha: of the Beta distribution of the share kept.
+
+    Returns:
+        Blended features, mask and target.
+    """
+    batch = features.shape[0]
+    share = torch.distributions.Beta(alpha, alpha).sample((batch, 1)).to(features.device)
+    share = torch.maximum(share, 1.0 - share)
+    other = torch.randperm(batch, device=features.device)
+    wide = share[:, :, None, None]
+    return (
+        wide * features + (1.0 - wide) * features[other],
+        torch.maximum(mask, mask[other]),
+        share * target + (1.0 - share) * target[other],
+    )
+
+
+def _uniform(batch: int, like: Tensor) -> Tensor:
+    return 2.0 * torch.rand(batch, device=like.device) - 1.0
+
+
+def _random_gaps(features: Tensor, axis: int, longest: int) -> Tensor:
+    """Zeros over a random stretch of ``axis`` per clip, ones elsewhere."""
+    batch, size = features.shape[0], features.shape[axis]
+    length = torch.rand(batch, device=features.device) * min(longest, size)
+    start = torch.rand(batch, device=features.device) * (size - length)
+    index = torch.arange(size, device=features.device)
+    inside = (index >= start[:, None]) & (index < (start + length)[:, None])
+    shape = [batch, 1, 1, 1]
+    shape[axis] = size
+    return (~inside).float().view(shape)

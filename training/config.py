@@ -1,0 +1,168 @@
+"""The recipe of a run: one TOML file, checked when read; every default lives here."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from training.errors import TrainingError
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class FrontEndConfig(_Section):
+    """Sizes of the log-mel front end."""
+
+    sample_rate: Literal[16_000] = 16_000
+    win_length: Positive = 512
+    """Samples per analysis window; a multiple of ``hop_length``."""
+    hop_length: Positive = 256
+    """Samples between windows."""
+    n_mels: Positive = 64
+    low_hz: float = 50.0
+    high_hz: float = 7600.0
+    log_floor: float = 1e-3
+    """Added to the power before the logarithm (clips are at 0.1 RMS)."""
+    band_mean: Share = 0.5
+    """Share of each band's mean over time that is subtracted."""
+    scale: float = 3.0
+    """Divides the log power, so that most values lie within [-1, 1]."""
+
+    @model_validator(mode="after")
+    def _whole_hops(self) -> "FrontEndConfig":
+        if self.win_length % self.hop_length:
+            raise ValueError(
+                f"win_length {self.win_length} is not a multiple of hop_length {self.hop_length}"
+            )
+        return self
+
+
+class EncoderConfig(_Section):
+    """Sizes of the residual encoder."""
+
+    channels: tuple[int, ...] = (24, 48, 96, 128)
+    """Per stage; each stage after the first halves the bands."""
+    depths: tuple[int, ...] = (1, 1, 1, 1)
+    """Residual blocks per stage."""
+    time_strides: int = 3
+    """The first so many stages also halve the frames (stage 0 never does)."""
+    pooled_channels: Positive = 128
+    """The pooled feature has twice as many numbers: mean and deviation over time."""
+    mixstyle_stages: tuple[int, ...] = (0, 1)
+    mixstyle_p: Share = 0.5
+    mixstyle_alpha: float = 0.2
+
+
+class HeadConfig(_Section):
+    """The part that adaptation trains: projection and classifier."""
+
+    projection: Positive = 128
+    """Numbers in z, the feature that the memory compares."""
+    dropout: Share = 0.3
+    logit_scale: float = 10.0
+    """Initial factor of the cosine logits (learnt)."""
+
+
+class LossConfig(_Section):
+    """Weights of the source losses."""
+
+    label_smoothing: Share = 0.1
+    core_weight: float = 0.5
+    """Cross-entropy among angry, happy, neutral and sad alone, for clips of these."""
+    multilabel_weight: float = 0.3
+    multilabel_positive: float = 5.0
+    """delta of the multilabel loss (method.md, part 5)."""
+    hard_negative_share: Share = 0.01
+    memory_momentum: Share = 0.5
+    memory_start_epoch: int = 3
+    """Epochs before the memory is filled and its loss starts."""
+
+
+class AugmentConfig(_Section):
+    """How training clips are varied; spectral changes are drawn anew in every batch."""
+
+    variants: int = 0
+    """Waveform variants per clip (room, codec, noise, speed, pitch), made once and cached."""
+    clean_share: Share = 0.4
+    """Share of draws that take the clip as recorded rather than a variant."""
+    warp: Share = 0.12
+    """Largest relative change of frequency (vocal-tract length)."""
+    stretch: Share = 0.15
+    """Largest relative change of tempo."""
+    equaliser_db: float = 4.0
+    """Standard deviation of a random smooth equaliser."""
+    noise_p: Share = 0.5
+    telephone_p: Share = 0.1
+    frequency_masks: int = 2
+    frequency_mask_bands: int = 10
+    time_masks: int = 2
+    time_mask_frames: int = 20
+    mixup_p: Share = 0.5
+    mixup_alpha: float = 0.3
+    crop_s: float = 3.0
+    short_crop_p: Share = 0.3
+    """Share of draws cropped shorter still, down to 1.5 s."""
+
+
+class TrainConfig(_Section):
+    """The loop."""
+
+    epochs: Positive = 30
+    steps_per_epoch: int = 0
+    """0: as many as one pass over the training clips takes."""
+    batch_size: Positive = 64
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.03
+    warmup_epochs: float = 1.0
+    clip_gradient: float = 2.0
+    average_decay: Share = 0.998
+    """Decay per step of the weight average that is exported."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: bfloat16 on CUDA and on CPUs with matrix units for it, else float32."""
+
+
+class SplitConfig(_Section):
+    """Held-out source speakers, per corpus, balanced by gender where it is known."""
+
+    validation_share: Share = 0.125
+    """Temperature, thresholds and vote weight are fitted on these."""
+    test_share: Share = 0.125
+    """Metrics and ECE are reported on these."""
+
+
+class Config(_Section):
+    """A whole recipe."""
+
+    emotions: tuple[str, ...] = ()
+    """Only these are learnt; empty for all that the corpora have."""
+    front_end: FrontEndConfig = FrontEndConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    head: HeadConfig = HeadConfig()
+    loss: LossConfig = LossConfig()
+    augment: AugmentConfig = AugmentConfig()
+    train: TrainConfig = TrainConfig()
+    split: SplitConfig = SplitConfig()
+
+
+def load(path: Path) -> Config:
+    """Read a recipe.
+
+    Raises:
+        TrainingError: if the file is missing, not TOML, or holds an unknown or impossible value.
+    """
+    try:
+        return Config.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise TrainingError(f"cannot read the configuration {path}: {error.strerror}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise TrainingError(f"{path} is not TOML: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise TrainingError(f"{path}: {where}: {first['msg']}") from None

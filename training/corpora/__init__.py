@@ -1,0 +1,93 @@
+"""Corpora of emotional speech: one module each, and manifests for all others.
+
+Labels and speakers are read, never the audio: a file that does not decode is found by who decodes.
+"""
+
+from pathlib import Path
+
+from training.corpora.ased import ASED
+from training.corpora.corpus import Corpus
+from training.corpora.crema_d import CREMA_D
+from training.corpora.emodb import EMODB
+from training.corpora.emotiontts import EMOTIONTTS
+from training.corpora.emovo import EMOVO
+from training.corpora.errors import CorpusError
+from training.corpora.file_names import absolute
+from training.corpora.iemocap import IEMOCAP
+from training.corpora.manifest import MANIFEST, read_manifest
+from training.corpora.nemo import NEMO
+from training.corpora.ravdess import RAVDESS
+from training.corpora.savee import SAVEE
+from training.corpora.shemo import SHEMO
+from training.corpora.subesco import SUBESCO
+from training.corpora.tess import TESS
+from training.corpora.urdu import URDU
+from training.corpora.utterance import Utterance
+
+__all__ = ["CORPORA", "Corpus", "CorpusError", "Utterance", "load", "load_folder"]
+
+CORPORA: dict[str, Corpus] = {
+    corpus.name: corpus
+    for corpus in (
+        ASED,
+        CREMA_D,
+        EMODB,
+        EMOTIONTTS,
+        EMOVO,
+        IEMOCAP,
+        NEMO,
+        RAVDESS,
+        SAVEE,
+        SHEMO,
+        SUBESCO,
+        TESS,
+        URDU,
+    )
+}
+"""Every corpus whose published layout can be read, by name."""
+
+
+def load(name: str, data: Path) -> list[Utterance]:
+    """Load a corpus by name.
+
+    Args:
+        name: a known corpus, or any folder with a manifest.
+        data: the folder of corpora; ``data/name`` is read.
+
+    Returns:
+        The utterances, as from ``load_folder``.
+
+    Raises:
+        CorpusError: as from ``load_folder``.
+    """
+    return load_folder(data / name)
+
+
+def load_folder(folder: Path) -> list[Utterance]:
+    """Load the corpus in a folder: by its metadata.csv, else as a known corpus of that name.
+
+    Args:
+        folder: the folder of one corpus.
+
+    Returns:
+        At least one utterance, sorted by path.
+
+    Raises:
+        CorpusError: if there is neither, or what is there cannot be read.
+    """
+    folder = absolute(folder)
+    if (manifest := folder / MANIFEST).is_file():
+        return sorted(read_manifest(manifest), key=lambda utterance: utterance.path)
+    corpus = CORPORA.get(folder.name)
+    if corpus is None:
+        raise CorpusError(
+            f"there is no {manifest}, and {folder.name!r} is none of the {len(CORPORA)} known "
+            f"corpora ({', '.join(CORPORA)}): write the manifest, or call the folder by that name"
+        )
+    utterances = sorted(corpus.read(folder), key=lambda utterance: utterance.path)
+    if not utterances:
+        raise CorpusError(
+            f"there is no {manifest}, and 0 recordings named as in {corpus.name} are in {folder}, "
+            f"where at least 1 is wanted: unpack the corpus there as published ({corpus.url})"
+        )
+    return utterances

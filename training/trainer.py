@@ -1,0 +1,257 @@
+"""The training loop of the source network: checkpoints, resume, progress, TensorBoard."""
+
+import json
+from functools import partial
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from service.inference.labels import CORE_EMOTIONS
+from training import checkpoint
+from training.augment import SpectralAugment, mixup
+from training.batches import BalancedSampler, pad, training_batches
+from training.clips import Clips
+from training.config import Config
+from training.corpora import Utterance
+from training.losses import multilabel_loss, smooth_one_hot, soft_cross_entropy
+from training.memory import ExternalMemory
+from training.metrics import unweighted_average_recall
+from training.network import Network
+
+_EVALUATION_BATCH = 32
+_LONGEST_S = 10
+
+
+def choose_precision(requested: str, device: torch.device) -> torch.dtype:
+    """The dtype of autocast: bfloat16 where the hardware multiplies matrices in it."""
+    if requested == "auto":
+        amx = device.type == "cpu" and torch.cpu.get_capabilities().get("amx_bf16", False)
+        return torch.bfloat16 if amx or device.type == "cuda" else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[requested]
+
+
+def _decaying_average(average: Tensor, current: Tensor, count: Tensor, *, decay: float) -> Tensor:
+    """Exponential average whose first steps forget faster, so that the start leaves no trace."""
+    keep = min(decay, (1.0 + float(count)) / (10.0 + float(count)))
+    return torch.lerp(current, average, keep) if average.is_floating_point() else current
+
+
+@torch.no_grad()
+def embed(
+    network: Network, clips: Sequence[NDArray[np.float32]], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Score whole clips (their first ten seconds), longest with longest.
+
+    Returns:
+        Logits ``(clips, emotions)`` and pooled features ``(clips, D)``, float32 on the CPU.
+    """
+    network.eval()
+    order = np.argsort([len(clip) for clip in clips], kind="stable")
+    logits, pooled = [], []
+    for start in range(0, len(order), _EVALUATION_BATCH):
+        chosen = [clips[i][: _LONGEST_S * 16_000] for i in order[start : start + _EVALUATION_BATCH]]
+        waveform, lengths = pad(chosen)
+        batch_logits, batch_pooled = network(waveform.to(device), lengths.to(device))
+        logits.append(batch_logits.float().cpu())
+        pooled.append(batch_pooled.float().cpu())
+    back = torch.from_numpy(np.argsort(order, kind="stable"))
+    return torch.cat(logits)[back], torch.cat(pooled)[back]
+
+
+class Trainer:
+    """Source learning (method.md, parts 1, 2 and 5) of one network.
+
+    Every epoch seeds its own draws from ``(seed, epoch)``, so that a run resumed from a checkpoint
+    ends where the uninterrupted one does.
+
+    Args:
+        config: the recipe.
+        labels: emotions in the order of the logits.
+        utterances: the training side.
+        clips: their clips as recorded, then their variants.
+        run: folder for checkpoints and logs.
+        seed: of weights, draws and augmentation.
+        device: where to train.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        labels: tuple[str, ...],
+        utterances: Sequence[Utterance],
+        clips: Sequence[Clips],
+        run: Path,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.config, self.clips, self.run = config, clips, run
+        self.seed, self.device = seed, device
+        self.precision = choose_precision(config.train.precision, device)
+        torch.manual_seed(seed)
+        self.network = Network(config, labels).to(device)
+        self.network.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = AveragedModel(
+            self.network,
+            avg_fn=partial(_decaying_average, decay=config.train.average_decay),
+            use_buffers=True,
+        )
+        self.emotion = torch.tensor([labels.index(u.emotion) for u in utterances], device=device)
+        self.core = [labels.index(emotion) for emotion in CORE_EMOTIONS if emotion in labels]
+        self.memory = ExternalMemory(
+            self.emotion, config.head.projection, config.loss.memory_momentum
+        ).to(device)
+        self.sampler = BalancedSampler(utterances)
+        self.steps = config.train.steps_per_epoch or max(
+            1, len(utterances) // config.train.batch_size
+        )
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(),
+            lr=config.train.learning_rate,
+            weight_decay=config.train.weight_decay,
+        )
+        total, warmup = self.steps * config.train.epochs, config.train.warmup_epochs * self.steps
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer,
+            lambda step: (
+                min(1.0, (step + 1) / max(1.0, warmup)) * 0.5 * (1 + np.cos(np.pi * step / total))
+            ),
+        )
+        self.augment = SpectralAugment(config.augment, config.front_end)
+        self.epoch = 0
+
+    def resume(self) -> None:
+        """Go on from the run's checkpoint, if it has one."""
+        state = checkpoint.load(self.run)
+        if state is not None:
+            for name, part in self._parts().items():
+                part.load_state_dict(state[name])
+            self.epoch = state["epoch"]
+
+    def fit(self, validation: tuple[Sequence[NDArray[np.float32]], Sequence[str]]) -> Network:
+        """Train to the last epoch and return the averaged network.
+
+        Args:
+            validation: clips and emotions of held-out speakers; watched, never chosen by.
+        """
+        writer = SummaryWriter(str(self.run / "tensorboard"))
+        bar = tqdm(
+            range(self.epoch, self.config.train.epochs),
+            desc="train",
+            unit="epoch",
+            initial=self.epoch,
+            total=self.config.train.epochs,
+            dynamic_ncols=True,
+        )
+        for epoch in bar:
+            figures = self._train_epoch(epoch)
+            if validation[1]:
+                figures["validation_uar"] = self._score(*validation)
+            for name, value in figures.items():
+                writer.add_scalar(name, value, epoch)
+            with (self.run / "log.jsonl").open("a") as log:
+                log.write(json.dumps({"epoch": epoch, **figures}) + "\n")
+            bar.set_postfix({name: f"{value:.3f}" for name, value in figures.items()})
+            self.epoch = epoch + 1
+            checkpoint.save(
+                self.run,
+                {"epoch": self.epoch}
+                | {name: part.state_dict() for name, part in self._parts().items()},
+            )
+        writer.close()
+        network = self.average.module
+        assert isinstance(network, Network)
+        return network.eval()
+
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "network": self.network,
+            "average": self.average,
+            "memory": self.memory,
+            "optimizer": self.optimizer,
+            "schedule": self.schedule,
+        }
+
+    def _train_epoch(self, epoch: int) -> dict[str, float]:
+        rng = np.random.default_rng([self.seed, epoch])
+        torch.manual_seed(int(rng.integers(2**62)))
+        if epoch == self.config.loss.memory_start_epoch:
+            self._fill_memory()
+        self.network.train()
+        size = self.config.train.batch_size
+        indices = self.sampler.draw(self.steps * size, rng)
+        totals: dict[str, float] = {}
+        batches = training_batches(self.clips, indices, self.config.augment, size, rng)
+        for waveform, lengths, index in batches:
+            index = index.to(self.device)
+            losses, projection = self._losses(
+                waveform.to(self.device), lengths.to(self.device), index, epoch
+            )
+            loss = torch.stack(list(losses.values())).sum()
+            self.optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.config.train.clip_gradient)
+            self.optimizer.step()
+            self.schedule.step()
+            self.average.update_parameters(self.network)
+            if projection is not None:
+                self.memory.update(index, projection)
+            for name, value in losses.items():
+                totals[name] = totals.get(name, 0.0) + float(value) / self.steps
+        return totals
+
+    def _losses(
+        self, waveform: Tensor, lengths: Tensor, index: Tensor, epoch: int
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Return the weighted losses of a batch, and z unless clips were mixed."""
+        loss = self.config.loss
+        emotion = self.emotion[index]
+        target = smooth_one_hot(emotion, len(self.network.labels), loss.label_smoothing)
+        with torch.no_grad():
+            features, mask = self.augment(*self.network.front_end(waveform, lengths))
+        mixed = bool(torch.rand(()) < self.config.augment.mixup_p)
+        if mixed:
+            features, mask, target = mixup(
+                features, mask, target, self.config.augment.mixup_alpha
+            )
+        with torch.autocast(
+            self.device.type, self.precision, enabled=self.precision is not torch.float32
+        ):
+            pooled = self.network.encoder(
+                features.contiguous(memory_format=torch.channels_last), mask
+            )
+        logits, projection = self.network.head(pooled.float())
+        losses = {"cross_entropy": soft_cross_entropy(logits, target).mean()}
+        if loss.core_weight > 0 and self.core:
+            core = soft_cross_entropy(logits[:, self.core], target[:, self.core]).mean()
+            losses["core"] = loss.core_weight * core
+        if loss.multilabel_weight > 0 and epoch >= loss.memory_start_epoch and not mixed:
+            multilabel = multilabel_loss(
+                self.memory.similarities(projection),
+                self.memory.emotion == emotion[:, None],
+                loss.multilabel_positive,
+                loss.hard_negative_share,
+                own=index,
+            )
+            losses["multilabel"] = loss.multilabel_weight * multilabel.mean()
+        return losses, None if mixed else projection.detach()
+
+    def _fill_memory(self) -> None:
+        clips = [self.clips[0][index] for index in range(len(self.emotion))]
+        _, pooled = embed(self.network, clips, self.device)
+        with torch.no_grad():
+            self.memory.fill(self.network.head.project(pooled.to(self.device)))
+
+    def _score(self, clips: Sequence[NDArray[np.float32]], emotions: Sequence[str]) -> float:
+        network = self.average.module
+        assert isinstance(network, Network)
+        logits, _ = embed(network, clips, self.device)
+        truth = np.array([network.labels.index(emotion) for emotion in emotions])
+        return unweighted_average_recall(truth, logits.argmax(1).numpy())
