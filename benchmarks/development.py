@@ -21,6 +21,7 @@ from service.inference.labels import CORE_EMOTIONS
 from training import config as recipes
 from training.clips import load_clips
 from training.corpora import load
+from training.features import load_features
 from training.metrics import accuracy, unweighted_average_recall
 from training.trainer import Trainer, embed
 from training.variants import load_variants
@@ -69,16 +70,16 @@ def main() -> None:
         source, target = (load(name, options.data) for name in pair.split(":"))
         source = [u for u in source if not recipe.emotions or u.emotion in recipe.emotions]
         labels = tuple(sorted({u.emotion for u in source}))
-        clips = [load_clips(source, options.cache)]
-        clips += load_variants(source, clips[0], recipe.augment.variants, options.cache)
-        target_clips = load_clips(target, options.cache)
-        heard = [target_clips[i] for i in range(len(target))]
+        clips = load_clips(source, options.cache)
+        versions = [clips, *load_variants(clips, recipe.augment.variants)]
+        features = [load_features(version, recipe.front_end) for version in versions]
+        heard = list(load_clips(target, options.cache))
         emotions = [u.emotion for u in target]
         for seed in options.seeds:
             start = time.perf_counter()
             with tempfile.TemporaryDirectory() as run:
                 trainer = Trainer(
-                    recipe, labels, source, clips, Path(run), seed, torch.device("cpu")
+                    recipe, labels, source, features, Path(run), seed, torch.device("cpu")
                 )
                 network = trainer.fit(([], []))
             figures = score(network, labels, heard, emotions)

@@ -26,9 +26,8 @@ class SpectralAugment:
 
     Examples:
         >>> augment = SpectralAugment(AugmentConfig(), FrontEndConfig())
-        >>> features, mask = augment(torch.randn(2, 1, 64, 100), torch.ones(2, 1, 1, 100))
-        >>> features.shape, mask.shape
-        (torch.Size([2, 1, 64, 100]), torch.Size([2, 1, 1, 100]))
+        >>> augment(torch.randn(2, 1, 64, 100)).shape
+        torch.Size([2, 1, 64, 100])
     """
 
     def __init__(self, config: AugmentConfig, front_end: FrontEndConfig) -> None:
@@ -40,35 +39,25 @@ class SpectralAugment:
         bands = torch.linspace(low, high, front_end.n_mels + 2)[1:-1]
         self.telephone_band = (bands > telephone[0]) & (bands < telephone[1])
 
-    def __call__(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Vary a batch.
-
-        Args:
-            features: normalised log-mel, shape ``(batch, 1, n_mels, frames)``.
-            mask: ones on unpadded frames, shape ``(batch, 1, 1, frames)``.
-
-        Returns:
-            New features and mask of the same shapes.
-        """
-        features, mask = self._warp(features, mask)
+    def __call__(self, features: Tensor) -> Tensor:
+        """Vary a batch of full crops of normalised log-mel, ``(batch, 1, n_mels, frames)``."""
+        features = self._warp(features)
         features = features + self._equaliser(features)
         features = self._noise(features)
         features = self._telephone(features)
-        return self._masks(features) * mask, mask
+        return self._masks(features)
 
-    def _warp(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        batch, _, _, num_frames = features.shape
+    def _warp(self, features: Tensor) -> Tensor:
+        batch = features.shape[0]
         frequency = 1.0 + self.config.warp * _uniform(batch, features)
         tempo = 1.0 + self.config.stretch * _uniform(batch, features)
-        # grid_sample's coordinates run from -1 to 1; the start of time and of frequency stays put.
+        # grid_sample's coordinates run from -1 to 1: the lowest band and the first frame stay put,
+        # and what lies past the last frame is the crop mirrored.
         theta = torch.zeros(batch, 2, 3, device=features.device)
         theta[:, 0, 0], theta[:, 0, 2] = tempo, tempo - 1.0
         theta[:, 1, 1], theta[:, 1, 2] = frequency, frequency - 1.0
         grid = F.affine_grid(theta, list(features.shape), align_corners=False)
-        warped = F.grid_sample(features, grid, padding_mode="border", align_corners=False)
-        frames = (mask.sum(3).flatten() / tempo).floor().clamp(min=1, max=num_frames)
-        index = torch.arange(num_frames, device=features.device)
-        return warped, (index < frames[:, None]).float()[:, None, None]
+        return F.grid_sample(features, grid, padding_mode="reflection", align_corners=False)
 
     def _equaliser(self, features: Tensor) -> Tensor:
         batch, _, n_mels, _ = features.shape
@@ -80,10 +69,10 @@ class SpectralAugment:
         return (weights @ curves)[:, None, :, None]
 
     def _noise(self, features: Tensor) -> Tensor:
-        """Add a stationary floor of random tilt, 5 to 35 dB under the loudest frames."""
+        """Add a stationary floor of random tilt, 20 to 60 dB under the loudest band and frame."""
         batch, _, n_mels, _ = features.shape
         loud = features.amax((2, 3), keepdim=True)
-        below = (5.0 + 30.0 * torch.rand(batch, 1, 1, 1, device=features.device)) * self.decibel
+        below = (20.0 + 40.0 * torch.rand(batch, 1, 1, 1, device=features.device)) * self.decibel
         tilt = _uniform(batch, features)[:, None, None, None] * 10.0 * self.decibel
         slope = torch.linspace(-1.0, 1.0, n_mels, device=features.device)[:, None]
         jitter = 2.0 * self.decibel * torch.randn_like(features)
@@ -109,17 +98,16 @@ class SpectralAugment:
         return features
 
 
-def mixup(features: Tensor, mask: Tensor, target: Tensor, alpha: float) -> tuple[Tensor, ...]:
+def mixup(features: Tensor, target: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
     """Blend each clip with another (Zhang et al., arXiv 1710.09412), in the log-mel domain.
 
     Args:
         features: shape ``(batch, 1, n_mels, frames)``.
-        mask: shape ``(batch, 1, 1, frames)``; the union of both masks is returned.
         target: label distributions, shape ``(batch, emotions)``.
-        alpha: of the Beta distribution of the share kept.
+        alpha: of the Beta distribution of the share kept, which is at least one half.
 
     Returns:
-        Blended features, mask and target.
+        Blended features and target.
     """
     batch = features.shape[0]
     share = torch.distributions.Beta(alpha, alpha).sample((batch, 1)).to(features.device)
@@ -128,7 +116,6 @@ def mixup(features: Tensor, mask: Tensor, target: Tensor, alpha: float) -> tuple
     wide = share[:, :, None, None]
     return (
         wide * features + (1.0 - wide) * features[other],
-        torch.maximum(mask, mask[other]),
         share * target + (1.0 - share) * target[other],
     )
 

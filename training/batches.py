@@ -1,4 +1,4 @@
-"""Which clips make an epoch, and how a batch of waveforms is cut from them."""
+"""Which clips make an epoch, and how a batch is cut from them."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -8,12 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from service.inference.audio import SAMPLE_RATE_HZ
-from training.clips import Clips
 from training.config import AugmentConfig
 from training.corpora import Utterance
-
-_SHORTEST_CROP_S = 1.5
+from training.ragged import Ragged
 
 
 class BalancedSampler:
@@ -50,54 +47,70 @@ class BalancedSampler:
 
 
 def crop(
-    samples: NDArray[np.float32], config: AugmentConfig, rng: np.random.Generator
+    features: NDArray[np.float32], length: int, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """A random stretch of a clip, at most ``crop_s`` long and sometimes shorter."""
-    longest_s = config.crop_s
-    if rng.random() < config.short_crop_p:
-        longest_s = rng.uniform(min(_SHORTEST_CROP_S, longest_s), longest_s)
-    longest = int(longest_s * SAMPLE_RATE_HZ)
-    start = rng.integers(max(1, len(samples) - longest + 1))
-    return samples[start : start + longest]
+    """``length`` frames from a random place; a shorter clip is repeated from a random place.
+
+    Every crop is full, so that training needs no mask and clip length tells nothing.
+
+    Args:
+        features: shape ``(num_frames, n_mels)``.
+        length: frames wanted.
+        rng: draws the place.
+
+    Returns:
+        Shape ``(length, n_mels)``.
+    """
+    num_frames = len(features)
+    if num_frames >= length:
+        start = rng.integers(num_frames - length + 1)
+        return features[start : start + length]
+    place = (np.arange(length) + rng.integers(num_frames)) % num_frames
+    repeated: NDArray[np.float32] = features[place]
+    return repeated
 
 
-def pad(clips: Sequence[NDArray[np.float32]], num_samples: int = 0) -> tuple[Tensor, Tensor]:
+def pad(clips: Sequence[NDArray[np.float32]]) -> tuple[Tensor, Tensor]:
     """Stack clips of different length.
 
     Returns:
-        Waveforms with zeros at their ends, shape ``(clips, longest or num_samples)``, and the
-        samples of each, int64 ``(clips,)``.
+        Waveforms with zeros at their ends, shape ``(clips, longest)``, and the samples of each,
+        int64 ``(clips,)``.
     """
     lengths = torch.tensor([len(clip) for clip in clips])
-    waveform = torch.zeros(len(clips), max(num_samples, int(lengths.max())))
+    waveform = torch.zeros(len(clips), int(lengths.max()))
     for row, clip in zip(waveform, clips, strict=True):
         row[: len(clip)] = torch.from_numpy(clip)
     return waveform, lengths
 
 
 def training_batches(
-    clips: Sequence[Clips],
+    versions: Sequence[Ragged],
     indices: NDArray[np.int64],
     config: AugmentConfig,
     batch_size: int,
     rng: np.random.Generator,
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield waveforms, lengths and utterance indices.
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield features and utterance indices.
 
     Args:
-        clips: the clips as recorded, then their variants (each as long a list).
+        versions: features of the clips as recorded, then of their variants (each as long a list).
         indices: utterances of the epoch, in order.
         config: crops and the share of clean draws.
         batch_size: clips per batch; the last, incomplete one is left out.
         rng: draws crops and variants.
+
+    Yields:
+        Log-mel power, shape ``(batch, 1, n_mels, frames)``, and int64 indices ``(batch,)``.
     """
     for start in range(0, len(indices) - batch_size + 1, batch_size):
         chosen = indices[start : start + batch_size]
-        waveforms = []
+        # one length per batch, so that the network hears short and long clips
+        length = int(rng.integers(config.shortest_crop, config.longest_crop + 1))
+        rows = []
         for index in chosen:
-            variant = 0
-            if len(clips) > 1 and rng.random() >= config.clean_share:
-                variant = int(rng.integers(1, len(clips)))
-            waveforms.append(crop(clips[variant][int(index)], config, rng))
-        waveform, lengths = pad(waveforms, int(config.crop_s * SAMPLE_RATE_HZ))
-        yield waveform, lengths, torch.from_numpy(chosen)
+            version = 0
+            if len(versions) > 1 and rng.random() >= config.clean_share:
+                version = int(rng.integers(1, len(versions)))
+            rows.append(crop(versions[version][int(index)], length, rng).T)
+        yield torch.from_numpy(np.stack(rows))[:, None], torch.from_numpy(chosen)

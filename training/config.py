@@ -105,9 +105,10 @@ class AugmentConfig(_Section):
     time_mask_frames: int = 20
     mixup_p: Share = 0.5
     mixup_alpha: float = 0.3
-    crop_s: float = 3.0
-    short_crop_p: Share = 0.3
-    """Share of draws cropped shorter still, down to 1.5 s."""
+    shortest_crop: Positive = 94
+    """Frames; 94 are 1.5 s."""
+    longest_crop: Positive = 156
+    """Frames; 156 are 2.5 s. Every batch draws one length."""
 
 
 class TrainConfig(_Section):

@@ -7,16 +7,23 @@ from training.config import EncoderConfig
 from training.mixstyle import MixStyle
 
 
-def masked_mean(features: Tensor, mask: Tensor) -> Tensor:
+def masked(features: Tensor, mask: Tensor | None) -> Tensor:
+    """Zero the padding; without a mask (training's crops are full) there is none."""
+    return features if mask is None else features * mask
+
+
+def masked_mean(features: Tensor, mask: Tensor | None) -> Tensor:
     """Mean over bands and unpadded frames.
 
     Args:
         features: shape ``(batch, channels, bands, frames)``, zero where ``mask`` is.
-        mask: shape ``(batch, 1, 1, frames)``.
+        mask: shape ``(batch, 1, 1, frames)``, or None where nothing is padded.
 
     Returns:
         Shape ``(batch, channels, 1, 1)``.
     """
+    if mask is None:
+        return features.mean((2, 3), keepdim=True)
     count = mask.sum(3, keepdim=True) * features.shape[2]
     return features.sum((2, 3), keepdim=True) / count
 
@@ -33,7 +40,7 @@ class SqueezeExcite(nn.Module):
             nn.Sigmoid(),
         )
 
-    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, features: Tensor, mask: Tensor | None) -> Tensor:
         """Scale each channel; shapes as in :func:`masked_mean`."""
         gates: Tensor = self.gate(masked_mean(features, mask))
         return features * gates
@@ -60,13 +67,13 @@ class ResidualBlock(nn.Module):
                 nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
             )
 
-    def forward(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return the block's output and its mask, both at the block's frame rate."""
         shortcut = self.shortcut(features)
-        mask = mask[..., :: self.time_stride]
-        hidden = torch.relu_(self.norm1(self.conv1(features))) * mask
-        hidden = self.squeeze_excite(self.norm2(self.conv2(hidden)) * mask, mask)
-        return torch.relu_(hidden + shortcut) * mask, mask
+        mask = None if mask is None else mask[..., :: self.time_stride]
+        hidden = masked(torch.relu_(self.norm1(self.conv1(features))), mask)
+        hidden = self.squeeze_excite(masked(self.norm2(self.conv2(hidden)), mask), mask)
+        return masked(torch.relu_(hidden + shortcut), mask), mask
 
 
 class AttentiveStatistics(nn.Module):
@@ -78,9 +85,11 @@ class AttentiveStatistics(nn.Module):
             nn.Conv1d(channels, hidden, 1), nn.Tanh(), nn.Conv1d(hidden, channels, 1)
         )
 
-    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
-        """Pool ``(batch, channels, frames)`` under ``(batch, 1, frames)`` to ``(batch, 2 channels)``."""
-        scores = self.attention(features).float().masked_fill(mask == 0, -1e4)
+    def forward(self, features: Tensor, mask: Tensor | None) -> Tensor:
+        """Pool ``(batch, channels, frames)`` to ``(batch, 2 * channels)``."""
+        scores = self.attention(features).float()
+        if mask is not None:
+            scores = scores.masked_fill(mask == 0, -1e4)
         weights = torch.softmax(scores, dim=2)
         features = features.float()
         mean = (weights * features).sum(2)
@@ -130,24 +139,25 @@ class Encoder(nn.Module):
         )
         self.pool = AttentiveStatistics(config.pooled_channels)
 
-    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, features: Tensor, mask: Tensor | None) -> Tensor:
         """Encode a padded batch.
 
         Args:
             features: log-mel, shape ``(batch, 1, n_mels, frames)``.
-            mask: ones on unpadded frames, shape ``(batch, 1, 1, frames)``.
+            mask: ones on unpadded frames, shape ``(batch, 1, 1, frames)``; None: no padding.
 
         Returns:
             The pooled feature h, shape ``(batch, 2 * pooled_channels)``.
         """
         hidden = self.stem(features)
-        mask = mask[..., ::2].to(hidden.dtype)  # autocast: a float32 mask would widen everything
-        hidden = hidden * mask
+        mask = None if mask is None else mask[..., ::2]
+        hidden = masked(hidden, mask)
         for block, mixer in zip(self.blocks, self.mixers, strict=True):
             hidden, mask = block(hidden, mask)
             if isinstance(mixer, MixStyle):
-                hidden = mixer(hidden, mask)
+                hidden = mixer(hidden)
+        frame_mask = None if mask is None else mask[:, :, 0]
         # (batch, channels, bands, frames) -> (batch, channels * bands, frames)
-        hidden = self.project(hidden.flatten(1, 2)) * mask[:, :, 0]
-        pooled: Tensor = self.pool(hidden, mask[:, :, 0])
+        hidden = masked(self.project(hidden.flatten(1, 2)), frame_mask)
+        pooled: Tensor = self.pool(hidden, frame_mask)
         return pooled

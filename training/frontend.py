@@ -80,11 +80,16 @@ class FrontEnd(nn.Module):
         self.filters: Tensor
 
     def num_frames(self, lengths: Tensor) -> Tensor:
-        """Frames of clips of ``lengths`` samples: ``lengths // hop - win / hop + 1``, at least 1."""
+        """Frames of clips: ``lengths // hop - win / hop + 1``, at least 1."""
         return (lengths // self.hop_length - self.blocks_per_window + 1).clamp(min=1)
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute the features of a padded batch.
+        """Compute the normalised features of a padded batch; shapes as in :meth:`log_mel`."""
+        features, mask = self.log_mel(waveform, lengths)
+        return self.normalise(features, mask), mask
+
+    def log_mel(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the log-mel power of a padded batch.
 
         Args:
             waveform: float32 in [-1, 1], shape ``(batch, num_samples)``, at least one window long.
@@ -113,7 +118,7 @@ class FrontEnd(nn.Module):
 
         frame_index = torch.arange(num_frames, device=waveform.device)
         mask = (frame_index < self.num_frames(lengths)[:, None]).float()[:, None, None]
-        return self.normalise(features, mask), mask
+        return features, mask
 
     def normalise(self, features: Tensor, mask: Tensor) -> Tensor:
         """Subtract what tells the channel and the speaker rather than the emotion.

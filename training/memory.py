@@ -50,5 +50,5 @@ class ExternalMemory(nn.Module):
         self.slots[slots] = F.normalize(mixed, dim=1)
 
     def similarities(self, features: Tensor) -> Tensor:
-        """Cosine of unit ``features`` ``(batch, width)`` with every slot: ``(batch, num_slots)``."""
+        """Cosines of unit features ``(batch, width)`` with the slots: ``(batch, num_slots)``."""
         return features @ self.slots.T

@@ -9,7 +9,7 @@ class MixStyle(nn.Module):
 
     References:
         Zhou et al., *Domain Generalization with MixStyle*, ICLR 2021, arXiv 2104.02008. Ours takes
-        the statistics over unpadded frames only, per channel over bands and time.
+        them per channel over bands and time.
 
     Args:
         p: probability that a batch is mixed.
@@ -21,14 +21,12 @@ class MixStyle(nn.Module):
         self.p = p
         self.alpha = alpha
 
-    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
-        """Mix ``(batch, channels, bands, frames)`` under ``(batch, 1, 1, frames)``."""
+    def forward(self, features: Tensor) -> Tensor:
+        """Mix ``(batch, channels, bands, frames)`` without padding; evaluation changes nothing."""
         if not self.training or torch.rand(()) >= self.p:
             return features
-        count = mask.sum(3, keepdim=True) * features.shape[2]
-        mean = (features.sum((2, 3), keepdim=True) / count).detach()
-        square = (features.square().sum((2, 3), keepdim=True) / count).detach()
-        deviation = (square - mean.square()).clamp(min=1e-5).sqrt()
+        variance, mean = torch.var_mean(features.detach(), (2, 3), correction=0, keepdim=True)
+        deviation = variance.clamp(min=1e-5).sqrt()
         batch = features.shape[0]
         share = torch.distributions.Beta(self.alpha, self.alpha).sample((batch, 1, 1, 1))
         share = share.to(features.device, features.dtype)
@@ -37,4 +35,4 @@ class MixStyle(nn.Module):
         mixed_deviation = share * deviation + (1 - share) * deviation[other]
         # one multiplication and one addition per value
         gain = mixed_deviation / deviation
-        return (features * gain + (mixed_mean - mean * gain)) * mask
+        return torch.addcmul(mixed_mean - mean * gain, features, gain)

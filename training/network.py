@@ -1,6 +1,5 @@
 """The NNPM network: front end, encoder and head in one module, so that one graph holds all."""
 
-import torch
 from torch import Tensor, nn
 
 from training.classifier import Head

@@ -1,8 +1,8 @@
 """The training loop of the source network: checkpoints, resume, progress, TensorBoard."""
 
 import json
-from functools import partial
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,13 @@ from service.inference.labels import CORE_EMOTIONS
 from training import checkpoint
 from training.augment import SpectralAugment, mixup
 from training.batches import BalancedSampler, pad, training_batches
-from training.clips import Clips
 from training.config import Config
 from training.corpora import Utterance
 from training.losses import multilabel_loss, smooth_one_hot, soft_cross_entropy
 from training.memory import ExternalMemory
 from training.metrics import unweighted_average_recall
 from training.network import Network
+from training.ragged import Ragged
 
 _EVALUATION_BATCH = 32
 _LONGEST_S = 10
@@ -76,7 +76,7 @@ class Trainer:
         config: the recipe.
         labels: emotions in the order of the logits.
         utterances: the training side.
-        clips: their clips as recorded, then their variants.
+        features: log-mel of their clips as recorded, then of their variants.
         run: folder for checkpoints and logs.
         seed: of weights, draws and augmentation.
         device: where to train.
@@ -87,12 +87,12 @@ class Trainer:
         config: Config,
         labels: tuple[str, ...],
         utterances: Sequence[Utterance],
-        clips: Sequence[Clips],
+        features: Sequence[Ragged],
         run: Path,
         seed: int,
         device: torch.device,
     ) -> None:
-        self.config, self.clips, self.run = config, clips, run
+        self.config, self.features, self.run = config, features, run
         self.seed, self.device = seed, device
         self.precision = choose_precision(config.train.precision, device)
         torch.manual_seed(seed)
@@ -183,17 +183,15 @@ class Trainer:
         rng = np.random.default_rng([self.seed, epoch])
         torch.manual_seed(int(rng.integers(2**62)))
         if epoch == self.config.loss.memory_start_epoch:
-            self._fill_memory()
+            self._fill_memory(rng)
         self.network.train()
         size = self.config.train.batch_size
         indices = self.sampler.draw(self.steps * size, rng)
         totals: dict[str, float] = {}
-        batches = training_batches(self.clips, indices, self.config.augment, size, rng)
-        for waveform, lengths, index in batches:
-            index = index.to(self.device)
-            losses, projection = self._losses(
-                waveform.to(self.device), lengths.to(self.device), index, epoch
-            )
+        batches = training_batches(self.features, indices, self.config.augment, size, rng)
+        for log_mel, drawn in batches:
+            index = drawn.to(self.device)
+            losses, projection = self._losses(log_mel.to(self.device), index, epoch)
             loss = torch.stack(list(losses.values())).sum()
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -208,26 +206,19 @@ class Trainer:
         return totals
 
     def _losses(
-        self, waveform: Tensor, lengths: Tensor, index: Tensor, epoch: int
+        self, log_mel: Tensor, index: Tensor, epoch: int
     ) -> tuple[dict[str, Tensor], Tensor | None]:
         """Return the weighted losses of a batch, and z unless clips were mixed."""
         loss = self.config.loss
         emotion = self.emotion[index]
         target = smooth_one_hot(emotion, len(self.network.labels), loss.label_smoothing)
         with torch.no_grad():
-            features, mask = self.augment(*self.network.front_end(waveform, lengths))
+            everywhere = log_mel.new_ones(len(log_mel), 1, 1, log_mel.shape[3])
+            features = self.augment(self.network.front_end.normalise(log_mel, everywhere))
         mixed = bool(torch.rand(()) < self.config.augment.mixup_p)
         if mixed:
-            features, mask, target = mixup(
-                features, mask, target, self.config.augment.mixup_alpha
-            )
-        with torch.autocast(
-            self.device.type, self.precision, enabled=self.precision is not torch.float32
-        ):
-            pooled = self.network.encoder(
-                features.contiguous(memory_format=torch.channels_last), mask
-            )
-        logits, projection = self.network.head(pooled.float())
+            features, target = mixup(features, target, self.config.augment.mixup_alpha)
+        logits, projection = self.network.head(self._encode(features))
         losses = {"cross_entropy": soft_cross_entropy(logits, target).mean()}
         if loss.core_weight > 0 and self.core:
             core = soft_cross_entropy(logits[:, self.core], target[:, self.core]).mean()
@@ -243,11 +234,30 @@ class Trainer:
             losses["multilabel"] = loss.multilabel_weight * multilabel.mean()
         return losses, None if mixed else projection.detach()
 
-    def _fill_memory(self) -> None:
-        clips = [self.clips[0][index] for index in range(len(self.emotion))]
-        _, pooled = embed(self.network, clips, self.device)
-        with torch.no_grad():
-            self.memory.fill(self.network.head.project(pooled.to(self.device)))
+    def _encode(self, features: Tensor) -> Tensor:
+        with torch.autocast(
+            self.device.type, self.precision, enabled=self.precision is not torch.float32
+        ):
+            pooled: Tensor = self.network.encoder(
+                features.contiguous(memory_format=torch.channels_last), None
+            )
+        return pooled.float()
+
+    @torch.no_grad()
+    def _fill_memory(self, rng: np.random.Generator) -> None:
+        """One pass over the source, by one crop per clip; the updates see others."""
+        self.network.eval()
+        augment = self.config.augment.model_copy(update={"clean_share": 1.0})
+        everyone = np.arange(len(self.emotion))
+        filled = []
+        # the last clips again, so that the last batch is full
+        size = self.config.train.batch_size
+        order = np.concatenate([everyone, everyone[: -len(everyone) % size]])
+        for log_mel, _ in training_batches(self.features, order, augment, size, rng):
+            everywhere = torch.ones(size, 1, 1, log_mel.shape[3], device=self.device)
+            features = self.network.front_end.normalise(log_mel.to(self.device), everywhere)
+            filled.append(self.network.head.project(self._encode(features)))
+        self.memory.fill(torch.cat(filled)[: len(everyone)])
 
     def _score(self, clips: Sequence[NDArray[np.float32]], emotions: Sequence[str]) -> float:
         network = self.average.module

@@ -1,10 +1,9 @@
-"""Waveform variants of the training clips: room, codec, noise, speed and pitch; made once, cached."""
+"""Waveform variants of the training clips: room, codec, noise, speed, pitch; made once, cached."""
 
-import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
+from functools import partial
 
 import audiomentations as am
 import numpy as np
@@ -12,8 +11,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from service.inference.audio import SAMPLE_RATE_HZ
-from training.clips import Clips, cached_clips
-from training.corpora import Utterance
+from training.ragged import Ragged, cached
 
 _VERSION = 1  # raised when the chain below changes
 
@@ -70,24 +68,22 @@ def make_variant(samples: NDArray[np.float32], seed: int) -> NDArray[np.float32]
     return np.asarray(varied, np.float32)
 
 
-def load_variants(
-    utterances: Sequence[Utterance], clips: Clips, count: int, cache: Path
-) -> list[Clips]:
-    """``count`` variants of every clip, from ``cache`` where they were made before."""
-    names = hashlib.sha256(
-        repr([(u.corpus, u.path.name, len(utterances)) for u in utterances]).encode()
-    )
+def load_variants(clips: Ragged, count: int) -> list[Ragged]:
+    """``count`` variants of every clip, cached beside the clips.
+
+    Args:
+        clips: all clips of a cache file (not a selection).
+        count: variants per clip.
+    """
     found = []
     for variant in range(count):
-        stem = cache / f"variant-{names.hexdigest()[:16]}-v{_VERSION}-{variant}"
-        found.append(cached_clips(stem, lambda v=variant: _make(clips, v)))
+        stem = clips.stem.with_name(f"{clips.stem.name}-variant-{_VERSION}-{variant}")
+        found.append(cached(stem, partial(_make, clips, variant)))
     return found
 
 
-def _make(clips: Clips, variant: int) -> list[NDArray[np.float32]]:
+def _make(clips: Ragged, variant: int) -> Iterator[NDArray[np.float32]]:
     seeds = [variant * 1_000_003 + index for index in range(len(clips))]
     with ProcessPoolExecutor() as pool:
-        made = pool.map(make_variant, (clips[i] for i in range(len(clips))), seeds, chunksize=32)
-        return list(
-            tqdm(made, desc=f"variant {variant + 1}", total=len(clips), dynamic_ncols=True)
-        )
+        made = pool.map(make_variant, clips, seeds, chunksize=32)
+        yield from tqdm(made, desc=f"variant {variant + 1}", total=len(clips), dynamic_ncols=True)

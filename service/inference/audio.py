@@ -13,7 +13,6 @@ from typing import BinaryIO, Literal
 import numpy as np
 import numpy.typing as npt
 import soundfile
-import soxr
 
 from service.inference.errors import (
     AudioTooLongError,
@@ -21,7 +20,8 @@ from service.inference.errors import (
     DamagedAudioError,
     NotAudioError,
 )
-from service.inference.wav_header import repaired
+from service.inference.resampler import Resampler
+from service.inference.source import Source
 
 SAMPLE_RATE_HZ = 16_000
 """The only rate that a bundle sees."""
@@ -31,6 +31,13 @@ CLIPPED_LEVEL = 0.999
 
 _BLOCK_SAMPLES = 1 << 14
 _UNKNOWN_FRAMES = 1 << 62  # libsndfile says 2^63 - 1 for a stream of unknown length
+
+# WAV, RF64, W64, FLAC, Ogg, MP3 with tags, AIFF, AU, CAF. libsndfile tries two dozen more, some
+# of which take almost anything for audio, and some print to standard output.
+_SIGNATURES = (
+    *(b"RIFF", b"RIFX", b"RF64", b"riff", b"fLaC", b"OggS", b"ID3"),
+    *(b"FORM", b".snd", b"dns.", b"caff"),
+)
 
 ChannelMode = Literal["mix", "split"]
 """Average all channels into one waveform, or keep one waveform per channel."""
@@ -141,7 +148,7 @@ def decode(
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     if file.seek(0, io.SEEK_END) == 0 and file.tell() == 0:
         raise AudioTooShortError("Empty: 0 bytes of audio; send a recording of 0.1 s or more.")
-    with _open(repaired(file)) as stream:
+    with _open(Source(file)) as stream:
         return _read(stream, file, channels, limits)
 
 
@@ -156,15 +163,22 @@ class _Stream(soundfile.SoundFile):  # type: ignore[misc]
         return False
 
 
-def _open(file: BinaryIO) -> _Stream:
-    file.seek(0)
+def _open(source: Source) -> _Stream:
+    refusal = NotAudioError(
+        "Not audio that we read; send WAV, FLAC, MP3, Ogg (Opus or Vorbis), AIFF, AU or CAF."
+    )
+    head = source.read(4) or b""
+    source.seek(0)
+    if not head.startswith(_SIGNATURES) and not _is_mpeg_sync(head):
+        raise refusal
     try:
-        return _Stream(file)
-    # Hostile headers raise many kinds; none of their texts is for the user.
-    except Exception as error:
-        raise NotAudioError(
-            "Not audio that we read; send WAV, FLAC, MP3, Ogg (Opus or Vorbis), AIFF, AU or CAF."
-        ) from error
+        return _Stream(source)
+    except Exception as error:  # of many kinds for hostile headers; no text of theirs for users
+        raise refusal from error
+
+
+def _is_mpeg_sync(head: bytes) -> bool:
+    return len(head) == 4 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0
 
 
 def _read(stream: _Stream, file: BinaryIO, mode: ChannelMode, limits: Limits) -> Recording:
@@ -178,7 +192,7 @@ def _read(stream: _Stream, file: BinaryIO, mode: ChannelMode, limits: Limits) ->
     if promised is not None and promised > max_frames:
         raise _too_long(promised / rate, num_outputs, limits)
 
-    resampler = _Resampler(rate, num_outputs)
+    resampler = Resampler(rate, SAMPLE_RATE_HZ, num_outputs)
     num_frames, num_clipped, peak = 0, 0, 0.0
     for block in _blocks(stream, promised):
         num_frames += len(block)
@@ -211,7 +225,7 @@ def _read(stream: _Stream, file: BinaryIO, mode: ChannelMode, limits: Limits) ->
         warnings=tuple(_warnings(stream, file, promised, num_frames, peak)),
         clipped_ratio=num_clipped / (num_frames * num_channels),
     )
-    return Recording(info, resampler.finish())
+    return Recording(info, tuple(Waveform(samples) for samples in resampler.finish()))
 
 
 def _check_shape(rate: int, num_channels: int, limits: Limits) -> None:
@@ -226,8 +240,8 @@ def _check_shape(rate: int, num_channels: int, limits: Limits) -> None:
 def _too_long(duration_s: float, num_outputs: int, limits: Limits) -> AudioTooLongError:
     each = f" in each of {num_outputs} channels" if num_outputs > 1 else ""
     return AudioTooLongError(
-        f"{duration_s:.1f} s or more of audio{each}; at most {limits.max_duration_s:g} s is scored in one request: "
-        "cut it into parts."
+        f"{duration_s:.1f} s or more of audio{each}; "
+        f"at most {limits.max_duration_s:g} s is scored in one request: cut it into parts."
     )
 
 
@@ -257,7 +271,8 @@ def _check_end(stream: _Stream, promised: int | None, num_frames: int) -> None:
 def _broken_off(num_frames: int, promised: int | None, rate: int) -> DamagedAudioError:
     of = "" if promised is None else f" of the {promised / rate:.1f} s that its header promises"
     return DamagedAudioError(
-        f"Damaged: decoding breaks off after about {num_frames / rate:.1f} s{of}; send the whole file."
+        f"Damaged: decoding breaks off after about {num_frames / rate:.1f} s{of}; "
+        "send the whole file."
     )
 
 
@@ -277,30 +292,3 @@ def _warnings(
                 f"The MP3 promises {read_s:.2f} s and was read that far, but goes on for "
                 f"{size - position} of {size} bytes; write it again with a correct index."
             )
-
-
-class _Resampler:
-    """Gathers blocks at any rate as waveforms at 16 kHz."""
-
-    def __init__(self, rate: int, num_outputs: int) -> None:
-        self._stream = (
-            None
-            if rate == SAMPLE_RATE_HZ
-            else soxr.ResampleStream(rate, SAMPLE_RATE_HZ, num_outputs, dtype="float32")
-        )
-        # A bytearray grows in place; joining a list of blocks would need twice the memory.
-        self._outputs = [bytearray() for _ in range(num_outputs)]
-        self._num_outputs = num_outputs
-
-    def push(self, block: npt.NDArray[np.float32], *, last: bool = False) -> None:
-        """Add a block of shape ``(frames, num_outputs)``."""
-        if self._stream is not None:
-            block = self._stream.resample_chunk(block, last=last)
-            np.clip(block, -1.0, 1.0, out=block)  # the filter overshoots at full scale
-        for channel, output in enumerate(self._outputs):
-            output += block[:, channel].tobytes()
-
-    def finish(self) -> tuple[Waveform, ...]:
-        """Flush the filter and return one waveform per output."""
-        self.push(np.zeros((0, self._num_outputs), np.float32), last=True)
-        return tuple(Waveform(np.frombuffer(output, np.float32)) for output in self._outputs)

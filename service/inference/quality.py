@@ -74,24 +74,30 @@ def assess(waveform: Waveform) -> Quality:
     )
 
 
-def trim_edges(waveform: Waveform) -> Waveform:
-    """Cut off what lies before and after the speech, but for a margin of 50 ms.
+def speech_bounds(waveform: Waveform) -> tuple[int, int]:
+    """Where the speech starts and ends, with a margin of 50 ms, in samples.
 
-    Training, prediction, adaptation and evaluation all come through here.
+    Training, prediction, adaptation and evaluation all trim by this.
 
     Args:
         waveform: of any length.
 
     Returns:
-        A view of the same samples; the waveform itself where no speech is found.
+        Start and end; all of the waveform where no speech is found.
     """
     quality = assess(waveform)
     if not quality.has_speech:
-        return waveform
+        return 0, len(waveform.samples)
     rate = waveform.sample_rate
     start = max(0, round((quality.speech_start_s - MARGIN_S) * rate))
-    end = round((quality.speech_end_s + MARGIN_S) * rate)
-    return Waveform(waveform.samples[start:end], rate)
+    end = min(len(waveform.samples), round((quality.speech_end_s + MARGIN_S) * rate))
+    return start, end
+
+
+def trim_edges(waveform: Waveform) -> Waveform:
+    """Cut off what lies outside of :func:`speech_bounds`; a view of the same samples."""
+    start, end = speech_bounds(waveform)
+    return Waveform(waveform.samples[start:end], waveform.sample_rate)
 
 
 def _analyse(

@@ -22,11 +22,11 @@ def speechlike(duration_s: float = 1.5, rate: int = 16_000, seed: int = 0) -> Sa
 
 
 def encode(
-    samples: Samples, rate: int = 16_000, *, format: str = "WAV", subtype: str | None = None
+    samples: Samples, rate: int = 16_000, *, container: str = "WAV", subtype: str | None = None
 ) -> bytes:
     """Encode samples of shape (frames,) or (frames, channels)."""
     file = io.BytesIO()
-    soundfile.write(file, samples, rate, format=format, subtype=subtype)
+    soundfile.write(file, samples, rate, format=container, subtype=subtype)
     return file.getvalue()
 
 

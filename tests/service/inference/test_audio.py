@@ -1,3 +1,4 @@
+import contextlib
 import io
 import tempfile
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from service.inference import audio
 from service.inference.audio import Limits, decode
 from service.inference.errors import (
+    AudioError,
     AudioTooLongError,
     AudioTooShortError,
     DamagedAudioError,
@@ -42,15 +44,17 @@ def decibel(samples: np.ndarray) -> float:
     return float(10 * np.log10(np.mean(np.square(samples, dtype=np.float64)) + 1e-20))
 
 
-@pytest.mark.parametrize(("format", "subtype", "tolerance"), FORMATS)
-def test_every_format_gives_the_samples_back(format: str, subtype: str, tolerance: float) -> None:
+@pytest.mark.parametrize(("container", "subtype", "tolerance"), FORMATS)
+def test_every_format_gives_the_samples_back(
+    container: str, subtype: str, tolerance: float
+) -> None:
     samples = speechlike()
-    recording = decode(encode(samples, format=format, subtype=subtype))
+    recording = decode(encode(samples, container=container, subtype=subtype))
     (waveform,) = recording.waveforms
     assert waveform.samples.dtype == np.float32
     assert waveform.samples.shape == samples.shape
     assert np.abs(waveform.samples - samples).max() < tolerance
-    assert recording.info.format == format
+    assert recording.info.format == container
     assert recording.info.duration_s == 1.5
     assert recording.info.warnings == ()
 
@@ -58,10 +62,10 @@ def test_every_format_gives_the_samples_back(format: str, subtype: str, toleranc
 @pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 48_000, 96_000])
 @pytest.mark.parametrize("num_channels", [1, 2, 6])
 def test_every_rate_and_channel_count_gives_16_khz(rate: int, num_channels: int) -> None:
-    samples = np.stack([speechlike(0.5, rate)] * num_channels, axis=1)
+    samples = np.stack([speechlike(1, rate)] * num_channels, axis=1)
     recording = decode(encode(samples, rate))
     (waveform,) = recording.waveforms
-    assert waveform.samples.shape == (8_000,)
+    assert waveform.samples.shape == (16_000,)
     assert recording.info.sample_rate_hz == rate
     assert recording.info.channels == num_channels
     assert decibel(waveform.samples) == pytest.approx(decibel(samples), abs=0.5)
@@ -78,9 +82,9 @@ def test_resampling_is_band_limited(tone_hz: int, gain_db: float) -> None:
 
 
 @pytest.mark.parametrize("rate", [16_000, 44_100])
-@pytest.mark.parametrize("format", ["WAV", "FLAC", "OGG", "MP3"])
-def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch, format: str, rate: int) -> None:
-    clip = encode(speechlike(3, rate), rate, format=format)
+@pytest.mark.parametrize("container", ["WAV", "FLAC", "OGG", "MP3"])
+def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch, container: str, rate: int) -> None:
+    clip = encode(speechlike(3, rate), rate, container=container)
     outputs = []
     for block_samples in (1 << 30, 1 << 14, 1_000):
         monkeypatch.setattr(audio, "_BLOCK_SAMPLES", block_samples)
@@ -105,7 +109,7 @@ def test_channels_are_mixed_or_split() -> None:
 
 
 def test_a_path_a_file_and_bytes_are_the_same(tmp_path: Path) -> None:
-    clip = encode(speechlike(), format="FLAC")
+    clip = encode(speechlike(), container="FLAC")
     path = tmp_path / "clip.flac"
     path.write_bytes(clip)
     with tempfile.SpooledTemporaryFile(max_size=1 << 10) as spooled:
@@ -121,7 +125,8 @@ def test_a_missing_file_says_so_without_its_path(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("riff", "data"), [(0xFFFFFFFF, 0xFFFFFFFF), (0, 0), (36, 0), (0xFFFFFFFF, 0), (0x7FFFFFFF,) * 2]
+    ("riff", "data"),
+    [(0xFFFFFFFF, 0xFFFFFFFF), (0, 0), (36, 0), (0xFFFFFFFF, 0), (0x7FFFFFFF,) * 2],
 )
 def test_a_wav_written_to_a_pipe_is_read_to_its_end(riff: int, data: int) -> None:
     clip = encode(speechlike(), subtype="PCM_16")
@@ -135,14 +140,14 @@ def test_a_wav_cut_short_is_shorter() -> None:
 
 
 def test_an_mp3_cut_short_warns() -> None:
-    clip = encode(speechlike(4), format="MP3")
+    clip = encode(speechlike(4), container="MP3")
     info = decode(clip[: len(clip) // 2]).info
     assert 1 < info.duration_s < 3
     assert "promises 4.00 s" in info.warnings[0]
 
 
 def test_an_mp3_that_goes_on_past_its_promise_warns() -> None:
-    clip = encode(speechlike(4), format="MP3")
+    clip = encode(speechlike(4), container="MP3")
     (warning,) = decode(clip + clip).info.warnings
     assert "goes on for" in warning
 
@@ -174,6 +179,7 @@ NOT_AUDIO = {
     "text": b"hello, this is no audio\n" * 100,
     "zeros": bytes(10_000),
     "random": random_bytes(100_000),
+    "a format that we do not read": encode(speechlike(), container="VOC"),
     "png": b"\x89PNG\r\n\x1a\n" + random_bytes(5_000),
     "pdf": b"%PDF-1.7\n" + random_bytes(5_000),
     "zip": b"PK\x03\x04" + random_bytes(5_000),
@@ -231,20 +237,20 @@ def test_samples_that_are_not_numbers_are_damage(bad: float) -> None:
 
 
 def test_a_flac_cut_short_is_damage() -> None:
-    clip = encode(speechlike(8), format="FLAC")
+    clip = encode(speechlike(8), container="FLAC")
     with pytest.raises(DamagedAudioError, match=r"after about \d\.\d s of the 8\.0 s"):
         decode(clip[: len(clip) // 2])
 
 
 def test_a_flac_that_promises_more_than_it_holds_is_damage() -> None:
-    clip = with_flac_length(encode(speechlike(2), format="FLAC"), 16_000 * 60)
+    clip = with_flac_length(encode(speechlike(2), container="FLAC"), 16_000 * 60)
     with pytest.raises(DamagedAudioError, match=r"2\.0 s of the 60\.0 s"):
         decode(clip)
 
 
 def test_the_header_is_believed_when_it_says_too_long() -> None:
     with pytest.raises(AudioTooLongError, match=r"36000\.0 s .* at most 7200 s"):
-        decode(long_flac(36_000))
+        decode(with_flac_length(long_flac(60), 16_000 * 36_000))
 
 
 def test_a_header_of_unknown_length_is_counted_while_decoding() -> None:
@@ -264,13 +270,11 @@ def test_split_channels_count_each() -> None:
 
 def test_every_cut_and_every_flipped_byte_is_handled() -> None:
     rng = np.random.default_rng(0)
-    for format in ("WAV", "FLAC", "OGG", "MP3", "AIFF"):
-        clip = bytearray(encode(speechlike(0.5), format=format))
+    for container in ("WAV", "FLAC", "OGG", "MP3", "AIFF"):
+        clip = bytearray(encode(speechlike(0.5), container=container))
         for _ in range(40):
             hostile = bytearray(clip[: rng.integers(1, len(clip) + 1)])
             for position in rng.integers(0, min(200, len(hostile)), 4):
                 hostile[position] = rng.integers(256)
-            try:
+            with contextlib.suppress(AudioError):
                 decode(io.BytesIO(hostile), limits=Limits(max_duration_s=60))
-            except (NotAudioError, DamagedAudioError, AudioTooShortError, AudioTooLongError):
-                pass

@@ -54,7 +54,7 @@ def test_silence_and_steady_sounds_are_not_speech(name: str) -> None:
     quality = assess(clip)
     assert not quality.has_speech
     assert quality.speech_ratio == quality.speech_end_s == 0
-    assert trim_edges(clip) is clip
+    assert len(trim_edges(clip).samples) == len(clip.samples)
 
 
 @pytest.mark.parametrize("gain", [1.0, 0.1, 0.01])

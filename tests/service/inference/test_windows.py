@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 
@@ -15,4 +17,4 @@ def test_windows_cover_the_clip_with_full_windows(num_samples: int, window: int,
     assert covered.all()
     assert cuts == sorted(set(cuts))
     assert cuts[-1][1] == num_samples
-    assert all(b[0] - a[0] <= hop for a, b in zip(cuts, cuts[1:], strict=False))
+    assert all(b[0] - a[0] <= hop for a, b in itertools.pairwise(cuts))

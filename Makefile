@@ -1,0 +1,115 @@
+# What people and CI run. `make help` lists the targets; each makes the environment that it needs.
+
+PYTHON ?= python3
+SERVICE_PYTHONS ?= 3.11 3.12 3.13
+# On Linux the plain package of torch is the CUDA build, of several gigabytes. This takes the
+# address of an index with a smaller one: pytorch.org's install page names it for "CPU".
+TORCH_INDEX ?=
+ARGS ?=
+
+VENV := .venv
+SERVE_VENV := .venv-serve
+DOCS_VENV := .venv-docs
+PIP := bin/python -m pip install -qq --disable-pip-version-check
+
+# Tests on real corpora are skipped where there are none.
+ifeq ($(NNPM_TEST_DATA),)
+ifneq ($(wildcard ../shared/corpora/.),)
+export NNPM_TEST_DATA := $(abspath ../shared/corpora)
+endif
+endif
+
+# make train
+DATA ?= $(or $(NNPM_TEST_DATA),data)
+CORPORA ?= ravdess nemo
+CONFIG ?= training/configs/default.toml
+RUN ?= runs/default
+BUNDLE ?= build/default-bundle
+
+# Tests in several environments, one after the other also under `make -j`.
+.NOTPARALLEL:
+.PHONY: help serve test test-main check check-lint check-format check-types check-imports \
+	train docs clean
+.DEFAULT_GOAL := help
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+serve: $(SERVE_VENV)/installed ## Start the service with the bundled model (without torch); ARGS="--port 9000"
+	@$(SERVE_VENV)/bin/nnpm serve $(ARGS)
+
+test: $(SERVICE_PYTHONS:%=test-service-%) test-main ## Run all tests; ARGS="-k name" picks some
+
+# The service's own tests and doctests, in an environment without torch.
+test-service-%:
+	@if python=$$(PYTHON="$(PYTHON)" scripts/pythons $*); then \
+		$(MAKE) --no-print-directory .venv-service-$*/installed PYTHON="$$python" && \
+		echo "Service without torch on Python $*:" && \
+		.venv-service-$*/bin/python scripts/without_torch.py && \
+		.venv-service-$*/bin/python -m pytest -q --doctest-modules service tests/service; \
+	else \
+		echo "Service without torch on Python $*: SKIPPED, no such interpreter here."; \
+	fi
+
+# Everything: unit, contract, doctests, real clips where there are corpora, train -> export -> serve.
+test-main: $(VENV)/installed
+	@$(VENV)/bin/python -m pytest --doctest-modules --cov --cov-report=term:skip-covered \
+		service training tests $(ARGS)
+
+check: check-lint check-format check-types check-imports ## Lint, format, types, rules of import
+
+check-lint: $(VENV)/installed
+	@$(VENV)/bin/ruff check
+
+check-format: $(VENV)/installed
+	@$(VENV)/bin/ruff format --check
+
+check-types: $(VENV)/installed
+	@$(VENV)/bin/mypy
+
+check-imports: $(VENV)/installed
+	@$(VENV)/bin/lint-imports
+
+train: $(VENV)/installed ## Train and export; DATA, CORPORA, CONFIG, RUN, BUNDLE; ARGS="--resume"
+	$(VENV)/bin/nnpm train --corpora $(CORPORA) --data $(DATA) --config $(CONFIG) --out $(RUN) $(ARGS)
+	$(VENV)/bin/nnpm export $(RUN) --out $(BUNDLE)
+
+docs: $(DOCS_VENV)/installed ## Build the documentation into site/
+	@NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict
+
+clean: ## Remove environments and what tools left; runs/ and models/ stay
+	rm -rf .venv .venv-* build dist site .coverage *.egg-info
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find service training tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+# Environments: made anew when pyproject.toml changes, and otherwise left alone.
+
+define new_environment
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	echo "nnpm needs Python 3.11 or newer, which '$(PYTHON)' is not: name another with PYTHON=..." >&2; exit 1; }
+@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	echo "'$(PYTHON)' cannot make environments: install its venv module (on Debian: apt install python3-venv)." >&2; exit 1; }
+@echo "Installing into $(@D) ..."
+@$(PYTHON) -m venv $(@D)
+@$(@D)/$(PIP) --upgrade 'pip>=25.1'
+endef
+
+$(VENV)/installed: pyproject.toml
+	$(new_environment)
+	@$(@D)/$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[train]' --group test --group check
+	@touch $@
+
+$(SERVE_VENV)/installed: pyproject.toml
+	$(new_environment)
+	@$(@D)/$(PIP) -e .
+	@touch $@
+
+$(DOCS_VENV)/installed: pyproject.toml
+	$(new_environment)
+	@$(@D)/$(PIP) --group docs
+	@touch $@
+
+.venv-service-%/installed: pyproject.toml
+	$(new_environment)
+	@$(@D)/$(PIP) -e . --group test
+	@touch $@

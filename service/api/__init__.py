@@ -1,0 +1,1 @@
+"""The HTTP coat: routes, schemas, limits, the error table. Nothing here computes."""

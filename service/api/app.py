@@ -1,0 +1,96 @@
+"""The app factory: everything that an app works with comes in as an argument."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from service import __version__
+from service.api import handlers
+from service.api.executor import Executor
+from service.api.limits import UploadLimit
+from service.api.metrics import Metrics
+from service.api.observe import Observe
+from service.api.openapi import Documented
+from service.api.problems import KINDS, kind_of
+from service.api.routes import health, metrics, models, predict
+from service.api.services import Services
+from service.inference.errors import BundleError, NnpmError
+from service.inference.recognizer import Recognizer
+from service.registry.folder import ModelFolder
+from service.registry.loaded import LoadedModels, load_recognizer
+from service.settings import Settings
+
+RETRY_LOADING_S = 5.0
+
+log = logging.getLogger("nnpm")
+
+
+def create_app(
+    settings: Settings,
+    *,
+    load: Callable[[Path], Recognizer] = load_recognizer,
+    on_ready: Callable[[], None] | None = None,
+) -> FastAPI:
+    """Make the HTTP service.
+
+    Args:
+        settings: of this app.
+        load: makes a recognizer of a bundle's folder.
+        on_ready: called once the default model is loaded.
+
+    Returns:
+        An ASGI app. It answers /health/live at once and loads the default model meanwhile.
+    """
+    own_metrics = Metrics()
+    services = Services(
+        settings=settings,
+        folder=ModelFolder(settings.models),
+        models=LoadedModels(load, settings.loaded_models),
+        executor=Executor(settings.workers, settings.queue_limit, own_metrics),
+        metrics=own_metrics,
+    )
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        loading = asyncio.create_task(_load_default(services, on_ready))
+        yield
+        loading.cancel()
+        await asyncio.to_thread(services.executor.close)
+
+    app = Documented(
+        title="nnpm",
+        summary="Speech emotion recognition",
+        version=__version__,
+        lifespan=lifespan,
+    )
+    app.state.services = services
+    for routes in (predict, models, health, metrics):
+        app.include_router(routes.router)
+    handlers.install(app)
+    app.add_middleware(UploadLimit, max_bytes=settings.max_upload_bytes)
+    app.add_middleware(Observe, metrics=own_metrics)
+    return app
+
+
+async def _load_default(services: Services, on_ready: Callable[[], None] | None) -> None:
+    """Load the default model; try again until it is there."""
+    readiness = services.readiness
+    while not readiness.ready:
+        try:
+            model = services.folder.resolve()
+            await asyncio.to_thread(services.models.get, model)
+            readiness.ready = True
+        except Exception as error:  # whatever it is, the next try may find it gone
+            # Only what says nothing of this machine's files is for clients.
+            tells = isinstance(error, NnpmError) and kind_of(error).detail is None
+            obstacle = str(error) if tells else KINDS[BundleError].detail or ""
+            if obstacle != readiness.obstacle:
+                log.warning("not ready: %s", error, exc_info=not isinstance(error, NnpmError))
+            readiness.obstacle = obstacle
+            await asyncio.sleep(RETRY_LOADING_S)
+    if on_ready is not None:
+        on_ready()

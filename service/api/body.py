@@ -1,0 +1,67 @@
+"""The audio of a request: a multipart part named ``file``, or the whole body."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from tempfile import SpooledTemporaryFile
+from typing import BinaryIO, cast
+
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from service.api.errors import BadFormError, UnsupportedBodyError
+
+_IN_MEMORY_BYTES = 1 << 20
+_HOW = "send multipart/form-data with the recording as the part 'file' (curl -F file=@clip.wav)"
+
+
+@contextlib.asynccontextmanager
+async def audio_body(request: Request) -> AsyncIterator[BinaryIO]:
+    """Receive the audio of a request into a file that is gone afterwards.
+
+    Up to 1 MiB stays in memory; the rest goes into an unnamed file.
+
+    Raises:
+        UnsupportedBodyError: if the Content-Type carries no audio.
+        BadFormError: if the form is malformed or lacks its file.
+    """
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type == "multipart/form-data":
+        receive = _form_file(request)
+    elif content_type.startswith("audio/") or content_type in ("", "application/octet-stream"):
+        receive = _raw_file(request)
+    else:
+        raise UnsupportedBodyError(
+            f"Content-Type {content_type[:64]!r}; {_HOW}, or the audio itself as audio/* or "
+            "application/octet-stream."
+        )
+    async with receive as file:
+        yield file
+
+
+@contextlib.asynccontextmanager
+async def _form_file(request: Request) -> AsyncIterator[BinaryIO]:
+    try:
+        form = await request.form(max_files=1, max_fields=16)
+    except HTTPException as error:
+        raise BadFormError(f"{error.detail} One file is wanted: {_HOW}.") from error
+    try:
+        part = form.get("file")
+        if not isinstance(part, UploadFile):
+            names = ", ".join(repr(name[:64]) for name in form) or "none"
+            raise BadFormError(f"No file named 'file' among the parts ({names}); {_HOW}.")
+        yield part.file
+    finally:
+        await form.close()
+
+
+@contextlib.asynccontextmanager
+async def _raw_file(request: Request) -> AsyncIterator[BinaryIO]:
+    spool = SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115 (closed below)
+    upload = UploadFile(cast(BinaryIO, spool))  # its write leaves the event loop for the disk
+    try:
+        async for chunk in request.stream():
+            await upload.write(chunk)
+        yield upload.file
+    finally:
+        await upload.close()

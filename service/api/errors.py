@@ -1,0 +1,23 @@
+"""Errors that only a request can have; problems.py has their status codes."""
+
+from service.inference.errors import NnpmError
+
+
+class UploadTooLargeError(NnpmError):
+    """More bytes than the limit."""
+
+
+class UnsupportedBodyError(NnpmError):
+    """A Content-Type that carries no audio."""
+
+
+class BadFormError(NnpmError):
+    """A multipart form that cannot be read, or lacks its file."""
+
+
+class OverloadedError(NnpmError):
+    """The queue is full."""
+
+
+class NotReadyError(NnpmError):
+    """The default model is not loaded yet."""

@@ -1,0 +1,69 @@
+"""The one pool that computes: bounded, measured, and never on the event loop."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from service.api.errors import OverloadedError
+from service.api.metrics import Metrics
+
+T = TypeVar("T")
+
+
+class Executor:
+    """Runs jobs on threads; used from one event loop.
+
+    Args:
+        workers: threads.
+        queue_limit: jobs that may wait for a thread.
+        metrics: told the depth of the queue and the time spent in it.
+    """
+
+    def __init__(self, workers: int, queue_limit: int, metrics: Metrics) -> None:
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="nnpm-worker")
+        self._workers = workers
+        self._queue_limit = queue_limit
+        self._metrics = metrics
+        self._jobs = 0
+
+    def check(self) -> None:
+        """See whether one more job would be taken; cheap enough to ask before reading an upload.
+
+        Raises:
+            OverloadedError: if the queue is full.
+        """
+        if self._jobs >= self._workers + self._queue_limit:
+            raise OverloadedError(
+                f"{self._jobs - self._workers} recordings wait for {self._workers} workers and "
+                f"{self._queue_limit} may; try again later."
+            )
+
+    async def run(self, job: Callable[[float], T]) -> T:
+        """Run one job; it is told the seconds it waited. Its error is raised to its caller alone.
+
+        Raises:
+            OverloadedError: if the queue is full.
+        """
+        self.check()
+        submitted = time.perf_counter()
+
+        def timed() -> T:
+            queue_s = time.perf_counter() - submitted
+            self._metrics.queue_seconds.observe(queue_s)
+            return job(queue_s)
+
+        loop = asyncio.get_running_loop()
+        future = self._pool.submit(timed)
+        self._count(1)
+        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._count, -1))
+        return await asyncio.wrap_future(future)
+
+    def close(self) -> None:
+        """Let running jobs end, and drop those that wait."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _count(self, change: int) -> None:
+        self._jobs += change
+        self._metrics.queue_depth.set(max(0, self._jobs - self._workers))

@@ -1,0 +1,84 @@
+"""Every error of an app becomes a problem: ours, the frameworks', unexpected ones."""
+
+import logging
+import re
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from service.api.observe import common_headers
+from service.api.problems import KINDS, MEDIA_TYPE, Kind, describe, kind_of
+from service.inference.errors import NnpmError, ParameterError
+
+log = logging.getLogger("nnpm")
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of an app with a problem: ours, the frameworks', unexpected ones."""
+    app.add_exception_handler(NnpmError, _on_error)
+    app.add_exception_handler(Exception, _on_error)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+
+
+def _respond(
+    request: Request, kind: Kind, detail: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    request_id = request.state.request_id
+    request.state.error_code = kind.code
+    extra = {**(headers or {}), **common_headers(request_id)}
+    if kind.retry_after_s is not None:
+        extra["Retry-After"] = str(kind.retry_after_s)
+    body = describe(kind, detail, request_id=request_id).model_dump_json()
+    return Response(body, kind.status, extra, MEDIA_TYPE)
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    kind = kind_of(error)
+    if kind.status >= 500 and kind.detail is not None and isinstance(error, NnpmError):
+        log.error("request %s: %s", request.state.request_id, error)
+    return _respond(request, kind, kind.detail or str(error))
+
+
+async def _on_disconnect(request: Request, _: Exception) -> Response:
+    kind = Kind(400, "The upload broke off", "disconnected")
+    return _respond(request, kind, "The connection closed before the body was complete.")
+
+
+async def _on_validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    detail = "; ".join(map(_sentence, error.errors()))
+    return _respond(request, KINDS[ParameterError], detail)
+
+
+def _sentence(error: Mapping[str, Any]) -> str:
+    name = ".".join(str(part) for part in error["loc"][1:]) or str(error["loc"][0])
+    message = str(error["msg"])
+    if error["type"] == "value_error":  # of a validator of ours: a sentence already
+        return message.removeprefix("Value error, ")
+    return f"{name}: {message[:1].lower()}{message[1:]}, not {str(error['input'])[:64]!r}."
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    phrase = HTTPStatus(error.status_code).phrase
+    kind = Kind(error.status_code, phrase, re.sub(r"\W+", "_", phrase.lower()))
+    return _respond(request, kind, _http_detail(request, error), error.headers)
+
+
+def _http_detail(request: Request, error: HTTPException) -> str:
+    match error.status_code:
+        case 404:
+            return f"There is nothing at {request.url.path[:128]}; /docs lists what there is."
+        case 405:
+            allowed = (error.headers or {}).get("Allow", "another method")
+            return f"{request.method} is not for {request.url.path[:128]}; use {allowed}."
+        case _:
+            return str(error.detail)

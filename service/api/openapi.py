@@ -1,0 +1,79 @@
+"""The OpenAPI document: what FastAPI cannot derive by itself."""
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from service.api.problems import KINDS, MEDIA_TYPE, Problem
+
+AUDIO_BODY = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["file"],
+                "properties": {
+                    "file": {
+                        "type": "string",
+                        "format": "binary",
+                        "description": "WAV, FLAC, MP3, Ogg (Opus or Vorbis), AIFF, AU or CAF.",
+                    }
+                },
+            }
+        },
+        "audio/*": {"schema": {"type": "string", "format": "binary"}},
+        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+    },
+}
+"""Request body of a route that takes one recording."""
+
+REQUEST_ID = "0b7e4c9c-6f0a-4a52-9f1e-7d8f2f0a3c11"
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Document the problems that a route may answer."""
+    return {status: _response(status) for status in statuses}
+
+
+def _response(status: int) -> dict[str, Any]:
+    kinds = {kind.code: kind for kind in KINDS.values() if kind.status == status}
+    titles = "; ".join(kind.title for kind in kinds.values())
+    response: dict[str, Any] = {
+        "description": titles,
+        "content": {
+            MEDIA_TYPE: {
+                "schema": {"$ref": "#/components/schemas/Problem"},
+                "examples": {
+                    kind.code: {
+                        "value": {
+                            "type": f"urn:nnpm:problem:{kind.code}",
+                            "title": kind.title,
+                            "status": status,
+                            "detail": kind.detail or "The number seen, and the number wanted.",
+                            "code": kind.code,
+                            "request_id": REQUEST_ID,
+                        }
+                    }
+                    for kind in kinds.values()
+                },
+            }
+        },
+    }
+    if any(kind.retry_after_s is not None for kind in kinds.values()):
+        response["headers"] = {
+            "Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}
+        }
+    return response
+
+
+class Documented(FastAPI):
+    """An app whose document knows the schema of problems."""
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the document."""
+        if not self.openapi_schema:
+            schemas = super().openapi().setdefault("components", {}).setdefault("schemas", {})
+            schemas["Problem"] = Problem.model_json_schema()
+        assert self.openapi_schema is not None
+        return self.openapi_schema

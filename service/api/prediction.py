@@ -1,0 +1,134 @@
+"""One recording to one answer: what /predict and ``nnpm predict`` share. No HTTP in here."""
+
+import time
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from service.api.schemas import AudioPart, ChannelPart, ModelPart, PredictAnswer, TimingPart
+from service.inference.answer import Options
+from service.inference.audio import Limits, decode
+from service.inference.recognizer import Recognizer
+
+WindowSeconds = Annotated[float, Field(ge=0.5, le=10, allow_inf_nan=False)]
+HopSeconds = Annotated[float, Field(ge=0.1, le=10, allow_inf_nan=False)]
+
+
+class PredictQuery(BaseModel):
+    """How a recording is to be scored."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, frozen=True)
+
+    model: str | None = Field(default=None, max_length=256)
+    """``name`` or ``name/version``; the default model's highest version otherwise."""
+
+    language: str | None = Field(default=None, pattern=r"^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$")
+    """BCP-47; picks the version promoted for that language, the default model if there is none."""
+
+    channels: Literal["mix", "split"] = "mix"
+    """Score the mean of the channels, or each of them."""
+
+    window_s: WindowSeconds | None = None
+    """Seconds per window; the bundle's own otherwise."""
+
+    hop_s: HopSeconds | None = None
+    """Seconds from one window to the next, at most ``window_s``; the bundle's own otherwise."""
+
+    top_k: int | None = Field(default=None, ge=1, le=8)
+    """Add the k most probable emotions."""
+
+    neighbours: int = Field(default=0, ge=0, le=100)
+    """Add the nearest utterances of the memory."""
+
+    abstain: bool = True
+    """False forces an answer."""
+
+    @model_validator(mode="after")
+    def _hop_fits_window(self) -> Self:
+        if self.window_s is not None and self.hop_s is not None and self.hop_s > self.window_s:
+            raise ValueError(
+                f"hop_s is {self.hop_s:g}; 0.1 to window_s ({self.window_s:g}) is wanted."
+            )
+        return self
+
+    @property
+    def options(self) -> Options:
+        """The same in the words of the recognizer."""
+        return Options(
+            window_s=self.window_s,
+            hop_s=self.hop_s,
+            neighbours=self.neighbours,
+            abstain=self.abstain,
+        )
+
+
+def predict(
+    recognizer: Recognizer,
+    source: BinaryIO | Path,
+    query: PredictQuery,
+    *,
+    model: tuple[str, str],
+    limits: Limits,
+    queue_s: float = 0.0,
+    request_id: str | None = None,
+) -> PredictAnswer:
+    """Decode one recording and score it.
+
+    Args:
+        recognizer: scores it.
+        source: an audio file.
+        query: how to score it.
+        model: name and version of the recognizer's bundle.
+        limits: what is refused.
+        queue_s: seconds that the recording has waited.
+        request_id: of the HTTP request, if there is one.
+
+    Returns:
+        The answer as JSON has it.
+
+    Raises:
+        AudioError: if the recording cannot be scored.
+        ParameterError: if an option does not fit the bundle.
+    """
+    started = time.perf_counter()
+    recording = decode(source, channels=query.channels, limits=limits)
+    decode_s = time.perf_counter() - started
+    answer = recognizer.answer(recording, query.options)
+    card = recognizer.bundle.card
+    info = recording.info
+
+    how: dict[str, Any] = {
+        "calibrated": card.calibrated,
+        "top_k": query.top_k,
+        "neighbours": query.neighbours > 0,
+    }
+    extras: dict[str, Any] = {}
+    if request_id is not None:
+        extras["request_id"] = request_id
+    if query.channels == "split":
+        extras["per_channel"] = [
+            ChannelPart.of(one, channel=channel, **how)
+            for channel, one in enumerate(answer.per_channel or (answer,))
+        ]
+    total_s = queue_s + time.perf_counter() - started
+    return PredictAnswer.of(
+        answer,
+        audio=AudioPart(
+            duration_s=info.duration_s,
+            sample_rate_hz=info.sample_rate_hz,
+            channels=info.channels,
+            format=info.format,
+            speech_ratio=answer.speech_ratio,
+            warnings=list(info.warnings),
+        ),
+        model=ModelPart(name=model[0], version=model[1], language=card.language),
+        timing_ms=TimingPart(
+            queue=round(1000 * queue_s, 3),
+            decode=round(1000 * decode_s, 3),
+            inference=round(answer.inference_ms, 3),
+            total=round(1000 * total_s, 3),
+        ),
+        **how,
+        **extras,
+    )

@@ -1,0 +1,101 @@
+"""The one table from error to status, and the body of every error: RFC 9457 problem details."""
+
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict
+
+from service.api import errors as api_errors
+from service.inference import errors
+from service.registry.folder import UnknownModelError
+
+MEDIA_TYPE = "application/problem+json"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What one class of errors is to a client.
+
+    Attributes:
+        status: HTTP status.
+        title: the same for every error of the kind.
+        code: stable, for programs.
+        detail: replaces the error's message where that is not for the client.
+        retry_after_s: when to come back.
+    """
+
+    status: int
+    title: str
+    code: str
+    detail: str | None = None
+    retry_after_s: int | None = None
+
+
+KINDS: dict[type[Exception], Kind] = {
+    errors.AudioError: Kind(422, "The audio cannot be scored", "bad_audio"),
+    errors.NotAudioError: Kind(415, "Not audio that we read", "not_audio"),
+    errors.DamagedAudioError: Kind(422, "The audio is damaged", "damaged_audio"),
+    errors.AudioTooShortError: Kind(422, "The audio is too short", "too_short"),
+    errors.AudioTooLongError: Kind(413, "The audio is too long", "too_long"),
+    errors.ParameterError: Kind(422, "A parameter is out of range", "bad_parameter"),
+    errors.BundleError: Kind(
+        503,
+        "The model cannot be loaded",
+        "model_unavailable",
+        detail="The model's bundle cannot be loaded; the service's log says why.",
+        retry_after_s=30,
+    ),
+    UnknownModelError: Kind(404, "There is no such model", "unknown_model"),
+    api_errors.UploadTooLargeError: Kind(413, "The upload is too large", "too_large"),
+    api_errors.UnsupportedBodyError: Kind(415, "Not a body that carries audio", "bad_content_type"),
+    api_errors.BadFormError: Kind(422, "The form cannot be read", "bad_form"),
+    api_errors.OverloadedError: Kind(503, "The queue is full", "overloaded", retry_after_s=1),
+    api_errors.NotReadyError: Kind(503, "Not ready yet", "not_ready", retry_after_s=2),
+    Exception: Kind(
+        500,
+        "Unexpected error",
+        "internal",
+        detail="The service made a mistake; its log has the details under this request_id.",
+    ),
+}
+
+
+class Problem(BaseModel):
+    """An error, as in RFC 9457."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    type: str
+    """URI of the kind of problem."""
+    title: str
+    """The same for every problem of this kind."""
+    status: int
+    """The HTTP status again."""
+    detail: str
+    """What was seen, and what is wanted."""
+    code: str
+    """The kind of problem, for programs."""
+    request_id: str = ""
+    """As in the X-Request-ID header."""
+
+
+def kind_of(error: Exception) -> Kind:
+    """Find the kind of an error through its class tree."""
+    return next(KINDS[cls] for cls in type(error).__mro__ if cls in KINDS)
+
+
+def problem_of(error: Exception) -> Problem:
+    """Describe an error that met no request of its own: an item among many."""
+    kind = kind_of(error)
+    return describe(kind, kind.detail or str(error))
+
+
+def describe(kind: Kind, detail: str, **more: str) -> Problem:
+    """Describe one error of a kind; ``more`` may hold the request's id."""
+    return Problem(
+        type=f"urn:nnpm:problem:{kind.code}",
+        title=kind.title,
+        status=kind.status,
+        detail=detail,
+        code=kind.code,
+        **more,
+    )

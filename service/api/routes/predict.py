@@ -1,0 +1,55 @@
+"""POST /predict: one recording, one answer."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request
+from starlette.responses import Response
+
+from service.api.body import audio_body
+from service.api.errors import NotReadyError
+from service.api.openapi import AUDIO_BODY, problems
+from service.api.prediction import PredictQuery, predict
+from service.api.schemas import PredictAnswer
+from service.api.services import Services, services_of
+
+router = APIRouter(tags=["predict"])
+
+
+@router.post(
+    "/predict",
+    response_model=PredictAnswer,
+    responses=problems(404, 413, 415, 422, 500, 503),
+    openapi_extra={"requestBody": AUDIO_BODY},
+)
+async def predict_one(
+    request: Request,
+    query: Annotated[PredictQuery, Query()],
+    services: Annotated[Services, Depends(services_of)],
+) -> Response:
+    """Recognise the emotion in one recording.
+
+    Silence, noise and speech that the model is unsure of are answered with 200 and
+    ``abstained``; what is not audio, or not audio enough, is a problem.
+    """
+    if query.model is None and not services.readiness.ready:
+        raise NotReadyError(services.readiness.obstacle)
+    services.executor.check()
+    request_id = request.state.request_id
+    async with audio_body(request) as file:
+
+        def job(queue_s: float) -> str:
+            model = services.folder.parse(query.model)
+            answer = predict(
+                services.models.get(model),
+                file,
+                query,
+                model=(model.name, model.version),
+                limits=services.settings.limits,
+                queue_s=queue_s,
+                request_id=request_id,
+            )
+            services.metrics.answer(answer)
+            return answer.to_json()
+
+        body = await services.executor.run(job)
+    return Response(body, media_type="application/json")

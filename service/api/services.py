@@ -1,0 +1,37 @@
+"""What the routes work with, made once per app."""
+
+from dataclasses import dataclass, field
+
+from fastapi import Request
+
+from service.api.executor import Executor
+from service.api.metrics import Metrics
+from service.registry.folder import ModelFolder
+from service.registry.loaded import LoadedModels
+from service.settings import Settings
+
+
+@dataclass
+class Readiness:
+    """Whether the default model has been loaded, and what stands in the way."""
+
+    ready: bool = False
+    obstacle: str = "The default model is being loaded."
+
+
+@dataclass(frozen=True)
+class Services:
+    """Everything behind the routes of one app."""
+
+    settings: Settings
+    folder: ModelFolder
+    models: LoadedModels
+    executor: Executor
+    metrics: Metrics
+    readiness: Readiness = field(default_factory=Readiness)
+
+
+def services_of(request: Request) -> Services:
+    """Dependency: the services of the app that serves this request."""
+    services: Services = request.app.state.services
+    return services

@@ -1,0 +1,105 @@
+"""The command line: ``nnpm serve``, ``predict``, ``models``; the training commands are handed on.
+
+Importing this is fast; each command imports what it needs.
+"""
+
+import argparse
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from service import __version__
+from service.inference.errors import NnpmError
+
+EXIT_BAD_INPUT = 2
+
+TRAINING_COMMANDS = {
+    "train": "train a network on corpora",
+    "export": "make a bundle of a training run",
+    "evaluate": "score a bundle on labelled clips",
+    "adapt": "adapt a bundle to a folder of unlabelled clips",
+    "benchmark": "compare adaptation methods",
+}
+
+
+class UsageError(NnpmError):
+    """A command that cannot be carried out as given."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_BAD_INPUT, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        0, or 2 for bad usage or input, after one line on standard error.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if arguments and arguments[0] in TRAINING_COMMANDS:
+            _hand_on_to_training(arguments)
+        args = _parser().parse_args(arguments)
+        command = importlib.import_module(f"service.cli.{args.command}")
+        code: int = command.run(args)
+    except NnpmError as error:
+        sys.stderr.write(f"nnpm: {error}\n")
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # of a reader such as head; there is nobody left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="nnpm", description="Speech emotion recognition.")
+    parser.add_argument("--version", action="version", version=f"nnpm {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="answer over HTTP; settings are NNPM_... variables")
+    serve.add_argument("--host", help="address to listen on [127.0.0.1]")
+    serve.add_argument("--port", help="port to listen on [8000]; 0 takes a free one")
+
+    predict = commands.add_parser("predict", help="recognise the emotion in files or folders")
+    predict.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="file or folder")
+    predict.add_argument(
+        "--json", action="store_true", help="as /predict answers; many: one a line"
+    )
+    predict.add_argument("--bundle", type=Path, metavar="DIR", help="a bundle's folder")
+    predict.add_argument("--model", metavar="NAME[/VERSION]", help="of the models folder [default]")
+    predict.add_argument("--channels", help="mix or split [mix]")
+    predict.add_argument("--window-s", metavar="S", help="seconds per window [the bundle's]")
+    predict.add_argument("--hop-s", metavar="S", help="seconds between windows [the bundle's]")
+    predict.add_argument("--top-k", metavar="K", help="add the K most probable emotions")
+    predict.add_argument("--neighbours", metavar="K", help="add the K nearest known utterances")
+    predict.add_argument("--no-abstain", action="store_true", help="force an answer")
+
+    models = commands.add_parser("models", help="what the models folder holds")
+    actions = models.add_subparsers(dest="action", required=True, metavar="ACTION")
+    listing = actions.add_parser("list", help="names and versions")
+    show = actions.add_parser("show", help="the card of one bundle, as JSON")
+    show.add_argument("model", metavar="NAME[/VERSION]")
+    listing.add_argument("--json", action="store_true", help="as GET /models answers")
+
+    for name, text in TRAINING_COMMANDS.items():
+        commands.add_parser(name, help=text, add_help=False)
+    return parser
+
+
+def _hand_on_to_training(arguments: list[str]) -> NoReturn:
+    for module in ("training", "torch"):
+        if importlib.util.find_spec(module) is None:
+            raise UsageError(
+                f"nnpm {arguments[0]} needs the training extra ({module} is not installed): "
+                "pip install 'nnpm[train]'."
+            )
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "training", *arguments])  # noqa: S606

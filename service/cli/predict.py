@@ -1,0 +1,116 @@
+"""``nnpm predict``: the answers of POST /predict, without a server."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from pydantic import ValidationError
+from tqdm import tqdm
+
+from service import settings
+from service.api.prediction import PredictQuery, predict
+from service.api.problems import problem_of
+from service.api.schemas import PredictAnswer
+from service.cli import UsageError
+from service.inference.errors import AudioError
+from service.inference.files import AUDIO_SUFFIXES, audio_files
+from service.registry.folder import ModelFolder
+from service.registry.loaded import load_recognizer
+
+Outcome = PredictAnswer | AudioError
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print one answer per file, in order."""
+    own = settings.load()
+    query = _query(args)
+    files = list(_files(args.paths))
+    if args.bundle is not None:
+        path, model = args.bundle, (args.bundle.resolve().name, "")
+    else:
+        found = ModelFolder(own.models).parse(args.model)
+        path, model = found.path, (found.name, found.version)
+    recognizer = load_recognizer(path)
+
+    def score(file: Path) -> Outcome:
+        try:
+            return predict(recognizer, file, query, model=model, limits=own.limits)
+        except AudioError as error:
+            return error
+
+    many = len(files) > 1 or args.paths[0].is_dir()
+    if not many:
+        outcome = score(files[0])
+        if isinstance(outcome, AudioError):
+            raise UsageError(f"{files[0]}: {outcome}")
+        sys.stdout.write((outcome.to_json() if args.json else _line(files[0], outcome)) + "\n")
+        return 0
+    write = _json_line if args.json else _line
+    return _run_many(files, score, write, own.workers)
+
+
+def _run_many(
+    files: list[Path],
+    score: Callable[[Path], Outcome],
+    write: Callable[[Path, Outcome], str],
+    workers: int,
+) -> int:
+    with (
+        ThreadPoolExecutor(workers) as pool,
+        tqdm(total=len(files), unit="file", disable=None) as progress,
+    ):
+        try:
+            for file, outcome in zip(files, pool.map(score, files), strict=True):
+                progress.write(write(file, outcome), file=sys.stdout)
+                progress.update()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return 0
+
+
+def _query(args: argparse.Namespace) -> PredictQuery:
+    given = {
+        name: getattr(args, name)
+        for name in ("channels", "window_s", "hop_s", "top_k", "neighbours")
+        if getattr(args, name) is not None
+    }
+    try:
+        return PredictQuery(**given, abstain=not args.no_abstain)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = "".join(f"--{part} ".replace("_", "-") for part in first["loc"])
+        raise UsageError(f"{option}{first['msg'].removeprefix('Value error, ')}") from None
+
+
+def _files(paths: list[Path]) -> Iterator[Path]:
+    for path in paths:
+        if path.is_dir():
+            found = audio_files(path)
+            if not found:
+                raise UsageError(
+                    f"{path} holds no audio; looked for {', '.join(sorted(AUDIO_SUFFIXES))}."
+                )
+            yield from found
+        elif path.exists():
+            yield path
+        else:
+            raise UsageError(f"{path}: there is no such file or folder.")
+
+
+def _json_line(file: Path, outcome: Outcome) -> str:
+    if isinstance(outcome, AudioError):
+        problem = problem_of(outcome).model_dump(exclude_unset=True)
+        return json.dumps({"file": str(file), "error": problem})
+    return f'{{"file": {json.dumps(str(file))}, "answer": {outcome.to_json()}}}'
+
+
+def _line(file: Path, outcome: Outcome) -> str:
+    if isinstance(outcome, AudioError):
+        return f"{file}: error: {outcome}"
+    if outcome.abstained:
+        return f"{file}: abstains ({', '.join(outcome.reasons)})"
+    return f"{file}: {outcome.emotion} {outcome.confidence:.2f}"

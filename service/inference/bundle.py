@@ -1,0 +1,253 @@
+"""The bundle: a model folder, the only thing that travels between training and service.
+
+Files: ``bundle.json`` (the card), ``model.onnx`` (waveform, lengths -> logits, embedding),
+``head.onnx`` (embedding -> logits, projection), ``memory.safetensors``, ``weights.safetensors``,
+``probe.npz`` (golden clips and their answers) and ``README.md`` (model card). No pickle anywhere.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError, safe_open
+
+from service.inference.errors import BundleError
+
+CARD = "bundle.json"
+FILES = (
+    "model.onnx",
+    "head.onnx",
+    "memory.safetensors",
+    "weights.safetensors",
+    "probe.npz",
+    "README.md",
+)
+"""Every file that the card vouches for."""
+
+SCHEMA_VERSION: Literal[1] = 1
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Decision(_Part):
+    """How logits and memory become an answer; fitted on source validation speakers."""
+
+    temperature: Annotated[float, Field(gt=0.0)]
+    """Divides the logits."""
+    vote_weight: Share
+    """w in ``p = (1 - w) softmax(logits / temperature) + w vote``."""
+    vote_temperature: Annotated[float, Field(gt=0.0)]
+    """Divides the mean similarities of the vote."""
+    vote_slots: Annotated[int, Field(ge=1)]
+    """The most similar slots of each emotion that vote."""
+    low_confidence: Share
+    """Abstain below this confidence."""
+    out_of_domain: Share
+    """Abstain above this out-of-domain figure."""
+    domain_slots: Annotated[int, Field(ge=1)]
+    """The nearest slots whose mean similarity tells the domain."""
+    domain_midpoint: float
+    """Similarity at which the out-of-domain figure is 0.5."""
+    domain_slope: Annotated[float, Field(gt=0.0)]
+    """How steeply it falls: ``1 / (1 + exp(slope * (similarity - midpoint)))``."""
+
+
+class Card(_Part):
+    """What ``bundle.json`` says."""
+
+    format: Literal["nnpm-bundle"] = "nnpm-bundle"
+    schema_version: Literal[1] = SCHEMA_VERSION
+    created_at: str
+    nnpm_version: str
+    labels: Annotated[tuple[str, ...], Field(min_length=2)]
+    """Emotions in the order of the logits."""
+    sample_rate_hz: Literal[16_000] = 16_000
+    window_s: Annotated[float, Field(ge=0.5, le=10.0)]
+    hop_s: Annotated[float, Field(ge=0.1, le=10.0)]
+    decision: Decision
+    calibrated: bool
+    """Whether the confidence was calibrated on labels of the kind of speech it is for."""
+    language: str = "und"
+    """The language it was adapted to, und if none."""
+    source_languages: tuple[str, ...]
+    parent: str | None = None
+    """Digest of the card of the bundle it was adapted from."""
+    licence: str
+    training: dict[str, Any]
+    """Corpora with licences, recipe, seed, command."""
+    metrics: dict[str, Any]
+    files: dict[str, str] = {}
+    """sha256 of every file."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Memory:
+    """The source's pooled features, one slot per utterance.
+
+    Attributes:
+        features: float32, shape ``(num_slots, D)``.
+        emotion: index into the card's labels, int64, shape ``(num_slots,)``.
+        corpus: name per slot.
+        language: BCP-47 per slot.
+    """
+
+    features: NDArray[np.float32]
+    emotion: NDArray[np.int64]
+    corpus: tuple[str, ...]
+    language: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bundle:
+    """A bundle whose card and digests have been checked."""
+
+    path: Path
+    card: Card
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Emotions in the order of the logits."""
+        return self.card.labels
+
+    def memory(self) -> Memory:
+        """Read the memory.
+
+        Raises:
+            BundleError: if it does not hold what the card says.
+        """
+        try:
+            with safe_open(self.path / "memory.safetensors", framework="np") as file:
+                names = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+                memory = Memory(
+                    features=file.get_tensor("features").astype(np.float32),
+                    emotion=file.get_tensor("emotion").astype(np.int64),
+                    corpus=tuple(names["corpora"][i] for i in file.get_tensor("corpus")),
+                    language=tuple(names["languages"][i] for i in file.get_tensor("language")),
+                )
+        except (OSError, SafetensorError, KeyError, IndexError, ValueError) as error:
+            raise BundleError(f"{self.path / 'memory.safetensors'} cannot be read.") from error
+        if memory.features.ndim != 2 or not len(memory.features) == len(memory.emotion) > 0:
+            raise BundleError(
+                f"The memory of {self.path} holds {memory.features.shape} features "
+                f"for {len(memory.emotion)} utterances."
+            )
+        if memory.emotion.max() >= len(self.labels):
+            raise BundleError(
+                f"The memory of {self.path} names emotion {memory.emotion.max()}, "
+                f"and the card has {len(self.labels)}."
+            )
+        return memory
+
+    def probe(self) -> dict[str, NDArray[np.float32]]:
+        """Read the golden clips and their answers.
+
+        Raises:
+            BundleError: if they cannot be read.
+        """
+        try:
+            with np.load(self.path / "probe.npz", allow_pickle=False) as arrays:
+                return {
+                    name: arrays[name] for name in ("waveform", "lengths", "logits", "embedding")
+                }
+        except (OSError, KeyError, ValueError, EOFError) as error:
+            raise BundleError(f"{self.path / 'probe.npz'} cannot be read.") from error
+
+
+def load(path: Path) -> Bundle:
+    """Open a bundle and verify the digest of every file.
+
+    Raises:
+        BundleError: in one sentence, if it is missing, foreign, from a newer nnpm, or damaged.
+    """
+    try:
+        card = Card.model_validate_json((path / CARD).read_bytes())
+    except FileNotFoundError:
+        raise BundleError(f"{path} is not a bundle: it holds no {CARD}.") from None
+    except OSError as error:
+        raise BundleError(f"{path / CARD} cannot be read: {error.strerror}.") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise BundleError(
+            f"{path / CARD} is not a card of schema {SCHEMA_VERSION}: {where}: {first['msg']}."
+        ) from None
+    for name in FILES:
+        expected = card.files.get(name)
+        if expected is None:
+            raise BundleError(f"{path / CARD} vouches for no {name}.")
+        try:
+            found = _digest(path / name)
+        except OSError as error:
+            raise BundleError(f"{path / name} cannot be read: {error.strerror}.") from None
+        if found != expected:
+            raise BundleError(
+                f"{path / name} is damaged: its sha256 is {found[:12]}…, "
+                f"the card says {expected[:12]}…."
+            )
+    return Bundle(path, card)
+
+
+def save(path: Path, card: Card, files: Mapping[str, bytes]) -> Bundle:
+    """Write a bundle whole, or nothing.
+
+    Args:
+        path: where it shall stand; nothing may be there.
+        card: everything but the digests, which are taken here.
+        files: the contents of :data:`FILES`.
+
+    Raises:
+        BundleError: if ``path`` exists, or cannot be written.
+    """
+    if path.exists():
+        raise BundleError(f"{path} exists, and bundles are not overwritten; choose another place.")
+    digests = {name: hashlib.sha256(files[name]).hexdigest() for name in FILES}
+    card = card.model_copy(update={"files": digests})
+    text = card.model_dump_json(indent=2) + "\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        try:
+            for name, data in {**files, CARD: text.encode()}.items():
+                _write_synced(temporary / name, data)
+            temporary.chmod(0o755)
+            temporary.rename(path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise BundleError(f"{path} cannot be written: {error.strerror}.") from error
+    return Bundle(path, card)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

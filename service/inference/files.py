@@ -1,0 +1,36 @@
+"""Audio files in a folder."""
+
+from pathlib import Path
+
+AUDIO_SUFFIXES = frozenset(
+    {
+        ".aif",
+        ".aiff",
+        ".au",
+        ".caf",
+        ".flac",
+        ".mp3",
+        ".oga",
+        ".ogg",
+        ".opus",
+        ".rf64",
+        ".snd",
+        ".w64",
+        ".wav",
+    }
+)
+"""Names of files that are tried, in lower case."""
+
+
+def audio_files(folder: Path) -> list[Path]:
+    """List the files with an audio suffix in a folder and all below it, sorted.
+
+    Hidden files and folders are left out.
+    """
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in AUDIO_SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
+    )

@@ -1,0 +1,107 @@
+"""The memory at work: its vote, its neighbours, and how far a clip lies from all it knows."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.inference.answer import Neighbour
+from service.inference.bundle import Decision, Memory
+from service.inference.model import Floats, softmax
+
+
+class Neighbourhood:
+    """Nearest-slot questions, answered by two matrix products.
+
+    Args:
+        memory: the slots.
+        projections: unit features of the slots, shape ``(num_slots, width)``.
+        decision: sizes and temperatures.
+        labels: emotions in the order of the logits.
+    """
+
+    def __init__(
+        self, memory: Memory, projections: Floats, decision: Decision, labels: tuple[str, ...]
+    ) -> None:
+        self._memory = memory
+        self._decision = decision
+        self._labels = labels
+        # slots by emotion, so that a vote is one product and a slice per emotion
+        order = np.argsort(memory.emotion, kind="stable")
+        self._order = order
+        self._projections = np.ascontiguousarray(projections[order])
+        self._bounds = np.searchsorted(memory.emotion[order], np.arange(len(labels) + 1))
+        self._centre = memory.features.mean(axis=0)
+        self._spread = memory.features.std(axis=0) + 1e-6
+        self._standard = self._standardise(memory.features)
+
+    def vote(self, projection: Floats) -> Floats:
+        """Probabilities by the memory alone.
+
+        Each emotion's score is the mean similarity of its ``vote_slots`` nearest slots, so that an
+        emotion with many source clips has no more votes than one with few.
+
+        Args:
+            projection: unit features, shape ``(n, width)``.
+
+        Returns:
+            Shape ``(n, emotions)``; rows sum to 1. An emotion without slots gets 0.
+        """
+        similarities = projection @ self._projections.T
+        scores = np.full((len(projection), len(self._labels)), -np.inf, np.float32)
+        for emotion, (start, end) in enumerate(
+            zip(self._bounds[:-1], self._bounds[1:], strict=True)
+        ):
+            if start < end:
+                scores[:, emotion] = _top_mean(
+                    similarities[:, start:end], self._decision.vote_slots
+                )
+        return softmax(scores / np.float32(self._decision.vote_temperature))
+
+    def nearest(self, projection: Floats, count: int) -> tuple[Neighbour, ...]:
+        """The ``count`` most similar source utterances of one clip ``(width,)``, nearest first."""
+        similarities = self._projections @ projection
+        nearest = np.argsort(-similarities, kind="stable")[:count]
+        return tuple(
+            Neighbour(
+                emotion=self._labels[self._memory.emotion[slot]],
+                similarity=float(np.clip(similarity, -1.0, 1.0)),
+                corpus=self._memory.corpus[slot],
+                language=self._memory.language[slot],
+            )
+            for slot, similarity in zip(self._order[nearest], similarities[nearest], strict=True)
+        )
+
+    def out_of_domain(self, embedding: Floats) -> Floats:
+        """How far clips lie from the whole memory.
+
+        The projection is trained to forget what does not tell the emotion; so this looks at the
+        pooled features, standardised over the memory.
+
+        Args:
+            embedding: pooled features, shape ``(n, D)``.
+
+        Returns:
+            In [0, 1], shape ``(n,)``.
+        """
+        exponent = self._decision.domain_slope * (
+            self.domain_similarity(embedding) - self._decision.domain_midpoint
+        )
+        figure: Floats = 1.0 / (1.0 + np.exp(np.clip(exponent, -50.0, 50.0)))
+        return figure
+
+    def domain_similarity(self, embedding: Floats) -> Floats:
+        """Mean cosine with the nearest ``domain_slots`` slots, shape ``(n,)``."""
+        return _top_mean(
+            self._standardise(embedding) @ self._standard.T, self._decision.domain_slots
+        )
+
+    def _standardise(self, features: Floats) -> Floats:
+        standard = (features - self._centre) / self._spread
+        unit: Floats = standard / np.maximum(np.linalg.norm(standard, axis=1, keepdims=True), 1e-6)
+        return unit
+
+
+def _top_mean(values: NDArray[np.float32], count: int) -> Floats:
+    """Mean of the ``count`` largest of each row (of all, where a row has fewer)."""
+    count = min(count, values.shape[1])
+    top: Floats = np.partition(values, -count, axis=1)[:, -count:].mean(axis=1)
+    return top

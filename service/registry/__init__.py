@@ -1,0 +1,1 @@
+"""Names and versions of bundles, and the ones that are loaded."""

@@ -1,0 +1,104 @@
+"""The settings of the service: environment variables NNPM_..., one documented field each."""
+
+import ipaddress
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.cores import available_cores
+from service.inference.audio import Limits
+from service.inference.errors import NnpmError
+
+
+class SettingsError(NnpmError):
+    """A setting that cannot be used."""
+
+
+class Settings(BaseSettings):
+    """What an operator can set; see ``load`` for reading the environment."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="NNPM_",
+        env_ignore_empty=True,
+        use_attribute_docstrings=True,
+        frozen=True,
+        extra="forbid",
+    )
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+
+    port: int = Field(default=8000, ge=0, le=65535)
+    """TCP port to listen on; 0 takes a free one."""
+
+    models: Path = Path("models")
+    """Folder of bundles: <models>/<name>/<version>/bundle.json."""
+
+    loaded_models: PositiveInt = 4
+    """How many bundles are kept in memory at once."""
+
+    max_upload_bytes: PositiveInt = 512 * 1024**2
+    """Largest request body, in bytes; an hour of CD stereo fits into the default."""
+
+    max_duration_s: PositiveFloat = 7200.0
+    """Longest recording, in seconds; with split channels each channel counts."""
+
+    max_channels: PositiveInt = 8
+    """Most channels in a recording."""
+
+    workers: PositiveInt = Field(default_factory=available_cores)
+    """Threads that decode and score, each on one core; the default is the cores of the cgroup."""
+
+    queue_limit: int = Field(default=128, ge=0)
+    """Recordings that may wait for a worker; one more is answered 503."""
+
+    insecure: bool = False
+    """Allow listening beyond this machine although requests need no key."""
+
+    @model_validator(mode="after")
+    def _stays_on_this_machine(self) -> Self:
+        if not (self.insecure or _is_loopback(self.host)):
+            raise ValueError(
+                f"host {self.host} can be reached from other machines and requests need no key; "
+                "listen on 127.0.0.1, or set NNPM_INSECURE=1 behind a proxy that checks them"
+            )
+        return self
+
+    @property
+    def limits(self) -> Limits:
+        """The limits for decoding."""
+        return Limits(max_duration_s=self.max_duration_s, max_channels=self.max_channels)
+
+
+def load(**overrides: Any) -> Settings:
+    """Read the settings from the environment.
+
+    Args:
+        **overrides: fields that win over the environment; None does not.
+
+    Raises:
+        SettingsError: one line that names each bad setting.
+    """
+    try:
+        return Settings(**{key: value for key, value in overrides.items() if value is not None})
+    except ValidationError as error:
+        raise SettingsError("; ".join(map(_sentence, error.errors()))) from None
+
+
+def _sentence(error: Any) -> str:
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if not error["loc"]:
+        return message
+    name = "_".join(str(part) for part in error["loc"]).upper()
+    return f"NNPM_{name}: {message}, not {error['input']!r}"
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,120 @@
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from tests.service.sounds import encode, speechlike
+
+FIELDS = {
+    "emotion", "confidence", "calibrated", "scores", "abstained", "reasons", "out_of_domain",
+    "segments", "audio", "model", "request_id", "timing_ms",
+}  # fmt: skip
+
+
+def test_the_answer_has_the_fields_of_the_contract(client: TestClient, clip: bytes) -> None:
+    response = client.post("/predict", files={"file": ("clip.wav", clip)})
+    assert response.status_code == 200
+    answer = response.json()
+    assert set(answer) == FIELDS
+    assert sum(answer["scores"].values()) == pytest.approx(1)
+    (segment,) = answer["segments"]
+    assert set(segment) == {
+        "start_s", "end_s", "channel", "emotion", "confidence", "scores", "reasons"
+    }  # fmt: skip
+    assert answer["audio"] == {
+        "duration_s": 1.5, "sample_rate_hz": 16000, "channels": 1, "format": "WAV",
+        "speech_ratio": 0.9, "warnings": [],
+    }  # fmt: skip
+    assert answer["model"] == {"name": "default", "version": "2", "language": "und"}
+    assert answer["request_id"] == response.headers["x-request-id"]
+    assert set(answer["timing_ms"]) == {"queue", "decode", "inference", "total"}
+
+
+@pytest.mark.parametrize(
+    "content_type", ["audio/wav", "audio/x-whatever; rate=1", "application/octet-stream", None]
+)
+def test_a_raw_body_is_the_same(client: TestClient, clip: bytes, content_type: str | None) -> None:
+    form = client.post("/predict", files={"file": clip}).json()
+    headers = {"Content-Type": content_type} if content_type else {}
+    raw = client.post("/predict", content=clip, headers=headers).json()
+    for changing in ("request_id", "timing_ms"):
+        del form[changing], raw[changing]
+    assert raw == form
+
+
+def test_a_chunked_body_is_the_same(client: TestClient, clip: bytes) -> None:
+    chunks = (clip[start : start + 1_000] for start in range(0, len(clip), 1_000))
+    response = client.post("/predict", content=chunks, headers={"Content-Type": "audio/wav"})
+    assert response.json()["audio"]["duration_s"] == 1.5
+
+
+def test_extras_come_when_asked_for(client: TestClient, clip: bytes) -> None:
+    query = {"top_k": 2, "neighbours": 3}
+    answer = client.post("/predict", params=query, files={"file": clip}).json()
+    assert set(answer) == FIELDS | {"top", "neighbours"}
+    assert answer["top"] == [
+        {"emotion": "angry", "score": 0.7},
+        {"emotion": "happy", "score": 0.15},
+    ]
+    assert len(answer["neighbours"]) == 3
+    assert set(answer["neighbours"][0]) == {"emotion", "similarity", "corpus", "language"}
+
+
+@pytest.mark.parametrize("num_channels", [1, 2, 3])
+def test_split_channels_have_one_verdict_each(client: TestClient, num_channels: int) -> None:
+    samples = np.stack([speechlike()] * num_channels, axis=1)
+    query = {"channels": "split", "top_k": 1}
+    answer = client.post("/predict", params=query, files={"file": encode(samples)}).json()
+    assert [one["channel"] for one in answer["per_channel"]] == list(range(num_channels))
+    assert {segment["channel"] for segment in answer["segments"]} == set(range(num_channels))
+    assert all(len(one["top"]) == 1 for one in answer["per_channel"])
+
+
+@pytest.mark.parametrize(
+    ("model", "version"), [("default", "2"), ("default/1", "1"), ("default/2", "2")]
+)
+def test_a_model_can_be_named(client: TestClient, clip: bytes, model: str, version: str) -> None:
+    answer = client.post("/predict", params={"model": model}, files={"file": clip}).json()
+    assert answer["model"]["version"] == version
+
+
+@pytest.mark.parametrize("language", ["ur", "pt-BR", "und", "zh-Hant-TW"])
+def test_a_language_without_a_version_gets_the_default(
+    client: TestClient, clip: bytes, language: str
+) -> None:
+    answer = client.post("/predict", params={"language": language}, files={"file": clip}).json()
+    assert answer["model"] == {"name": "default", "version": "2", "language": "und"}
+
+
+@pytest.mark.parametrize(
+    ("container", "subtype"),
+    [
+        ("WAV", "PCM_U8"), ("WAV", "PCM_16"), ("WAV", "PCM_24"), ("WAV", "PCM_32"),
+        ("WAV", "FLOAT"), ("WAV", "ULAW"), ("FLAC", "PCM_16"), ("OGG", "OPUS"),
+        ("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III"), ("AIFF", "PCM_16"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(("rate", "num_channels"), [(8_000, 1), (48_000, 2)])
+def test_formats_rates_and_channels(
+    client: TestClient, container: str, subtype: str, rate: int, num_channels: int
+) -> None:
+    samples = np.stack([speechlike(1, rate)] * num_channels, axis=1)
+    body = encode(samples, rate, container=container, subtype=subtype)
+    answer = client.post("/predict", files={"file": body}).json()
+    assert answer["audio"]["format"] == container
+    assert answer["audio"]["sample_rate_hz"] == rate
+    assert answer["audio"]["channels"] == num_channels
+    assert answer["audio"]["duration_s"] == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize("sent", ["abc-123_x.y", "a" * 128])
+def test_a_sane_request_id_is_kept(client: TestClient, sent: str) -> None:
+    assert (
+        client.get("/health/live", headers={"X-Request-ID": sent}).headers["x-request-id"] == sent
+    )
+
+
+@pytest.mark.parametrize("sent", ["", "a" * 129, "a b", "<script>", "a/b", "ä".encode()])
+def test_another_request_id_is_replaced(client: TestClient, sent: str | bytes) -> None:
+    got = client.get("/health/live", headers={"X-Request-ID": sent}).headers["x-request-id"]
+    assert got != sent
+    assert len(got) == 36

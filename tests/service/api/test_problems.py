@@ -1,0 +1,33 @@
+import service.cli
+import service.settings
+from service.api.problems import KINDS, kind_of, problem_of
+from service.inference import errors
+from service.inference.errors import NnpmError
+
+# Raised before a service runs: told on standard error, never over HTTP.
+NOT_OF_REQUESTS = {service.settings.SettingsError, service.cli.UsageError}
+
+
+def subclasses(cls: type[Exception]) -> set[type[Exception]]:
+    return {sub for direct in cls.__subclasses__() for sub in {direct} | subclasses(direct)}
+
+
+def test_every_error_of_ours_has_a_kind_of_its_own_or_of_its_family() -> None:
+    ours = {cls for cls in subclasses(NnpmError) if cls.__module__.startswith("service.")}
+    assert errors.NotAudioError in ours
+    for cls in ours - NOT_OF_REQUESTS:
+        assert kind_of(cls("x")).status < 500 or kind_of(cls("x")).status == 503, cls
+
+
+def test_the_class_tree_is_followed() -> None:
+    class NewError(errors.AudioTooLongError):
+        pass
+
+    assert kind_of(NewError()) is KINDS[errors.AudioTooLongError]
+    assert kind_of(ZeroDivisionError()).status == 500
+    assert "secret" not in problem_of(ValueError("secret")).detail
+
+
+def test_codes_are_unique() -> None:
+    codes = [kind.code for kind in KINDS.values()]
+    assert len(codes) == len(set(codes))

@@ -1,0 +1,154 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service import __version__, cli
+from service.cli import predict as predict_command
+from service.inference.audio import Limits
+from tests.service.sounds import encode, speechlike
+from tests.service.stand_in import StandIn
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def _models(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NNPM_MODELS", str(models))
+    monkeypatch.setattr(predict_command, "load_recognizer", lambda _: StandIn())
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "clips"
+    (root / "deeper").mkdir(parents=True)
+    (root / "a.wav").write_bytes(encode(speechlike(1)))
+    (root / "b.flac").write_bytes(b"damaged")
+    (root / "deeper" / "c.OGG").write_bytes(encode(speechlike(2), container="OGG"))
+    (root / "notes.txt").write_text("not audio")
+    (root / ".hidden.wav").write_bytes(b"")
+    return root
+
+
+def fails(capsys: Captured, *argv: str) -> str:
+    try:
+        code = cli.main(argv)
+    except SystemExit as caught:
+        code = int(caught.code or 0)
+    output = capsys.readouterr()
+    assert code == 2
+    assert output.out == ""
+    assert output.err.count("\n") == 1
+    assert output.err.startswith("nnpm")
+    return output.err
+
+
+def test_version(capsys: Captured) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"nnpm {__version__}\n"
+
+
+def test_predict_json_is_one_document(folder: Path, capsys: Captured) -> None:
+    assert cli.main(["predict", "--json", "--top-k", "2", str(folder / "a.wav")]) == 0
+    output = capsys.readouterr()
+    answer = json.loads(output.out)
+    assert answer["emotion"] == "angry"
+    assert len(answer["top"]) == 2
+    assert answer["model"] == {"name": "default", "version": "2", "language": "und"}
+    assert "request_id" not in answer
+    assert output.err == ""
+
+
+def test_predict_for_people(folder: Path, capsys: Captured) -> None:
+    assert cli.main(["predict", str(folder / "a.wav")]) == 0
+    assert capsys.readouterr().out == f"{folder / 'a.wav'}: angry 0.70\n"
+
+
+def test_a_folder_is_one_json_a_line(folder: Path, capsys: Captured) -> None:
+    assert cli.main(["predict", str(folder), "--json"]) == 0
+    first, second, third = map(json.loads, capsys.readouterr().out.splitlines())
+    assert [item["file"] for item in (first, second, third)] == [
+        str(folder / name) for name in ("a.wav", "b.flac", "deeper/c.OGG")
+    ]
+    assert first["answer"]["audio"]["duration_s"] == 1
+    assert second["error"]["code"] == "not_audio"
+    assert "request_id" not in second["error"]
+    assert third["answer"]["audio"]["format"] == "OGG"
+
+
+def test_several_paths_for_people(folder: Path, capsys: Captured) -> None:
+    assert cli.main(["predict", str(folder / "a.wav"), str(folder / "b.flac")]) == 0
+    fine, bad = capsys.readouterr().out.splitlines()
+    assert fine.endswith("a.wav: angry 0.70")
+    assert "b.flac: error: Not audio" in bad
+
+
+def test_bad_input_is_one_line_and_2(folder: Path, tmp_path: Path, capsys: Captured) -> None:
+    assert "no such file" in fails(capsys, "predict", str(folder / "missing.wav"))
+    assert "Not audio" in fails(capsys, "predict", str(folder / "b.flac"))
+    (tmp_path / "empty").mkdir()
+    assert "holds no audio" in fails(capsys, "predict", str(tmp_path / "empty"))
+    a = str(folder / "a.wav")
+    assert "--top-k" in fails(capsys, "predict", a, "--top-k", "9")
+    assert "--window-s" in fails(capsys, "predict", a, "--window-s", "soon")
+    assert "hop_s is 2" in fails(capsys, "predict", a, "--window-s", "1", "--hop-s", "2")
+    assert "no model 'x'" in fails(capsys, "predict", a, "--model", "x")
+    assert "no version '7'" in fails(capsys, "predict", a, "--model", "default/7")
+
+
+def test_bad_usage_is_one_line_and_2(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "COMMAND" in fails(capsys)
+    assert "invalid choice" in fails(capsys, "dance")
+    assert "PATH" in fails(capsys, "predict")
+    assert "--frobnicate" in fails(capsys, "predict", "x.wav", "--frobnicate")
+    assert "NNPM_PORT" in fails(capsys, "serve", "--port", "99999")
+    assert "NNPM_INSECURE" in fails(capsys, "serve", "--host", "0.0.0.0")
+    monkeypatch.setenv("NNPM_MODELS", "nowhere")
+    assert "nowhere" in fails(capsys, "serve", "--port", "0")
+
+
+def test_models_are_listed(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cli.main(["models", "list"]) == 0
+    assert capsys.readouterr().out == "default: 1, 2\n"
+    assert cli.main(["models", "list", "--json"]) == 0
+    entry = {"name": "default", "versions": ["1", "2"], "aliases": {}}
+    assert json.loads(capsys.readouterr().out) == {"models": [entry]}
+    assert "no model 'x'" in fails(capsys, "models", "show", "x")
+
+
+def test_training_commands_are_handed_on(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    handed: list[list[str]] = []
+    found = {"training": object(), "torch": object()}
+
+    def take(_: str, arguments: list[str]) -> None:
+        handed.append(arguments)
+        raise SystemExit(0)
+
+    monkeypatch.setattr("os.execv", take)
+    monkeypatch.setattr("importlib.util.find_spec", found.get)
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--corpora", "ravdess", "--help"])
+    assert handed == [[sys.executable, "-m", "training", "train", "--corpora", "ravdess", "--help"]]
+    del found["torch"]
+    assert "pip install 'nnpm[train]'" in fails(capsys, "adapt", "--json")
+
+
+def test_starting_is_fast() -> None:
+    code = (
+        "import sys, service.cli;"
+        "heavy = {'numpy', 'fastapi', 'onnxruntime', 'pydantic', 'soundfile', 'uvicorn'};"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_limits_are_those_of_the_settings(
+    folder: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NNPM_MAX_DURATION_S", "0.5")
+    assert Limits().max_duration_s == 7200
+    assert "at most 0.5 s" in fails(capsys, "predict", str(folder / "a.wav"))

@@ -1,0 +1,114 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.cores import available_cores
+from service.settings import Settings, SettingsError, load
+
+
+def test_every_setting_is_documented() -> None:
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+
+
+def test_defaults_are_those_of_the_contract() -> None:
+    settings = load()
+    assert (settings.host, settings.port) == ("127.0.0.1", 8000)
+    assert settings.models == Path("models")
+    assert settings.max_upload_bytes == 512 * 1024**2
+    assert settings.max_duration_s == 7200
+    assert settings.max_channels == 8
+    assert settings.workers == available_cores()
+    assert settings.queue_limit == 128
+
+
+def test_the_environment_sets_and_arguments_win(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NNPM_PORT", "9000")
+    monkeypatch.setenv("NNPM_WORKERS", "3")
+    assert load(port=None).port == 9000
+    assert load(port="9001").port == 9001
+    assert load().workers == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("NNPM_PORT", "70000"),
+        ("NNPM_PORT", "http"),
+        ("NNPM_WORKERS", "0"),
+        ("NNPM_MAX_UPLOAD_BYTES", "-1"),
+        ("NNPM_QUEUE_LIMIT", "many"),
+        ("NNPM_INSECURE", "perhaps"),
+    ],
+)
+def test_a_bad_setting_is_one_line(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        load()
+    assert str(caught.value).startswith(name)
+    assert value in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+def test_this_machine_may_listen(host: str) -> None:
+    assert load(host=host).host == host
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "example.org"])
+def test_others_may_not_reach_it_unless_said_so(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    with pytest.raises(SettingsError, match="NNPM_INSECURE=1"):
+        load(host=host)
+    monkeypatch.setenv("NNPM_INSECURE", "1")
+    assert load(host=host).host == host
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, None),
+        ({"sys/fs/cgroup/cpu.max": "max 100000\n"}, None),
+        ({"sys/fs/cgroup/cpu.max": "100000 100000\n"}, 1),
+        ({"sys/fs/cgroup/cpu.max": "50000 100000\n"}, 1),
+        (
+            {
+                "proc/self/cgroup": "0::/a/b\n",
+                "sys/fs/cgroup/a/cpu.max": "100000 100000\n",
+                "sys/fs/cgroup/a/b/cpu.max": "max 100000\n",
+            },
+            1,
+        ),
+        (
+            {
+                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
+                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+            },
+            None,
+        ),
+        (
+            {
+                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "20000\n",
+                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+            },
+            1,
+        ),
+    ],
+)
+def test_cores_follow_the_quota(
+    tmp_path: Path, files: dict[str, str], expected: int | None
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    unlimited = available_cores(tmp_path / "nothing-here")
+    assert available_cores(tmp_path) == (expected or unlimited)
+
+
+def test_the_service_runs_without_torch() -> None:
+    code = (
+        "import sys, service.api.app, service.cli.predict, service.cli.serve;"
+        "assert not {'torch', 'training', 'onnx'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

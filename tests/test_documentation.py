@@ -1,0 +1,120 @@
+"""What README and docs promise is there: links, commands, settings, recipes, pages."""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from pydantic import TypeAdapter
+
+from service.api.metrics import Metrics
+from service.api.problems import KINDS, Kind
+from service.settings import Settings
+from training.cli import build_parser
+from training.config import Config
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+CODE_BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [text for kind, text in CODE_BLOCK.findall(page.read_text("utf-8")) if kind == language]
+
+
+def make_targets() -> set[str]:
+    return set(re.findall(r"^([a-z][a-z-]*):", read("Makefile"), re.MULTILINE))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_relative_links_resolve(page: Path) -> None:
+    prose = CODE_BLOCK.sub("", page.read_text("utf-8"))
+    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", prose)]
+    relative = [link for link in links if link and not re.match(r"[a-z]+:", link)]
+    assert [link for link in relative if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_files_that_are_named_exist(page: Path) -> None:
+    named = re.findall(
+        r"`((?:service|training|tests|docs|benchmarks|scripts)/[\w./-]+)`",
+        page.read_text("utf-8"),
+    )
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_make_targets_that_are_named_exist(page: Path) -> None:
+    named = re.findall(r"(?:`|^)make ([a-z-]+)", page.read_text("utf-8"), re.MULTILINE)
+    assert set(named) <= make_targets()
+
+
+def test_the_readme_begins_with_two_commands() -> None:
+    first, *_ = blocks(ROOT / "README.md", "bash")
+    assert re.findall(r"^make (\w+)", first, re.MULTILINE) == ["serve", "test"]
+
+
+def test_the_hooks_run_what_make_check_runs() -> None:
+    (checks,) = re.findall(r"^check: (.*?) ##", read("Makefile"), re.MULTILINE)
+    hooks = re.findall(r"entry: make .* (check-\w+)", read(".pre-commit-config.yaml"))
+    assert hooks == checks.split()
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    in_navigation = re.findall(r": (\S+\.md)$", read("mkdocs.yml"), re.MULTILINE)
+    docs = ROOT / "docs"
+    assert sorted(in_navigation) == sorted(
+        page.relative_to(docs).as_posix() for page in docs.rglob("*.md")
+    )
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_is_described_with_its_default(name: str) -> None:
+    row = rf"^\| `NNPM_{name.upper()}` \| (\S+).*? \|"
+    (default,) = re.findall(row, read("docs/api.md"), re.MULTILINE)
+    field = Settings.model_fields[name]
+    if field.default_factory is None:
+        assert TypeAdapter(field.annotation).validate_python(default) == field.default
+
+
+@pytest.mark.parametrize("kind", {kind.code: kind for kind in KINDS.values()}.values())
+def test_every_error_is_described_with_its_status(kind: Kind) -> None:
+    rows = re.findall(rf"^\| (\d+) \|.*`{kind.code}`", read("docs/api.md"), re.MULTILINE)
+    assert rows == [str(kind.status)]
+
+
+def test_every_metric_is_described() -> None:
+    ours = re.findall(r"^# TYPE (nnpm_\w+) ", Metrics().text().decode(), re.MULTILINE)
+    described = re.findall(r"`(nnpm_\w+)`", read("docs/api.md"))
+    assert sorted(described) == sorted(name for name in ours if not name.endswith("_created"))
+
+
+@pytest.mark.parametrize("section", [n for n in Config.model_fields if n != "emotions"])
+def test_every_section_of_a_recipe_is_described(section: str) -> None:
+    assert f"`[{section}]`" in read("docs/training.md")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_recipes_and_json_are_valid(page: Path) -> None:
+    for text in blocks(page, "toml"):
+        Config.model_validate(tomllib.loads(text))
+    for text in blocks(page, "json"):
+        json.loads(text)
+
+
+def test_training_options_that_are_named_exist() -> None:
+    """Parsed, not run: `nnpm train ...` in a code block is a command that can be typed."""
+    parser = build_parser()
+    for page in PAGES:
+        for line in "\n".join(blocks(page, "bash")).splitlines():
+            if match := re.match(r"nnpm ((?:train|export|evaluate) .*)", line):
+                parser.parse_args(match[1].split())

@@ -1,0 +1,135 @@
+"""Scoring a bundle on a labelled corpus, through the same recognizer that serves."""
+
+import csv
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from service.inference.answer import Options
+from service.inference.audio import decode
+from service.inference.errors import AudioError
+from service.inference.recognizer import Recognizer
+from training import metrics
+from training.corpora import Utterance
+from training.errors import TrainingError
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One clip: its truth, the forced answer (None if undecodable) and whether it abstained."""
+
+    utterance: Utterance
+    prediction: str | None
+    confidence: float
+    scores: dict[str, float]
+    abstained: bool
+
+
+def judge(
+    recognizer: Recognizer,
+    utterances: Sequence[Utterance],
+    emotions: Sequence[str] | None = None,
+    *,
+    workers: int = 2,
+) -> list[Verdict]:
+    """Answer every clip.
+
+    Args:
+        recognizer: the bundle.
+        utterances: labelled clips.
+        emotions: restricts both the clips and the classes that may be answered.
+        workers: threads.
+
+    Raises:
+        TrainingError: if no clip is left, or the bundle does not know an emotion of the clips.
+    """
+    allowed = tuple(emotions) if emotions else recognizer.bundle.labels
+    chosen = [u for u in utterances if not emotions or u.emotion in allowed]
+    unknown = sorted({*(u.emotion for u in chosen), *allowed} - set(recognizer.bundle.labels))
+    if unknown:
+        raise TrainingError(
+            f"the bundle does not know {', '.join(unknown)}; it knows "
+            f"{', '.join(recognizer.bundle.labels)}: choose among these with --emotions"
+        )
+    if not chosen:
+        raise TrainingError(f"none of the {len(utterances)} clips is {' or '.join(allowed)}")
+    options = Options(emotions=allowed)
+    with ThreadPoolExecutor(workers) as pool:
+        answers = pool.map(lambda u: _judge_one(recognizer, u, options), chosen)
+        return list(tqdm(answers, desc="evaluate", total=len(chosen), unit="clip"))
+
+
+def _judge_one(recognizer: Recognizer, utterance: Utterance, options: Options) -> Verdict:
+    try:
+        answer = recognizer.answer(decode(utterance.path), options)
+    except AudioError:
+        return Verdict(utterance, None, 0.0, {}, abstained=True)
+    best = max(answer.scores, key=answer.scores.__getitem__)
+    return Verdict(utterance, best, answer.confidence, answer.scores, answer.abstained)
+
+
+def report(verdicts: Sequence[Verdict], emotions: Sequence[str]) -> dict[str, Any]:
+    """The figures of ``nnpm evaluate``.
+
+    WA, UAR, F1 and ECE force an answer on every clip; an undecodable clip counts as wrong.
+
+    Args:
+        verdicts: one per clip.
+        emotions: the classes that could be answered, in the order of the confusion matrix, whose
+            last column counts undecodable clips.
+    """
+    labels = list(emotions)
+    truth = np.array([labels.index(v.utterance.emotion) for v in verdicts])
+    prediction = np.array(
+        [len(labels) if v.prediction is None else labels.index(v.prediction) for v in verdicts]
+    )
+    confidence = np.array([v.confidence for v in verdicts])
+    abstained = np.array([v.abstained for v in verdicts])
+    confusion = metrics.confusion_matrix(truth, prediction, len(labels) + 1)[: len(labels)]
+    recalls = metrics.recalls(truth, prediction)
+    speakers: dict[str, list[bool]] = defaultdict(list)
+    for verdict in verdicts:
+        speakers[verdict.utterance.speaker].append(verdict.prediction == verdict.utterance.emotion)
+    answered = ~abstained
+    return {
+        "clips": len(verdicts),
+        "undecodable": int(np.sum(prediction == len(labels))),
+        "wa": metrics.accuracy(truth, prediction),
+        "uar": metrics.unweighted_average_recall(truth, prediction),
+        "macro_f1": metrics.macro_f1(truth, prediction),
+        "ece": metrics.expected_calibration_error(truth == prediction, confidence),
+        "coverage": float(answered.mean()),
+        "wa_answered": (
+            metrics.accuracy(truth[answered], prediction[answered]) if answered.any() else None
+        ),
+        "labels": labels,
+        "confusion": confusion.tolist(),
+        "per_class": {
+            labels[index]: {"clips": int(np.sum(truth == index)), "recall": recall}
+            for index, recall in recalls.items()
+        },
+        "per_speaker": {
+            speaker: {"clips": len(hits), "wa": float(np.mean(hits))}
+            for speaker, hits in sorted(speakers.items())
+        },
+    }
+
+
+def write_predictions(verdicts: Sequence[Verdict], root: Path, path: Path) -> None:
+    """Write path, truth, prediction and scores of every clip as CSV."""
+    labels = sorted({label for verdict in verdicts for label in verdict.scores})
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "truth", "prediction", *labels])
+        for verdict in verdicts:
+            scores = [f"{verdict.scores.get(label, 0.0):.6f}" for label in labels]
+            place = verdict.utterance.path.relative_to(root.resolve())
+            writer.writerow([place, verdict.utterance.emotion, verdict.prediction or "", *scores])
+    temporary.replace(path)
