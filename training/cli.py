@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(  # noqa: T201
             f"nnpm: {options.command} needs {error.name}, which is not installed; "
-            "install the training extra: pip install 'nnpm[train]'",
+            "install the training extra: pip install '.[train]' in the checkout",
             file=sys.stderr,
         )
         return 2

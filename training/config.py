@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from training.errors import TrainingError
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+HeldOut = Annotated[float, Field(gt=0.0, le=0.33)]
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -131,9 +132,9 @@ class TrainConfig(_Section):
 class SplitConfig(_Section):
     """Held-out source speakers, per corpus, balanced by gender where it is known."""
 
-    validation_share: Share = 0.125
+    validation_share: HeldOut = 0.125
     """Temperature, thresholds and vote weight are fitted on these."""
-    test_share: Share = 0.125
+    test_share: HeldOut = 0.125
     """Metrics and ECE are reported on these."""
 
 

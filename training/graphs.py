@@ -1,5 +1,6 @@
 """Torch modules to ONNX graphs."""
 
+import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -56,8 +57,9 @@ def _export(
 ) -> bytes:
     """Export in evaluation mode; a dynamic axis that the exporter would fix is an error."""
     with warnings.catch_warnings():
-        # the exporter warns of its own use of deprecated functions
+        # the exporter warns of its own use of deprecated functions, and of torchvision's absence
         warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
             module.eval(),
             example,

@@ -22,8 +22,8 @@ class ExternalMemory(nn.Module):
         >>> memory = ExternalMemory(torch.tensor([0, 1]), width=2, momentum=0.5)
         >>> memory.fill(torch.eye(2))
         >>> memory.update(torch.tensor([0]), torch.tensor([[0.0, 1.0]]))
-        >>> memory.similarities(torch.tensor([[1.0, 0.0]])).numpy().round(3).tolist()
-        [[0.707, 0.0]]
+        >>> [round(value, 3) for value in memory.similarities(torch.eye(2))[0].tolist()]
+        [0.707, 0.0]
     """
 
     def __init__(self, emotion: Tensor, width: int, momentum: float) -> None:

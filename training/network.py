@@ -20,6 +20,7 @@ class Network(nn.Module):
         labels: emotions in the order of the logits.
 
     Examples:
+        >>> import torch
         >>> network = Network(Config(), ("angry", "happy", "neutral", "sad")).eval()
         >>> logits, pooled = network(torch.randn(2, 16_000), torch.tensor([16_000, 9_000]))
         >>> logits.shape, pooled.shape

@@ -9,6 +9,8 @@ from training.config import SplitConfig
 from training.corpora import Utterance
 from training.errors import TrainingError
 
+_FEWEST_SPEAKERS = 3
+
 Speaker = tuple[str, str]
 """Corpus and speaker: the same name in two corpora is two people."""
 
@@ -27,11 +29,12 @@ def split_speakers(utterances: Sequence[Utterance], config: SplitConfig, seed: i
 
     Args:
         utterances: of one or more corpora.
-        config: shares of the speakers of each corpus to hold out (at least one each if above 0).
+        config: shares of the speakers of each corpus to hold out, at least one each; a corpus of
+            fewer than three speakers is trained on whole.
         seed: who is held out.
 
     Raises:
-        TrainingError: if a corpus has too few speakers to leave one to train on.
+        TrainingError: if no corpus has speakers to hold out.
     """
     side: dict[Speaker, str] = {}
     for corpus in sorted({utterance.corpus for utterance in utterances}):
@@ -41,28 +44,23 @@ def split_speakers(utterances: Sequence[Utterance], config: SplitConfig, seed: i
             if utterance.corpus == corpus
         }
         order = _alternate_genders(speakers, np.random.default_rng([seed, len(speakers)]))
-        counts = {
-            "validation": _held_out(config.validation_share, len(order)),
-            "test": _held_out(config.test_share, len(order)),
-        }
-        if sum(counts.values()) >= len(order):
-            raise TrainingError(
-                f"{corpus} has {len(order)} speakers, and {sum(counts.values()) + 1} are wanted: "
-                "some to train on, others to validate and to test on; "
-                "set validation_share and test_share in [split] to 0 to train on all"
-            )
-        for name, count in counts.items():
+        if len(order) < _FEWEST_SPEAKERS:
+            continue
+        shares = {"validation": config.validation_share, "test": config.test_share}
+        for name, share in shares.items():
+            count = max(1, round(share * len(speakers)))
             for speaker in order[:count]:
                 side[speaker] = name
             order = order[count:]
+    if not side:
+        raise TrainingError(
+            f"no corpus has {_FEWEST_SPEAKERS} speakers or more: some are needed to train on, "
+            "others to calibrate and to test on; name the speakers in metadata.csv"
+        )
     sides: dict[str, list[Utterance]] = {"train": [], "validation": [], "test": []}
     for utterance in utterances:
         sides[side.get((utterance.corpus, utterance.speaker), "train")].append(utterance)
     return Split(**sides)
-
-
-def _held_out(share: float, num_speakers: int) -> int:
-    return max(1, round(share * num_speakers)) if share > 0 else 0
 
 
 def _alternate_genders(speakers: dict[Speaker, str], rng: np.random.Generator) -> list[Speaker]:

@@ -248,16 +248,15 @@ class Trainer:
         """One pass over the source, by one crop per clip; the updates see others."""
         self.network.eval()
         augment = self.config.augment.model_copy(update={"clean_share": 1.0})
-        everyone = np.arange(len(self.emotion))
+        count, size = len(self.emotion), self.config.train.batch_size
         filled = []
-        # the last clips again, so that the last batch is full
-        size = self.config.train.batch_size
-        order = np.concatenate([everyone, everyone[: -len(everyone) % size]])
+        # some clips again at the end, so that the last batch is full
+        order = np.resize(np.arange(count), -(-count // size) * size)
         for log_mel, _ in training_batches(self.features, order, augment, size, rng):
             everywhere = torch.ones(size, 1, 1, log_mel.shape[3], device=self.device)
             features = self.network.front_end.normalise(log_mel.to(self.device), everywhere)
             filled.append(self.network.head.project(self._encode(features)))
-        self.memory.fill(torch.cat(filled)[: len(everyone)])
+        self.memory.fill(torch.cat(filled)[:count])
 
     def _score(self, clips: Sequence[NDArray[np.float32]], emotions: Sequence[str]) -> float:
         network = self.average.module

@@ -1,48 +1,79 @@
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from service.api.app import create_app
+from service.inference import bundle
+from service.inference.answer import Answer, Options
+from service.inference.audio import Recording
+from service.inference.recognizer import Recognizer
 from service.settings import Settings
 from tests.service.sounds import encode, speechlike
-from tests.service.stand_in import StandIn, card
+from tests.service.tiny_bundle import write_tiny_bundle
 
 
-@pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in os.environ:
-        if name.startswith("NNPM_") and name != "NNPM_TEST_DATA":
-            monkeypatch.delenv(name)
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_from_outside() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith("NNPM_") and name != "NNPM_TEST_DATA":
+                patch.delenv(name)
+        yield
 
 
-@pytest.fixture
-def models(tmp_path: Path) -> Path:
-    """A models folder whose bundles only a stand-in can load."""
+@pytest.fixture(scope="session")
+def _two_versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("models")
     for version in ("1", "2"):
-        folder = tmp_path / "models" / "default" / version
-        folder.mkdir(parents=True)
-        (folder / "bundle.json").write_text(card().model_dump_json())
-    return tmp_path / "models"
+        write_tiny_bundle(root / "default" / version, metrics={"version": version})
+    return root
 
 
 @pytest.fixture
-def stand_in() -> StandIn:
-    return StandIn()
+def models(tmp_path: Path, _two_versions: Path) -> Path:
+    """A models folder of its own with versions 1 and 2 of a tiny bundle."""
+    return Path(shutil.copytree(_two_versions, tmp_path / "models"))
+
+
+class Hook:
+    """Called before every answer; a test may make it wait or raise."""
+
+    def __init__(self) -> None:
+        self.before: Callable[[Recording], object] = lambda _: None
+
+    def load(self, path: Path) -> Recognizer:
+        return _Hooked(path, self)
+
+
+class _Hooked(Recognizer):
+    def __init__(self, path: Path, hook: Hook) -> None:
+        super().__init__(bundle.load(path))
+        self._hook = hook
+
+    def answer(self, recording: Recording, options: Options = Options()) -> Answer:  # noqa: B008
+        self._hook.before(recording)
+        return super().answer(recording, options)
 
 
 @pytest.fixture
-def serve(models: Path, stand_in: StandIn) -> Iterator[Callable[..., TestClient]]:
-    """Start a service with the given settings and wait until it is ready."""
+def hook() -> Hook:
+    return Hook()
+
+
+@pytest.fixture
+def serve(models: Path, hook: Hook) -> Iterator[Callable[..., TestClient]]:
+    """Start a service of the test's own, with these settings, and wait until it is ready."""
     clients: list[TestClient] = []
 
     def start(**settings: object) -> TestClient:
         own = Settings.model_validate({"models": models, "workers": 2, **settings})
-        client = TestClient(create_app(own, load=lambda _: stand_in), raise_server_exceptions=False)
+        app = create_app(own, load=hook.load)
+        client = TestClient(app, raise_server_exceptions=False)
         client.__enter__()
         clients.append(client)
         wait_until_ready(client)
@@ -53,9 +84,13 @@ def serve(models: Path, stand_in: StandIn) -> Iterator[Callable[..., TestClient]
         client.__exit__(None, None, None)
 
 
-@pytest.fixture
-def client(serve: Callable[..., TestClient]) -> TestClient:
-    return serve()
+@pytest.fixture(scope="session")
+def client(_two_versions: Path) -> Iterator[TestClient]:
+    """One service for all tests that leave it as it was."""
+    app = create_app(Settings(models=_two_versions, workers=2))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        wait_until_ready(client)
+        yield client
 
 
 @pytest.fixture(scope="session")
@@ -68,8 +103,3 @@ def wait_until_ready(client: TestClient, seconds: float = 10) -> None:
     while client.get("/health/ready").status_code != 200:
         assert time.monotonic() < deadline, client.get("/health/ready").text
         time.sleep(0.01)
-
-
-def app_of(client: TestClient) -> FastAPI:
-    assert isinstance(client.app, FastAPI)
-    return client.app

@@ -4,24 +4,27 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+import pytest
 from fastapi.testclient import TestClient
 
+from service.api import app as app_module
 from service.api.app import create_app
 from service.inference.audio import Recording
-from service.inference.errors import BundleError
+from service.inference.recognizer import Recognizer
+from service.registry.loaded import load_recognizer
 from service.settings import Settings
 from tests.service.api.problem import problem
-from tests.service.conftest import wait_until_ready
+from tests.service.conftest import Hook, wait_until_ready
 from tests.service.sounds import encode, speechlike
-from tests.service.stand_in import StandIn
 
 
 def test_a_full_queue_is_503_and_the_loop_stays_alive(
-    serve: Callable[..., TestClient], stand_in: StandIn, clip: bytes
+    serve: Callable[..., TestClient], hook: Hook, clip: bytes
 ) -> None:
     client = serve(workers=1, queue_limit=1)
     release = threading.Event()
-    stand_in.before = lambda _: release.wait(10) and None
+    hook.before = lambda _: release.wait(10)
 
     def send() -> int:
         return client.post("/predict", content=clip).status_code
@@ -54,13 +57,15 @@ def test_many_at_once_get_their_own_answers(client: TestClient) -> None:
 
 
 def test_a_failing_job_fails_its_own_caller_only(
-    client: TestClient, stand_in: StandIn, clip: bytes
+    serve: Callable[..., TestClient], hook: Hook, clip: bytes
 ) -> None:
+    client = serve()
+
     def fail_for_short(recording: Recording) -> None:
         if recording.info.duration_s < 1:
             raise RuntimeError("secret of the machine room")
 
-    stand_in.before = fail_for_short
+    hook.before = fail_for_short
     short = encode(speechlike(0.5))
     with ThreadPoolExecutor(4) as pool:
         responses = list(
@@ -76,11 +81,11 @@ def test_a_failing_job_fails_its_own_caller_only(
 def test_not_ready_until_the_model_is_loaded(models: Path, clip: bytes) -> None:
     release = threading.Event()
 
-    def load(_: Path) -> StandIn:
+    def load(path: Path) -> Recognizer:
         assert release.wait(10)
-        return StandIn()
+        return load_recognizer(path)
 
-    app = create_app(Settings(models=models), load=load)  # type: ignore[arg-type]
+    app = create_app(Settings(models=models), load=load)
     with TestClient(app) as client:
         assert client.get("/health/live").json() == {"status": "live"}
         for response in (client.get("/health/ready"), client.post("/predict", content=clip)):
@@ -94,17 +99,30 @@ def test_not_ready_until_the_model_is_loaded(models: Path, clip: bytes) -> None:
 def test_a_model_that_cannot_be_loaded_is_not_ready_and_no_path_leaks(
     models: Path, clip: bytes
 ) -> None:
-    def load(path: Path) -> StandIn:
-        raise BundleError(f"{path} is damaged.")
-
-    app = create_app(Settings(models=models), load=load)  # type: ignore[arg-type]
-    with TestClient(app) as client:
+    for version in ("1", "2"):
+        (models / "default" / version / "head.onnx").write_bytes(b"damaged")
+    with TestClient(create_app(Settings(models=models))) as client:
         while "being loaded" in (text := client.get("/health/ready").text):
             time.sleep(0.01)
         assert str(models) not in text
         response = client.post("/predict", params={"model": "default/1"}, content=clip)
         problem(response, 503, "model_unavailable")
         assert str(models) not in response.text
+        problem(client.get("/models/default/1"), 503, "model_unavailable")
+
+
+def test_it_gets_ready_once_the_model_is_there(
+    models: Path, clip: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app_module, "RETRY_LOADING_S", 0.02)
+    models.rename(models.with_name("later"))
+    with TestClient(create_app(Settings(models=models))) as client:
+        while "being loaded" in client.get("/health/ready").text:
+            time.sleep(0.01)
+        problem(client.post("/predict", content=clip), 503, "not_ready")
+        models.with_name("later").rename(models)
+        wait_until_ready(client)
+        assert client.post("/predict", content=clip).status_code == 200
 
 
 def test_an_empty_models_folder_is_not_ready(tmp_path: Path) -> None:
@@ -115,23 +133,28 @@ def test_an_empty_models_folder_is_not_ready(tmp_path: Path) -> None:
         assert client.get("/models").json() == {"models": []}
 
 
-def test_metrics_count_what_happened(client: TestClient, clip: bytes) -> None:
-    client.post("/predict", content=clip)
+def test_metrics_count_what_happened(serve: Callable[..., TestClient], clip: bytes) -> None:
+    client = serve()
+    emotion = client.post("/predict", content=clip).json()["emotion"]
+    silence = client.post("/predict", content=encode(np.zeros(16_000))).json()
+    assert silence["abstained"]
     client.post("/predict", content=b"no audio")
     client.get("/nowhere")
     response = client.get("/metrics")
     assert response.headers["content-type"].startswith("text/plain")
     for line in (
-        'nnpm_requests_total{route="/predict",status="200"} 1.0',
+        'nnpm_requests_total{route="/predict",status="200"} 2.0',
         'nnpm_requests_total{route="/predict",status="415"} 1.0',
         'nnpm_requests_total{route="unmatched",status="404"} 1.0',
-        'nnpm_answers_total{emotion="angry",model="default",version="2"} 1.0',
+        f'nnpm_answers_total{{emotion="{emotion}",model="default",version="2"}} 1.0',
+        'nnpm_answers_total{emotion="none",model="default",version="2"} 1.0',
+        'nnpm_abstentions_total{reason="no_speech"} 1.0',
         'nnpm_errors_total{code="not_audio"} 1.0',
-        "nnpm_audio_seconds_total 1.5",
+        "nnpm_audio_seconds_total 2.5",
         "nnpm_queue_depth 0.0",
-        "nnpm_decode_seconds_count 1.0",
-        "nnpm_inference_seconds_count 1.0",
-        "nnpm_queue_seconds_count 2.0",
+        "nnpm_decode_seconds_count 2.0",
+        "nnpm_inference_seconds_count 2.0",
+        "nnpm_queue_seconds_count 3.0",
         "nnpm_requests_in_flight 1.0",
     ):
         assert line in response.text.splitlines()

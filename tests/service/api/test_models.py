@@ -1,11 +1,15 @@
+from collections.abc import Callable
 from pathlib import Path
 
 from fastapi.testclient import TestClient
 
+from service.inference.bundle import FILES
 from tests.service.api.problem import problem
+from tests.service.tiny_bundle import LABELS
 
 
-def test_models_are_listed(client: TestClient, models: Path) -> None:
+def test_models_are_listed(serve: Callable[..., TestClient], models: Path) -> None:
+    client = serve()
     (models / ".being-written" / "1").mkdir(parents=True)
     (models / "empty").mkdir()
     entry = {"name": "default", "versions": ["1", "2"], "aliases": {}}
@@ -20,7 +24,10 @@ def test_unknown_models_are_404(client: TestClient) -> None:
     problem(client.get("/models/default/..%2f..%2fdefault"), 404, "not_found")
 
 
-def test_a_damaged_bundle_is_503_without_its_path(client: TestClient, models: Path) -> None:
-    response = client.get("/models/default/1")  # the stand-in's folder holds a card alone
-    problem(response, 503, "model_unavailable")
-    assert str(models) not in response.text
+def test_a_version_shows_its_card_metrics_and_lineage(client: TestClient) -> None:
+    detail = client.get("/models/default/1").json()
+    assert (detail["name"], detail["version"], detail["language"]) == ("default", "1", "und")
+    assert detail["metrics"] == {"version": "1"}
+    assert detail["lineage"]["parent"] is None
+    assert detail["card"]["labels"] == list(LABELS)
+    assert set(detail["card"]["files"]) == set(FILES)

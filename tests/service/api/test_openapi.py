@@ -39,6 +39,7 @@ REQUESTS = [
     ("/predict", "post", {"content": bytes(2_000_000)}, 413),
     ("/models", "get", {}, 200),
     ("/models/default", "get", {}, 200),
+    ("/models/default/1", "get", {}, 200),
     ("/models/nope", "get", {}, 404),
     ("/models/default/9", "get", {}, 404),
     ("/health/live", "get", {}, 200),

@@ -3,6 +3,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from tests.service.sounds import encode, speechlike
+from tests.service.tiny_bundle import LABELS
 
 FIELDS = {
     "emotion", "confidence", "calibrated", "scores", "abstained", "reasons", "out_of_domain",
@@ -15,14 +16,17 @@ def test_the_answer_has_the_fields_of_the_contract(client: TestClient, clip: byt
     assert response.status_code == 200
     answer = response.json()
     assert set(answer) == FIELDS
+    assert list(answer["scores"]) == list(LABELS)
     assert sum(answer["scores"].values()) == pytest.approx(1)
+    assert answer["scores"][answer["emotion"]] == answer["confidence"]
+    assert answer["calibrated"] is True
     (segment,) = answer["segments"]
     assert set(segment) == {
         "start_s", "end_s", "channel", "emotion", "confidence", "scores", "reasons"
     }  # fmt: skip
+    assert 0.5 < answer["audio"].pop("speech_ratio") <= 1
     assert answer["audio"] == {
-        "duration_s": 1.5, "sample_rate_hz": 16000, "channels": 1, "format": "WAV",
-        "speech_ratio": 0.9, "warnings": [],
+        "duration_s": 1.5, "sample_rate_hz": 16000, "channels": 1, "format": "WAV", "warnings": [],
     }  # fmt: skip
     assert answer["model"] == {"name": "default", "version": "2", "language": "und"}
     assert answer["request_id"] == response.headers["x-request-id"]
@@ -51,10 +55,8 @@ def test_extras_come_when_asked_for(client: TestClient, clip: bytes) -> None:
     query = {"top_k": 2, "neighbours": 3}
     answer = client.post("/predict", params=query, files={"file": clip}).json()
     assert set(answer) == FIELDS | {"top", "neighbours"}
-    assert answer["top"] == [
-        {"emotion": "angry", "score": 0.7},
-        {"emotion": "happy", "score": 0.15},
-    ]
+    best = sorted(answer["scores"].items(), key=lambda item: -item[1])[:2]
+    assert [(one["emotion"], one["score"]) for one in answer["top"]] == best
     assert len(answer["neighbours"]) == 3
     assert set(answer["neighbours"][0]) == {"emotion", "similarity", "corpus", "language"}
 
@@ -118,3 +120,41 @@ def test_another_request_id_is_replaced(client: TestClient, sent: str | bytes) -
     got = client.get("/health/live", headers={"X-Request-ID": sent}).headers["x-request-id"]
     assert got != sent
     assert len(got) == 36
+
+
+ABSTAINED = {
+    "silence": (np.zeros(16_000), "no_speech"),
+    "white noise": (0.1 * np.random.default_rng(0).standard_normal(16_000), "no_speech"),
+    "a tone": (0.3 * np.sin(np.arange(16_000) * 0.4), "no_speech"),
+    "a fifth of a second": (speechlike(0.2), "too_short"),
+    "mostly clipped": (np.clip(20 * speechlike(), -1, 1), "clipped"),
+}
+
+
+@pytest.mark.parametrize("name", ABSTAINED)
+def test_it_abstains_with_a_reason_unless_forced(client: TestClient, name: str) -> None:
+    samples, reason = ABSTAINED[name]
+    files = {"file": encode(samples)}
+    response = client.post("/predict", files=files)
+    assert response.status_code == 200
+    answer = response.json()
+    assert answer["emotion"] is None
+    assert answer["abstained"] is True
+    assert reason in answer["reasons"]
+    assert sum(answer["scores"].values()) == pytest.approx(1)
+    forced = client.post("/predict", params={"abstain": "false"}, files=files).json()
+    assert forced["emotion"] is not None
+    assert forced["abstained"] is False
+    assert forced["scores"] == answer["scores"]
+
+
+def test_long_audio_is_a_timeline(client: TestClient) -> None:
+    query = {"window_s": 2, "hop_s": 1}
+    segments = client.post("/predict", params=query, content=encode(speechlike(10))).json()[
+        "segments"
+    ]
+    starts = [segment["start_s"] for segment in segments]
+    assert len(segments) >= 9
+    assert starts == sorted(starts)
+    assert all(one["end_s"] - one["start_s"] == pytest.approx(2) for one in segments)
+    assert segments[-1]["end_s"] <= 10
