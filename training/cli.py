@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from service.arguments import EXIT_BAD_INPUT, OneLineParser
 from service.inference.errors import NnpmError
 from service.inference.labels import EMOTIONS
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The commands and their options, as docs/api.md lists them."""
-    parser = argparse.ArgumentParser(prog="nnpm", description="Train, export and evaluate.")
+    parser = OneLineParser(prog="nnpm", description="Train, export and evaluate.")
     commands = parser.add_subparsers(dest="command", required=True)
 
     train = commands.add_parser("train", help="train a network on labelled corpora")
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.run(options)
     except NnpmError as error:
         print(f"nnpm: {error}", file=sys.stderr)  # noqa: T201 - the command line's answer
-        return 2
+        return EXIT_BAD_INPUT
     except ModuleNotFoundError as error:
         if error.name not in ("torch", "audiomentations", "tensorboard", "onnx", "onnxscript"):
             raise
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "install the training extra: pip install '.[train]' in the checkout",
             file=sys.stderr,
         )
-        return 2
+        return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         print(  # noqa: T201
             "nnpm: interrupted; nothing half-written is left"

@@ -13,26 +13,18 @@ from pathlib import Path
 from typing import NoReturn
 
 from service import __version__
+from service.arguments import EXIT_BAD_INPUT, OneLineParser
 from service.inference.errors import NnpmError
-
-EXIT_BAD_INPUT = 2
 
 TRAINING_COMMANDS = {
     "train": "train a network on corpora",
     "export": "make a bundle of a training run",
     "evaluate": "score a bundle on labelled clips",
-    "adapt": "adapt a bundle to a folder of unlabelled clips",
-    "benchmark": "compare adaptation methods",
 }
 
 
 class UsageError(NnpmError):
     """A command that cannot be carried out as given."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(EXIT_BAD_INPUT, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="nnpm", description="Speech emotion recognition.")
+    parser = OneLineParser(prog="nnpm", description="Speech emotion recognition.")
     parser.add_argument("--version", action="version", version=f"nnpm {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -95,11 +87,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _hand_on_to_training(arguments: list[str]) -> NoReturn:
-    for module in ("training", "torch"):
-        if importlib.util.find_spec(module) is None:
-            raise UsageError(
-                f"nnpm {arguments[0]} needs the training extra ({module} is not installed): "
-                "pip install 'nnpm[train]'."
-            )
+    # What training needs beyond itself, torch above all, it says of itself.
+    if importlib.util.find_spec("training") is None:
+        raise UsageError(f"nnpm {arguments[0]} needs the training package, which is not here.")
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", "training", *arguments])  # noqa: S606

@@ -74,18 +74,18 @@ def assess(waveform: Waveform) -> Quality:
     )
 
 
-def speech_bounds(waveform: Waveform) -> tuple[int, int]:
+def speech_bounds(waveform: Waveform, quality: Quality) -> tuple[int, int]:
     """Where the speech starts and ends, with a margin of 50 ms, in samples.
 
     Training, prediction, adaptation and evaluation all trim by this.
 
     Args:
         waveform: of any length.
+        quality: what :func:`assess` says of it.
 
     Returns:
         Start and end; all of the waveform where no speech is found.
     """
-    quality = assess(waveform)
     if not quality.has_speech:
         return 0, len(waveform.samples)
     rate = waveform.sample_rate
@@ -96,7 +96,7 @@ def speech_bounds(waveform: Waveform) -> tuple[int, int]:
 
 def trim_edges(waveform: Waveform) -> Waveform:
     """Cut off what lies outside of :func:`speech_bounds`; a view of the same samples."""
-    start, end = speech_bounds(waveform)
+    start, end = speech_bounds(waveform, assess(waveform))
     return Waveform(waveform.samples[start:end], waveform.sample_rate)
 
 

@@ -11,7 +11,7 @@ from service.inference.bundle import Bundle
 from service.inference.errors import ParameterError
 from service.inference.model import Floats, Model, softmax
 from service.inference.neighbourhood import Neighbourhood
-from service.inference.quality import assess, speech_bounds
+from service.inference.quality import Quality, assess, speech_bounds
 from service.inference.windows import windows
 
 TOO_SHORT_S = 0.3
@@ -21,6 +21,7 @@ CLIPPED_RATIO = 0.05
 """Abstain where at least this share of the samples is at full scale."""
 
 _LONGEST_WINDOW_S = 10.0
+_MOST_WINDOWS = 10_000  # about a minute of work
 _MIN_SAMPLES = 512
 
 
@@ -128,10 +129,8 @@ class Recognizer:
     ) -> Answer:
         waveform = recording.waveforms[channel]
         quality = assess(waveform)
-        scored = self._windows(waveform, window_s, hop_s, allowed)
-        weights = np.array(
-            [(end - start) * speech for (start, end), speech in zip(scored.spans, scored.speech)]
-        )
+        scored = self._windows(waveform, quality, window_s, hop_s, allowed)
+        weights = np.array([end - start for start, end in scored.spans]) * scored.speech
         if weights.sum() == 0:
             weights = np.ones(len(scored.spans))
         weights /= weights.sum()
@@ -175,23 +174,36 @@ class Recognizer:
         )
 
     def _windows(
-        self, waveform: Waveform, window_s: float, hop_s: float, allowed: list[int]
+        self,
+        waveform: Waveform,
+        quality: Quality,
+        window_s: float,
+        hop_s: float,
+        allowed: list[int],
     ) -> _Scored:
-        offset, stop = speech_bounds(waveform)
+        offset, stop = speech_bounds(waveform, quality)
         trimmed = waveform.samples[offset:stop]
-        probabilities, domains, projections, spans, speech = [], [], [], [], []
-        for start, end in windows(
+        cuts = windows(
             len(trimmed), round(window_s * SAMPLE_RATE_HZ), round(hop_s * SAMPLE_RATE_HZ)
-        ):
+        )
+        if len(cuts) > _MOST_WINDOWS:
+            raise ParameterError(
+                f"hop_s {hop_s:g} cuts {waveform.duration_s:.0f} s into {len(cuts)} windows; "
+                f"at most {_MOST_WINDOWS} are scored: take a hop of "
+                f"{waveform.duration_s / _MOST_WINDOWS + 0.01:.2f} s or more."
+            )
+        probabilities, domains, projections, spans, speech = [], [], [], [], []
+        for start, end in cuts:
             samples = trimmed[start:end]
             scores, embedding, projection = self.score(samples)
             restricted = np.zeros_like(scores)
-            restricted[:, allowed] = scores[:, allowed]
+            restricted[:, allowed] = scores[:, allowed] + np.float32(1e-12)
             probabilities.append(restricted / restricted.sum(axis=1, keepdims=True))
             domains.append(self.neighbourhood.out_of_domain(embedding))
             projections.append(projection)
             spans.append(((offset + start) / SAMPLE_RATE_HZ, (offset + end) / SAMPLE_RATE_HZ))
-            speech.append(assess(Waveform(samples)).has_speech)
+            alone = len(cuts) == 1
+            speech.append((quality if alone else assess(Waveform(samples))).has_speech)
         return _Scored(
             np.concatenate(probabilities),
             np.concatenate(domains),

@@ -21,7 +21,8 @@ def test_no_speaker_is_on_two_sides_and_genders_are_held_out_in_turn(seed: int) 
     utterances = corpus("one", 24) + corpus("two", 9)
     split = split_speakers(utterances, SplitConfig(), seed)
     sides = [
-        {(u.corpus, u.speaker) for u in side} for side in (split.train, split.validation, split.test)
+        {(u.corpus, u.speaker) for u in side}
+        for side in (split.train, split.validation, split.test)
     ]
     assert sum(map(len, sides)) == 33
     assert len(set.union(*sides)) == 33
@@ -46,5 +47,5 @@ def test_a_corpus_of_two_speakers_is_trained_on_whole() -> None:
 
 
 def test_without_speakers_to_hold_out_it_says_what_to_do() -> None:
-    with pytest.raises(TrainingError, match="no corpus has 3 speakers or more.*metadata.csv"):
+    with pytest.raises(TrainingError, match=r"no corpus has 3 speakers or more.*metadata.csv"):
         split_speakers(corpus("one", 2), SplitConfig(), 0)

@@ -145,7 +145,7 @@ def test_models_are_listed(capsys: Captured, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_training_commands_are_handed_on(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
     handed: list[list[str]] = []
-    found = {"training": object(), "torch": object()}
+    found = {"training": object()}
 
     def take(_: str, arguments: list[str]) -> None:
         handed.append(arguments)
@@ -156,8 +156,20 @@ def test_training_commands_are_handed_on(monkeypatch: pytest.MonkeyPatch, capsys
     with pytest.raises(SystemExit):
         cli.main(["train", "--corpora", "ravdess", "--help"])
     assert handed == [[sys.executable, "-m", "training", "train", "--corpora", "ravdess", "--help"]]
-    del found["torch"]
-    assert "pip install 'nnpm[train]'" in fails(capsys, "adapt", "--json")
+    del found["training"]
+    assert "nnpm export needs the training package" in fails(capsys, "export", "RUN")
+
+
+def test_without_torch_training_says_what_to_install() -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None; from training.cli import main;"
+        "sys.exit(main(['train', '--corpora', 'x', '--data', '.', '--out', 'run']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert "needs torch, which is not installed" in done.stderr
 
 
 def test_starting_is_fast() -> None:
