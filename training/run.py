@@ -108,8 +108,10 @@ def train(run: Path, request: Request, *, cache: Path, device: torch.device, res
         TrainingError: if the folder holds another run.
         CorpusError: if a corpus cannot be read.
     """
-    start(run, request, resume=resume)
+    _check(run, request, resume=resume)
     material = gather(request, cache, variants=request.config.augment.variants)
+    run.mkdir(parents=True, exist_ok=True)
+    _write(run / _REQUEST, request.model_dump_json(indent=2) + "\n")
     split = material.split
     features = material.features(split.train, request.config.front_end)
     trainer = Trainer(
@@ -138,27 +140,23 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def start(run: Path, request: Request, *, resume: bool) -> None:
-    """Claim the run folder, or check that it holds this very request.
+def _check(run: Path, request: Request, *, resume: bool) -> None:
+    """The folder is new, or holds this very request when resuming."""
+    if not resume:
+        if run.exists() and any(run.iterdir()):
+            raise TrainingError(f"{run} is not empty; add --resume, or choose another --out")
+    elif not (run / _REQUEST).exists():
+        raise TrainingError(f"{run} holds no run to resume ({_REQUEST} is missing)")
+    elif read(run) != request:
+        raise TrainingError(
+            f"{run} was started with other corpora, data, seed or config; "
+            "resume with the same ones, or choose another --out"
+        )
 
-    Raises:
-        TrainingError: if it holds something else.
-    """
-    path = run / _REQUEST
-    if resume:
-        if not path.exists():
-            raise TrainingError(f"{run} holds no run to resume ({_REQUEST} is missing)")
-        if read(run) != request:
-            raise TrainingError(
-                f"{run} was started with other corpora, data, seed or config; "
-                "resume with the same ones, or choose another --out"
-            )
-        return
-    if run.exists() and any(run.iterdir()):
-        raise TrainingError(f"{run} is not empty; add --resume, or choose another --out")
-    run.mkdir(parents=True, exist_ok=True)
+
+def _write(path: Path, text: str) -> None:
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(request.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
 
 

@@ -1,6 +1,7 @@
 """The training loop of the source network: checkpoints, resume, progress, TensorBoard."""
 
 import json
+import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from training.metrics import unweighted_average_recall
 from training.network import Network
 from training.ragged import Ragged
 
+_LOG = "log.jsonl"
 _EVALUATION_BATCH = 32
 _LONGEST_S = 10
 
@@ -36,6 +38,11 @@ def choose_precision(requested: str, device: torch.device) -> torch.dtype:
         amx = device.type == "cpu" and torch.cpu.get_capabilities().get("amx_bf16", False)
         return torch.bfloat16 if amx or device.type == "cuda" else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[requested]
+
+
+def _warm_cosine(step: int, *, total: int, warmup: float) -> float:
+    """Share of the learning rate: a linear rise over ``warmup`` steps under half a cosine."""
+    return min(1.0, (step + 1) / max(1.0, warmup)) * 0.5 * (1 + math.cos(math.pi * step / total))
 
 
 def _decaying_average(average: Tensor, current: Tensor, count: Tensor, *, decay: float) -> Tensor:
@@ -117,12 +124,9 @@ class Trainer:
             lr=config.train.learning_rate,
             weight_decay=config.train.weight_decay,
         )
-        total, warmup = self.steps * config.train.epochs, config.train.warmup_epochs * self.steps
+        total, warmup = self.steps * config.train.epochs, self.steps * config.train.warmup_epochs
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer,
-            lambda step: (
-                min(1.0, (step + 1) / max(1.0, warmup)) * 0.5 * (1 + np.cos(np.pi * step / total))
-            ),
+            self.optimizer, partial(_warm_cosine, total=total, warmup=warmup)
         )
         self.augment = SpectralAugment(config.augment, config.front_end)
         self.epoch = 0
@@ -134,6 +138,7 @@ class Trainer:
             for name, part in self._parts().items():
                 part.load_state_dict(state[name])
             self.epoch = state["epoch"]
+            self._forget_log_after(self.epoch)
 
     def fit(self, validation: tuple[Sequence[NDArray[np.float32]], Sequence[str]]) -> Network:
         """Train to the last epoch and return the averaged network.
@@ -156,7 +161,7 @@ class Trainer:
                 figures["validation_uar"] = self._score(*validation)
             for name, value in figures.items():
                 writer.add_scalar(name, value, epoch)
-            with (self.run / "log.jsonl").open("a") as log:
+            with (self.run / _LOG).open("a") as log:
                 log.write(json.dumps({"epoch": epoch, **figures}) + "\n")
             bar.set_postfix({name: f"{value:.3f}" for name, value in figures.items()})
             self.epoch = epoch + 1
@@ -169,6 +174,12 @@ class Trainer:
         network = self.average.module
         assert isinstance(network, Network)
         return network.eval()
+
+    def _forget_log_after(self, epoch: int) -> None:
+        """Drop the rows of an epoch that was logged but not yet in the checkpoint."""
+        log = self.run / _LOG
+        rows = log.read_text().splitlines(keepends=True)
+        log.write_text("".join(row for row in rows if json.loads(row)["epoch"] < epoch))
 
     def _parts(self) -> dict[str, Any]:
         return {
@@ -202,7 +213,7 @@ class Trainer:
             if projection is not None:
                 self.memory.update(index, projection)
             for name, value in losses.items():
-                totals[name] = totals.get(name, 0.0) + float(value) / self.steps
+                totals[name] = totals.get(name, 0.0) + float(value.detach()) / self.steps
         return totals
 
     def _losses(

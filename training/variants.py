@@ -4,6 +4,7 @@ import random
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 
 import audiomentations as am
 import numpy as np
@@ -84,6 +85,7 @@ def load_variants(clips: Ragged, count: int) -> list[Ragged]:
 
 def _make(clips: Ragged, variant: int) -> Iterator[NDArray[np.float32]]:
     seeds = [variant * 1_000_003 + index for index in range(len(clips))]
-    with ProcessPoolExecutor() as pool:
+    # Not forked: a fork of a process with torch's threads may hang.
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         made = pool.map(make_variant, clips, seeds, chunksize=32)
         yield from tqdm(made, desc=f"variant {variant + 1}", total=len(clips), dynamic_ncols=True)

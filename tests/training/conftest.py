@@ -53,7 +53,8 @@ shortest_crop = 20
 longest_crop = 32
 [train]
 epochs = 4
-steps_per_epoch = 4
+steps_per_epoch = 10
+learning_rate = 1e-2
 batch_size = 16
 precision = "float32"
 """

@@ -17,7 +17,7 @@ def unit(values: np.ndarray) -> np.ndarray:
 @pytest.fixture
 def material(rng: np.random.Generator) -> tuple[Memory, np.ndarray, Scores, np.ndarray]:
     """A memory in four clusters, boastful logits for new clips of them, and far-off sounds."""
-    centres = rng.standard_normal((4, 16)) * 2
+    centres = rng.standard_normal((4, 16))
     emotion = np.arange(200) % 4
     features = (centres[emotion] + rng.standard_normal((200, 16))).astype(np.float32)
     memory = Memory(features, emotion, ("one",) * 200, ("en",) * 200)
