@@ -20,32 +20,43 @@ class SpectralAugment:
         Jaitly & Hinton 2013 (vocal tract length perturbation, here a warp of the mel axis); Park
         et al., arXiv 1904.08779 (masks; here filled with the clip's mean, 0 after normalisation).
 
+    All but the masks come before the front end's normalisation, where decibels are decibels and
+    where a room or a telephone changes a recording; normalisation then undoes what it can.
+
     Args:
         config: ranges and probabilities.
-        front_end: gives the scale of the features and the place of the bands.
+        front_end: gives the place of the bands.
 
     Examples:
         >>> augment = SpectralAugment(AugmentConfig(), FrontEndConfig())
-        >>> augment(torch.randn(2, 1, 64, 100)).shape
+        >>> log_mel = augment(torch.randn(2, 1, 64, 100))
+        >>> augment.mask(log_mel).shape
         torch.Size([2, 1, 64, 100])
     """
 
     def __init__(self, config: AugmentConfig, front_end: FrontEndConfig) -> None:
         self.config = config
-        self.decibel = _DB_TO_LOG_POWER / front_end.scale
         low, high, *telephone = frequency_to_mel(
             torch.tensor([front_end.low_hz, front_end.high_hz, *_TELEPHONE_HZ])
         ).tolist()
         bands = torch.linspace(low, high, front_end.n_mels + 2)[1:-1]
         self.telephone_band = (bands > telephone[0]) & (bands < telephone[1])
 
-    def __call__(self, features: Tensor) -> Tensor:
-        """Vary a batch of full crops of normalised log-mel, ``(batch, 1, n_mels, frames)``."""
-        features = self._warp(features)
-        features = features + self._equaliser(features)
-        features = self._noise(features)
-        features = self._telephone(features)
-        return self._masks(features)
+    def __call__(self, log_mel: Tensor) -> Tensor:
+        """Vary a batch of full crops of log-mel power, ``(batch, 1, n_mels, frames)``."""
+        log_mel = self._warp(log_mel)
+        log_mel = log_mel + self._equaliser(log_mel)
+        log_mel = self._noise(log_mel)
+        return self._telephone(log_mel)
+
+    def mask(self, features: Tensor) -> Tensor:
+        """SpecAugment of normalised features of the same shape."""
+        config = self.config
+        for _ in range(config.frequency_masks):
+            features = features * _random_gaps(features, 2, config.frequency_mask_bands)
+        for _ in range(config.time_masks):
+            features = features * _random_gaps(features, 3, config.time_mask_frames)
+        return features
 
     def _warp(self, features: Tensor) -> Tensor:
         batch = features.shape[0]
@@ -64,7 +75,7 @@ class SpectralAugment:
         position = torch.linspace(0.0, math.pi, n_mels, device=features.device)
         # three slow cosines; the deviations of the sum add up to equaliser_db
         weights = torch.randn(batch, 3, device=features.device)
-        weights = weights * self.config.equaliser_db * self.decibel / math.sqrt(1.5)
+        weights = weights * self.config.equaliser_db * _DB_TO_LOG_POWER / math.sqrt(1.5)
         curves = torch.stack([(order * position).cos() for order in (1, 2, 3)])
         return (weights @ curves)[:, None, :, None]
 
@@ -72,14 +83,12 @@ class SpectralAugment:
         """Add a stationary floor of random tilt, 20 to 60 dB under the loudest band and frame."""
         batch, _, n_mels, _ = features.shape
         loud = features.amax((2, 3), keepdim=True)
-        below = (20.0 + 40.0 * torch.rand(batch, 1, 1, 1, device=features.device)) * self.decibel
-        tilt = _uniform(batch, features)[:, None, None, None] * 10.0 * self.decibel
+        below_db = 20.0 + 40.0 * torch.rand(batch, 1, 1, 1, device=features.device)
+        tilt_db = 10.0 * _uniform(batch, features)[:, None, None, None]
         slope = torch.linspace(-1.0, 1.0, n_mels, device=features.device)[:, None]
-        jitter = 2.0 * self.decibel * torch.randn_like(features)
-        floor = loud - below + tilt * slope + jitter
-        # powers add: features are log power over ``scale``
-        scale = _DB_TO_LOG_POWER / self.decibel
-        noisy = torch.logaddexp(features * scale, floor * scale) / scale
+        jitter_db = 2.0 * torch.randn_like(features)
+        floor = loud + (tilt_db * slope + jitter_db - below_db) * _DB_TO_LOG_POWER
+        noisy = torch.logaddexp(features, floor)  # powers add
         chosen = torch.rand(batch, 1, 1, 1, device=features.device) < self.config.noise_p
         return torch.where(chosen, noisy, features)
 
@@ -88,14 +97,6 @@ class SpectralAugment:
         outside = ~self.telephone_band.to(features.device)[:, None]
         quiet = features.amin((2, 3), keepdim=True)
         return torch.where((chosen < self.config.telephone_p) & outside, quiet, features)
-
-    def _masks(self, features: Tensor) -> Tensor:
-        config = self.config
-        for _ in range(config.frequency_masks):
-            features = features * _random_gaps(features, 2, config.frequency_mask_bands)
-        for _ in range(config.time_masks):
-            features = features * _random_gaps(features, 3, config.time_mask_frames)
-        return features
 
 
 def mixup(features: Tensor, target: Tensor, alpha: float) -> tuple[Tensor, Tensor]:

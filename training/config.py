@@ -32,6 +32,8 @@ class FrontEndConfig(_Section):
     """Added to the power before the logarithm (clips are at 0.1 RMS)."""
     band_mean: Share = 0.5
     """Share of each band's mean over time that is subtracted."""
+    deviation: Literal["fixed", "clip", "band"] = "fixed"
+    """What divides the centred log power: ``scale``, or its deviation over the clip or the band."""
     scale: float = 3.0
     """Divides the log power, so that most values lie within [-1, 1]."""
 

@@ -23,7 +23,7 @@ def load_features(clips: Ragged, config: FrontEndConfig) -> Ragged:
     Returns:
         One row per clip, shape ``(num_frames, n_mels)``.
     """
-    sizes = config.model_dump(exclude={"band_mean", "scale"})
+    sizes = config.model_dump(exclude={"band_mean", "scale", "deviation"})
     digest = hashlib.sha256(repr(sorted(sizes.items())).encode()).hexdigest()[:8]
     stem = clips.stem.with_name(f"{clips.stem.name}-features-{digest}")
     return cached(stem, lambda: _compute(clips, FrontEnd(config)))

@@ -9,6 +9,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 from training.config import FrontEndConfig
 
 _LEVEL_RMS = 0.1  # every clip is brought to this level, so that a quiet recording is not a calm one
+_SMALL_VARIANCE = 0.25  # of log power; keeps a constant band from being blown up
 _SILENCE_RMS = 1e-5  # below it a clip is silence: scaling up its dither would invent speech
 
 
@@ -125,10 +126,18 @@ class FrontEnd(nn.Module):
 
         ``band_mean`` is the share of each band's mean over time that is taken away (cepstral mean
         normalisation at 1; 0 leaves the spectral tilt, which loud and soft voices differ in).
+        What is left is divided by a fixed scale, or by the deviation of the clip or of each band.
         """
         count = mask.sum((2, 3), keepdim=True)
         band_mean = (features * mask).sum(3, keepdim=True) / count
         overall = band_mean.mean(2, keepdim=True)
         share = self.config.band_mean
         centred = features - share * band_mean - (1.0 - share) * overall
-        return F.hardtanh(centred / self.config.scale, -4.0, 4.0) * mask
+        scale = self.config.scale
+        if self.config.deviation != "fixed":
+            variance = (centred.square() * mask).sum(3, keepdim=True) / count
+            if self.config.deviation == "clip":
+                variance = variance.mean(2, keepdim=True)
+            centred = centred / (variance + _SMALL_VARIANCE).sqrt()
+            scale = 1.5
+        return F.hardtanh(centred / scale, -4.0, 4.0) * mask

@@ -225,7 +225,8 @@ class Trainer:
         target = smooth_one_hot(emotion, len(self.network.labels), loss.label_smoothing)
         with torch.no_grad():
             everywhere = log_mel.new_ones(len(log_mel), 1, 1, log_mel.shape[3])
-            features = self.augment(self.network.front_end.normalise(log_mel, everywhere))
+            features = self.network.front_end.normalise(self.augment(log_mel), everywhere)
+            features = self.augment.mask(features)
         mixed = bool(torch.rand(()) < self.config.augment.mixup_p)
         if mixed:
             features, target = mixup(features, target, self.config.augment.mixup_alpha)

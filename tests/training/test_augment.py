@@ -50,18 +50,18 @@ def test_equaliser_has_the_deviation_asked_for_and_is_constant_over_time() -> No
     torch.manual_seed(0)
     change = augment(equaliser_db=4.0)(torch.zeros(2000, 1, 64, 5))
     assert (change.std(3) < 1e-6).all()
-    decibel = change * FrontEndConfig().scale * 10 / np.log(10)
+    decibel = change * 10 / np.log(10)
     assert decibel.std() == pytest.approx(4.0, rel=0.15)
 
 
 def test_noise_fills_the_quiet_and_leaves_the_loud(features: torch.Tensor) -> None:
-    quiet = features.clone()
-    quiet[..., 50:] = -6.0
+    quiet = 3.0 * features
+    quiet[..., 50:] = -18.0
     noisy = augment(noise_p=1.0)(quiet)
     assert (noisy >= quiet - 1e-3).all()
-    assert (noisy[..., 50:] > -5.9).float().mean() > 0.9
+    assert (noisy[..., 50:] > -17.5).float().mean() > 0.9
     loudest = quiet.amax((2, 3))
-    torch.testing.assert_close(noisy.amax((2, 3)), loudest, atol=0.1, rtol=0)
+    torch.testing.assert_close(noisy.amax((2, 3)), loudest, atol=0.5, rtol=0)
 
 
 def test_telephone_keeps_its_band_only(features: torch.Tensor) -> None:
@@ -75,7 +75,7 @@ def test_telephone_keeps_its_band_only(features: torch.Tensor) -> None:
 
 
 def test_masks_are_no_larger_than_asked(features: torch.Tensor) -> None:
-    masked = augment(time_masks=1, time_mask_frames=20)(features + 10.0)
+    masked = augment(time_masks=1, time_mask_frames=20).mask(features + 10.0)
     gaps = (masked[:, 0, 0] == 0).sum(1)
     assert 0 < gaps.max() <= 20
 
