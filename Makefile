@@ -29,7 +29,7 @@ BUNDLE ?= build/default-bundle
 # Tests in several environments, one after the other also under `make -j`.
 .NOTPARALLEL:
 .PHONY: help serve test test-main check check-lint check-format check-types check-imports \
-	train docs clean
+	train bench docs clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -73,6 +73,9 @@ check-imports: $(VENV)/installed
 train: $(VENV)/installed ## Train and export; DATA, CORPORA, CONFIG, RUN, BUNDLE; ARGS="--resume"
 	$(VENV)/bin/nnpm train --corpora $(CORPORA) --data $(DATA) --config $(CONFIG) --out $(RUN) $(ARGS)
 	$(VENV)/bin/nnpm export $(RUN) --out $(BUNDLE)
+
+bench: $(VENV)/installed ## Measure what the bundled model costs (benchmarks/results/); ARGS="--peer conv.onnx"
+	@PYTHONPATH=. $(VENV)/bin/python benchmarks/latency.py $(ARGS)
 
 docs: $(DOCS_VENV)/installed ## Build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict

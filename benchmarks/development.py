@@ -1,4 +1,4 @@
-"""Score a recipe where labels may be used: RAVDESS -> nEMO, nEMO -> RAVDESS, as is and by telephone.
+"""Score a recipe where labels may be used: RAVDESS -> nEMO and back, as is and by telephone.
 
     python benchmarks/development.py --data DIR --config CONFIG [--pairs ravdess:nemo nemo:ravdess]
 

@@ -12,6 +12,7 @@ from service import __version__
 from service.api import handlers
 from service.api.executor import Executor
 from service.api.limits import UploadLimit
+from service.api.linger import Linger
 from service.api.metrics import Metrics
 from service.api.observe import Observe
 from service.api.openapi import Documented
@@ -72,6 +73,7 @@ def create_app(
         app.include_router(routes.router)
     handlers.install(app)
     app.add_middleware(UploadLimit, max_bytes=settings.max_upload_bytes)
+    app.add_middleware(Linger)
     app.add_middleware(Observe, metrics=own_metrics)
     return app
 

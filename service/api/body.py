@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, cast
 
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
@@ -45,14 +45,22 @@ async def _form_file(request: Request) -> AsyncIterator[BinaryIO]:
         form = await request.form(max_files=1, max_fields=16)
     except HTTPException as error:
         raise BadFormError(f"{error.detail} One file is wanted: {_HOW}.") from error
+    except ValueError as error:  # of a charset that decodes nothing
+        raise BadFormError(f"The form's charset cannot be decoded; {_HOW}.") from error
     try:
-        part = form.get("file")
-        if not isinstance(part, UploadFile):
-            names = ", ".join(repr(name[:64]) for name in form) or "none"
-            raise BadFormError(f"No file named 'file' among the parts ({names}); {_HOW}.")
-        yield part.file
+        files = [part for part in form.getlist("file") if isinstance(part, UploadFile)]
+        if not files:
+            raise BadFormError(f"{_without_file(form)}; {_HOW}.")
+        yield files[0].file
     finally:
         await form.close()
+
+
+def _without_file(form: FormData) -> str:
+    if "file" in form:
+        return "The part 'file' is text, not a file"
+    names = ", ".join(repr(name[:64]) for name in form) or "none"
+    return f"No file named 'file' among the parts ({names})"
 
 
 @contextlib.asynccontextmanager

@@ -13,6 +13,9 @@ from service.api.app import create_app
 from service.cli import UsageError
 from service.registry.folder import ModelFolder, UnknownModelError
 
+SHUTDOWN_S = 30
+"""How long requests under way, stalled uploads among them, may delay the end of the process."""
+
 
 def run(args: argparse.Namespace) -> int:
     """Serve until stopped."""
@@ -32,11 +35,13 @@ def run(args: argparse.Namespace) -> int:
 
     logging = copy.deepcopy(LOGGING_CONFIG)
     logging["loggers"]["nnpm"] = {"handlers": ["default"], "level": "INFO", "propagate": False}
+    logging["loggers"]["python_multipart"] = {"level": "ERROR"}  # bad forms are the client's news
     config = uvicorn.Config(
         create_app(own, on_ready=say_how),
         log_config=logging,
         access_log=False,
         server_header=False,
+        timeout_graceful_shutdown=SHUTDOWN_S,
     )
     uvicorn.Server(config).run(sockets=[listener])
     return 0

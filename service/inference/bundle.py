@@ -6,7 +6,6 @@ Files: ``bundle.json`` (the card), ``model.onnx`` (waveform, lengths -> logits, 
 """
 
 import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -17,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from service.inference.errors import BundleError
@@ -35,21 +34,34 @@ FILES = (
 
 SCHEMA_VERSION: Literal[1] = 1
 
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError("a name stands there twice")
+    return names
+
+
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Temperature = Annotated[float, Field(ge=1e-3, le=1e3)]
+Labels = Annotated[tuple[str, ...], Field(min_length=2), AfterValidator(_distinct)]
+
+_NAMES = TypeAdapter(list[str])
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class Decision(_Part):
     """How logits and memory become an answer; fitted on source validation speakers."""
 
-    temperature: Annotated[float, Field(gt=0.0)]
+    temperature: Temperature
     """Divides the logits."""
     vote_weight: Share
     """w in ``p = (1 - w) softmax(logits / temperature) + w vote``."""
-    vote_temperature: Annotated[float, Field(gt=0.0)]
+    vote_temperature: Temperature
     """Divides the mean similarities of the vote."""
     vote_slots: Annotated[int, Field(ge=1)]
     """The most similar slots of each emotion that vote."""
@@ -72,7 +84,7 @@ class Card(_Part):
     schema_version: Literal[1] = SCHEMA_VERSION
     created_at: str
     nnpm_version: str
-    labels: Annotated[tuple[str, ...], Field(min_length=2)]
+    labels: Labels
     """Emotions in the order of the logits."""
     sample_rate_hz: Literal[16_000] = 16_000
     window_s: Annotated[float, Field(ge=0.5, le=10.0)]
@@ -130,26 +142,34 @@ class Bundle:
         """
         try:
             with safe_open(self.path / "memory.safetensors", framework="np") as file:
-                names = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+                names = file.metadata() or {}
                 memory = Memory(
                     features=file.get_tensor("features").astype(np.float32),
                     emotion=file.get_tensor("emotion").astype(np.int64),
-                    corpus=tuple(names["corpora"][i] for i in file.get_tensor("corpus")),
-                    language=tuple(names["languages"][i] for i in file.get_tensor("language")),
+                    corpus=_pick(names["corpora"], file.get_tensor("corpus")),
+                    language=_pick(names["languages"], file.get_tensor("language")),
                 )
-        except (OSError, SafetensorError, KeyError, IndexError, ValueError) as error:
+        except (OSError, SafetensorError, LookupError, TypeError, ValueError) as error:
             raise BundleError(f"{self.path / 'memory.safetensors'} cannot be read.") from error
-        if memory.features.ndim != 2 or not len(memory.features) == len(memory.emotion) > 0:
-            raise BundleError(
-                f"The memory of {self.path} holds {memory.features.shape} features "
-                f"for {len(memory.emotion)} utterances."
-            )
-        if memory.emotion.max() >= len(self.labels):
-            raise BundleError(
-                f"The memory of {self.path} names emotion {memory.emotion.max()}, "
-                f"and the card has {len(self.labels)}."
-            )
+        self._check(memory)
         return memory
+
+    def _check(self, memory: Memory) -> None:
+        features, emotion = memory.features, memory.emotion
+        counts = {*features.shape[:1], emotion.size, len(memory.corpus), len(memory.language)}
+        if features.ndim != 2 or emotion.ndim != 1 or len(counts) > 1 or not features.size:
+            raise BundleError(
+                f"The memory of {self.path} holds {features.shape} features, {emotion.size} "
+                f"emotions, {len(memory.corpus)} corpora and {len(memory.language)} languages; "
+                "one of each per utterance is wanted."
+            )
+        if not np.isfinite(features).all():
+            raise BundleError(f"The memory of {self.path} holds features that are not finite.")
+        if emotion.min() < 0 or emotion.max() >= len(self.labels):
+            raise BundleError(
+                f"The memory of {self.path} names emotions {emotion.min()} to {emotion.max()}; "
+                f"0 to {len(self.labels) - 1} are wanted, as the card has it."
+            )
 
     def probe(self) -> dict[str, NDArray[np.float32]]:
         """Read the golden clips and their answers.
@@ -162,7 +182,7 @@ class Bundle:
                 return {
                     name: arrays[name] for name in ("waveform", "lengths", "logits", "embedding")
                 }
-        except (OSError, KeyError, ValueError, EOFError) as error:
+        except Exception as error:  # numpy, zipfile and zlib raise their own kinds
             raise BundleError(f"{self.path / 'probe.npz'} cannot be read.") from error
 
 
@@ -180,9 +200,10 @@ def load(path: Path) -> Bundle:
         raise BundleError(f"{path / CARD} cannot be read: {error.strerror}.") from None
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
+        where = ".".join(map(str, first["loc"]))[:64] or "the file"
+        what = first["msg"].removeprefix("Value error, ")
         raise BundleError(
-            f"{path / CARD} is not a card of schema {SCHEMA_VERSION}: {where}: {first['msg']}."
+            f"{path / CARD} is not a card of schema {SCHEMA_VERSION}: {where}: {what}."
         ) from None
     for name in FILES:
         expected = card.files.get(name)
@@ -220,17 +241,27 @@ def save(path: Path, card: Card, files: Mapping[str, bytes]) -> Bundle:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         try:
-            for name, data in {**files, CARD: text.encode()}.items():
-                _write_synced(temporary / name, data)
+            for name in FILES:
+                _write_synced(temporary / name, files[name])
+            _write_synced(temporary / CARD, text.encode())
             temporary.chmod(0o755)
+            _sync_folder(temporary)
             temporary.rename(path)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
         _sync_folder(path.parent)
     except OSError as error:
-        raise BundleError(f"{path} cannot be written: {error.strerror}.") from error
+        raise BundleError(f"{path} cannot be written: {error.strerror or error}.") from error
     return Bundle(path, card)
+
+
+def _pick(names: str, indices: NDArray[np.integer]) -> tuple[str, ...]:
+    """Names, a JSON list, by index."""
+    known = _NAMES.validate_json(names)
+    if (indices < 0).any():
+        raise IndexError("a negative index counts from the end")
+    return tuple(known[index] for index in indices)
 
 
 def _digest(path: Path) -> str:

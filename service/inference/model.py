@@ -36,7 +36,8 @@ class Model:
     def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
         self._model = _session(bundle.path / "model.onnx", threads, {"waveform", "lengths"})
         self._head = _session(bundle.path / "head.onnx", threads, {"embedding"})
-        self._check(bundle)
+        self.width = self._check(bundle)
+        """Features of one embedding: D."""
 
     def run(self, waveform: Floats, lengths: NDArray[np.int64]) -> tuple[Floats, Floats]:
         """Score a padded batch.
@@ -58,23 +59,27 @@ class Model:
         projection: Floats = self._head.run(["projection"], {"embedding": embedding})[0]
         return projection
 
-    def _check(self, bundle: Bundle) -> None:
+    def _check(self, bundle: Bundle) -> int:
         probe = bundle.probe()
         try:
             logits, embedding = self.run(probe["waveform"], probe["lengths"].astype(np.int64))
-            (again,) = self._head.run(["logits"], {"embedding": embedding})
-            shapes_match = logits.shape[1] == len(bundle.labels)
-            differences = [
-                float(np.abs(softmax(found) - softmax(probe["logits"])).max())
-                for found in (logits, again)
-            ]
+            again, _ = self._head.run(["logits", "projection"], {"embedding": embedding})
+            expected = softmax(probe["logits"])
+            difference = float(np.abs(softmax(np.stack([logits, again])) - expected).max())
+            width = int(embedding.shape[1])
         except Exception as error:  # ONNX Runtime raises its own kinds; all mean the same here
             raise BundleError(f"The graphs of {bundle.path} do not run on its probe.") from error
-        if not shapes_match or not max(differences) <= _PROBE_TOLERANCE:
+        if logits.shape != (len(embedding), len(bundle.labels)):
+            raise BundleError(
+                f"The graphs of {bundle.path} answer logits of shape {logits.shape}, "
+                f"and its card names {len(bundle.labels)} emotions."
+            )
+        if not difference <= _PROBE_TOLERANCE:  # nor if it is not a number
             raise BundleError(
                 f"{bundle.path} fails its golden probe: probabilities differ by "
-                f"{max(differences):.2g}, at most {_PROBE_TOLERANCE:g} is allowed."
+                f"{difference:.2g}, at most {_PROBE_TOLERANCE:g} is allowed."
             )
+        return width
 
 
 def _session(path: Path, threads: int, inputs: set[str]) -> onnxruntime.InferenceSession:

@@ -30,7 +30,9 @@ class Neighbourhood:
         self._projections = np.ascontiguousarray(projections[order])
         self._bounds = np.searchsorted(memory.emotion[order], np.arange(len(labels) + 1))
         self._centre = memory.features.mean(axis=0)
-        self._spread = memory.features.std(axis=0) + 1e-6
+        # What float16, in which the memory is stored, cannot tell apart says nothing.
+        resolution = 1e-3 * np.abs(self._centre)
+        self._spread = np.maximum(memory.features.std(axis=0), resolution) + np.float32(1e-6)
         self._standard = self._standardise(memory.features)
 
     def vote(self, projection: Floats) -> Floats:
@@ -58,6 +60,8 @@ class Neighbourhood:
 
     def nearest(self, projection: Floats, count: int) -> tuple[Neighbour, ...]:
         """The ``count`` most similar source utterances of one clip ``(width,)``, nearest first."""
+        if count == 0:
+            return ()
         similarities = self._projections @ projection
         nearest = np.argsort(-similarities, kind="stable")[:count]
         return tuple(

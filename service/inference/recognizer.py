@@ -8,10 +8,11 @@ import numpy as np
 from service.inference.answer import Answer, Options, Reason, Segment
 from service.inference.audio import SAMPLE_RATE_HZ, Recording, Waveform
 from service.inference.bundle import Bundle
-from service.inference.errors import ParameterError
+from service.inference.errors import BundleError, ParameterError
 from service.inference.model import Floats, Model, softmax
 from service.inference.neighbourhood import Neighbourhood
 from service.inference.quality import Quality, assess, speech_bounds
+from service.inference.timeline import Part, Track
 from service.inference.windows import windows
 
 TOO_SHORT_S = 0.3
@@ -25,15 +26,13 @@ _MOST_WINDOWS = 10_000  # about a minute of work
 _MIN_SAMPLES = 512
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Scored:
-    """Windows of one waveform: probabilities, out-of-domain figures, projections, spans."""
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Options with the bundle's own filled in: lengths in samples, emotions as indices."""
 
-    probabilities: Floats
-    out_of_domain: Floats
-    projections: Floats
-    spans: list[tuple[float, float]]
-    speech: list[bool]
+    window: int
+    hop: int
+    allowed: list[int]
 
 
 class Recognizer:
@@ -44,13 +43,18 @@ class Recognizer:
         threads: of one inference.
 
     Raises:
-        BundleError: if the bundle fails its golden probe.
+        BundleError: if the bundle fails its golden probe, or its memory does not fit its graphs.
     """
 
     def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
         self.bundle = bundle
         self.model = Model(bundle, threads=threads)
         memory = bundle.memory()
+        if memory.features.shape[1] != self.model.width:
+            raise BundleError(
+                f"The memory of {bundle.path} holds {memory.features.shape[1]} features per "
+                f"utterance, and its graphs work on {self.model.width}."
+            )
         self.neighbourhood = Neighbourhood(
             memory, self.model.project(memory.features), bundle.card.decision, bundle.labels
         )
@@ -65,13 +69,16 @@ class Recognizer:
         Raises:
             ParameterError: if an option is out of range.
         """
-        window_s, hop_s, allowed = self._check(options)
+        plan = self._plan(options)
         start = time.perf_counter()
-        answers = [
-            self._channel(recording, channel, options, window_s, hop_s, allowed)
-            for channel in range(len(recording.waveforms))
+        tracks = [
+            self._listen(recording, channel, plan) for channel in range(len(recording.waveforms))
         ]
-        answer = answers[0] if len(answers) == 1 else self._combine(answers, options)
+        channels = tuple(self._tell(track, options) for track in tracks)
+        if len(tracks) == 1:
+            answer = channels[0]
+        else:
+            answer = replace(self._tell(Track.of_channels(tracks), options), per_channel=channels)
         return replace(answer, inference_ms=1000.0 * (time.perf_counter() - start))
 
     def score(self, waveform: Floats) -> tuple[Floats, Floats, Floats]:
@@ -90,17 +97,14 @@ class Recognizer:
         weight = np.float32(decision.vote_weight)
         probabilities = softmax(logits / np.float32(decision.temperature))
         if weight > 0:
-            probabilities = (1 - weight) * probabilities + weight * self.neighbourhood.vote(
-                projection
-            )
+            vote = self.neighbourhood.vote(projection)
+            probabilities = (1 - weight) * probabilities + weight * vote
         return probabilities
 
-    def _check(self, options: Options) -> tuple[float, float, list[int]]:
-        labels = self.bundle.labels
-        window_s = options.window_s if options.window_s is not None else self.bundle.card.window_s
-        hop_s = (
-            options.hop_s if options.hop_s is not None else min(self.bundle.card.hop_s, window_s)
-        )
+    def _plan(self, options: Options) -> _Plan:
+        card = self.bundle.card
+        window_s = card.window_s if options.window_s is None else options.window_s
+        hop_s = min(card.hop_s, window_s) if options.hop_s is None else options.hop_s
         if not 0.5 <= window_s <= _LONGEST_WINDOW_S:
             raise ParameterError(
                 f"window_s is {window_s:g}; 0.5 to {_LONGEST_WINDOW_S:g} is wanted."
@@ -109,168 +113,113 @@ class Recognizer:
             raise ParameterError(f"hop_s is {hop_s:g}; 0.1 to window_s ({window_s:g}) is wanted.")
         if not 0 <= options.neighbours <= 100:
             raise ParameterError(f"neighbours is {options.neighbours}; 0 to 100 is wanted.")
-        emotions = labels if options.emotions is None else options.emotions
-        unknown = [emotion for emotion in emotions if emotion not in labels]
-        if unknown or not emotions:
-            raise ParameterError(
-                f"This model knows no {', '.join(unknown) or 'empty list of emotions'}; "
-                f"it knows {', '.join(labels)}."
-            )
-        return window_s, hop_s, [labels.index(emotion) for emotion in emotions]
+        return _Plan(
+            round(window_s * SAMPLE_RATE_HZ),
+            round(hop_s * SAMPLE_RATE_HZ),
+            self._indices(options.emotions),
+        )
 
-    def _channel(
-        self,
-        recording: Recording,
-        channel: int,
-        options: Options,
-        window_s: float,
-        hop_s: float,
-        allowed: list[int],
-    ) -> Answer:
+    def _indices(self, emotions: tuple[str, ...] | None) -> list[int]:
+        labels = self.bundle.labels
+        chosen = labels if emotions is None else emotions
+        known = f"this model knows {', '.join(labels)}."
+        if not chosen:
+            raise ParameterError(f"emotions is empty; {known}")
+        if unknown := [emotion for emotion in chosen if emotion not in labels]:
+            raise ParameterError(f"emotions holds {', '.join(unknown)}; {known}")
+        return [labels.index(emotion) for emotion in chosen]
+
+    def _listen(self, recording: Recording, channel: int, plan: _Plan) -> Track:
+        """Score one channel, window by window."""
         waveform = recording.waveforms[channel]
         quality = assess(waveform)
-        scored = self._windows(waveform, quality, window_s, hop_s, allowed)
-        weights = np.array([end - start for start, end in scored.spans]) * scored.speech
-        if weights.sum() == 0:
-            weights = np.ones(len(scored.spans))
-        weights /= weights.sum()
-
-        common: list[Reason] = []
-        if not quality.has_speech:
-            common.append("no_speech")
-        if waveform.duration_s < TOO_SHORT_S:
-            common.append("too_short")
-        if recording.info.clipped_ratio >= CLIPPED_RATIO:
-            common.append("clipped")
-        segments = []
-        for row, (start_s, end_s) in enumerate(scored.spans):
-            reasons = list(common)
-            if not scored.speech[row] and "no_speech" not in reasons:
-                reasons.insert(0, "no_speech")
-            segments.append(
-                self._segment(
-                    start_s, end_s, channel, scored.probabilities[row],
-                    float(scored.out_of_domain[row]), reasons, options,
+        cuts = _cuts(waveform, quality, plan, len(recording.waveforms))
+        parts = []
+        for start, end in cuts:
+            window = Waveform(waveform.samples[start:end])
+            has_speech = quality.has_speech and (len(cuts) == 1 or assess(window).has_speech)
+            probabilities, embedding, projection = self.score(window.samples)
+            parts.append(
+                Part(
+                    start_s=start / SAMPLE_RATE_HZ,
+                    end_s=end / SAMPLE_RATE_HZ,
+                    channel=channel,
+                    probabilities=_restrict(probabilities[0], plan.allowed),
+                    out_of_domain=float(self.neighbourhood.out_of_domain(embedding)[0]),
+                    projection=projection[0],
+                    reasons=_obstacles(recording, waveform, has_speech=has_speech),
                 )
-            )  # fmt: skip
-        probabilities = weights @ scored.probabilities
-        out_of_domain = float(weights @ scored.out_of_domain)
-        whole = self._segment(
-            0.0, waveform.duration_s, channel, probabilities, out_of_domain, common, options
-        )
-        projection = weights @ scored.projections
+            )
+        reasons = _obstacles(recording, waveform, has_speech=quality.has_speech)
+        return Track.of_windows(parts, quality.speech_ratio, reasons)
+
+    def _tell(self, track: Track, options: Options) -> Answer:
+        """Decide for the whole and for each window."""
+        whole = self._segment(track.whole, options)
+        projection = track.whole.projection
+        projection = projection / max(float(np.linalg.norm(projection)), 1e-6)
         return Answer(
             emotion=whole.emotion,
             confidence=whole.confidence,
             scores=whole.scores,
             abstained=whole.emotion is None,
             reasons=whole.reasons,
-            out_of_domain=out_of_domain,
-            speech_ratio=quality.speech_ratio,
-            segments=tuple(segments),
-            neighbours=self.neighbourhood.nearest(
-                projection / max(float(np.linalg.norm(projection)), 1e-6), options.neighbours
-            ),
+            out_of_domain=track.whole.out_of_domain,
+            speech_ratio=track.speech_ratio,
+            segments=tuple(self._segment(part, options) for part in track.windows),
+            neighbours=self.neighbourhood.nearest(projection, options.neighbours),
         )
 
-    def _windows(
-        self,
-        waveform: Waveform,
-        quality: Quality,
-        window_s: float,
-        hop_s: float,
-        allowed: list[int],
-    ) -> _Scored:
-        offset, stop = speech_bounds(waveform, quality)
-        trimmed = waveform.samples[offset:stop]
-        cuts = windows(
-            len(trimmed), round(window_s * SAMPLE_RATE_HZ), round(hop_s * SAMPLE_RATE_HZ)
-        )
-        if len(cuts) > _MOST_WINDOWS:
-            raise ParameterError(
-                f"hop_s {hop_s:g} cuts {waveform.duration_s:.0f} s into {len(cuts)} windows; "
-                f"at most {_MOST_WINDOWS} are scored: take a hop of "
-                f"{waveform.duration_s / _MOST_WINDOWS + 0.01:.2f} s or more."
-            )
-        probabilities, domains, projections, spans, speech = [], [], [], [], []
-        for start, end in cuts:
-            samples = trimmed[start:end]
-            scores, embedding, projection = self.score(samples)
-            restricted = np.zeros_like(scores)
-            restricted[:, allowed] = scores[:, allowed] + np.float32(1e-12)
-            probabilities.append(restricted / restricted.sum(axis=1, keepdims=True))
-            domains.append(self.neighbourhood.out_of_domain(embedding))
-            projections.append(projection)
-            spans.append(((offset + start) / SAMPLE_RATE_HZ, (offset + end) / SAMPLE_RATE_HZ))
-            alone = len(cuts) == 1
-            speech.append((quality if alone else assess(Waveform(samples))).has_speech)
-        return _Scored(
-            np.concatenate(probabilities),
-            np.concatenate(domains),
-            np.concatenate(projections),
-            spans,
-            speech,
-        )
-
-    def _segment(
-        self,
-        start_s: float,
-        end_s: float,
-        channel: int,
-        probabilities: Floats,
-        out_of_domain: float,
-        common: list[Reason],
-        options: Options,
-    ) -> Segment:
+    def _segment(self, part: Part, options: Options) -> Segment:
         decision = self.bundle.card.decision
-        best = int(np.argmax(probabilities))
-        confidence = min(1.0, float(probabilities[best]))
-        reasons = list(common)
+        best = int(np.argmax(part.probabilities))
+        confidence = min(1.0, float(part.probabilities[best]))
+        reasons = list(part.reasons)
         if confidence < decision.low_confidence:
             reasons.append("low_confidence")
-        if out_of_domain > decision.out_of_domain:
+        if part.out_of_domain > decision.out_of_domain:
             reasons.append("out_of_domain")
         abstained = options.abstain and bool(reasons)
         return Segment(
-            start_s=start_s,
-            end_s=end_s,
-            channel=channel,
+            start_s=part.start_s,
+            end_s=part.end_s,
+            channel=part.channel,
             emotion=None if abstained else self.bundle.labels[best],
             confidence=confidence,
-            scores=dict(zip(self.bundle.labels, map(float, probabilities), strict=True)),
+            scores=dict(zip(self.bundle.labels, map(float, part.probabilities), strict=True)),
             reasons=tuple(reasons),
         )
 
-    def _combine(self, answers: list[Answer], options: Options) -> Answer:
-        """The mean of the channels that hold speech (of all, where none does)."""
-        speaking = [answer for answer in answers if "no_speech" not in answer.reasons] or answers
-        probabilities = np.mean([list(answer.scores.values()) for answer in speaking], axis=0)
-        out_of_domain = float(np.mean([answer.out_of_domain for answer in speaking]))
-        # What holds for every speaking channel holds for the recording.
-        common: list[Reason] = [
-            reason
-            for reason in speaking[0].reasons
-            if reason in ("no_speech", "too_short", "clipped")
-            and all(reason in answer.reasons for answer in speaking)
-        ]
-        whole = self._segment(0.0, 0.0, 0, probabilities, out_of_domain, common, options)
-        segments = [segment for answer in answers for segment in answer.segments]
-        return Answer(
-            emotion=whole.emotion,
-            confidence=whole.confidence,
-            scores=whole.scores,
-            abstained=whole.emotion is None,
-            reasons=whole.reasons,
-            out_of_domain=out_of_domain,
-            speech_ratio=float(np.mean([answer.speech_ratio for answer in answers])),
-            segments=tuple(
-                sorted(segments, key=lambda segment: (segment.start_s, segment.channel))
-            ),
-            neighbours=tuple(
-                sorted(
-                    (n for answer in speaking for n in answer.neighbours),
-                    key=lambda neighbour: -neighbour.similarity,
-                )[: options.neighbours]
-            ),
-            per_channel=tuple(answers),
+
+def _cuts(
+    waveform: Waveform, quality: Quality, plan: _Plan, num_channels: int
+) -> list[tuple[int, int]]:
+    """Start and end of each window in samples of the waveform; silent edges are left out."""
+    offset, stop = speech_bounds(waveform, quality)
+    cuts = windows(stop - offset, plan.window, plan.hop)
+    if len(cuts) * num_channels > _MOST_WINDOWS:
+        hop_s = waveform.duration_s * num_channels / _MOST_WINDOWS + 0.01
+        raise ParameterError(
+            f"hop_s {plan.hop / SAMPLE_RATE_HZ:g} cuts {waveform.duration_s:.0f} s into "
+            f"{len(cuts) * num_channels} windows; at most {_MOST_WINDOWS} are scored: "
+            f"take a hop of {hop_s:.2f} s or more."
         )
+    return [(offset + start, offset + end) for start, end in cuts]
+
+
+def _restrict(probabilities: Floats, allowed: list[int]) -> Floats:
+    """Leave the allowed emotions alone in the race; all alike, if none of them had a chance."""
+    chances = np.zeros_like(probabilities)
+    chances[allowed] = probabilities[allowed] + np.float32(1e-12)
+    restricted: Floats = chances / chances.sum()
+    return restricted
+
+
+def _obstacles(recording: Recording, waveform: Waveform, *, has_speech: bool) -> tuple[Reason, ...]:
+    """Why to abstain whatever the model says."""
+    found: dict[Reason, bool] = {
+        "no_speech": not has_speech,
+        "too_short": waveform.duration_s < TOO_SHORT_S,
+        "clipped": recording.info.clipped_ratio >= CLIPPED_RATIO,
+    }
+    return tuple(reason for reason, holds in found.items() if holds)

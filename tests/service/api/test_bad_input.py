@@ -125,7 +125,11 @@ def test_forms_without_a_file(client: TestClient) -> None:
     for body in (b"", b"garbage", b"--x\r\n", b"--x--\r\n"):
         problem(client.post("/predict", content=body, headers=boundary), 422, "bad_form")
     field = b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\ntext\r\n--x--\r\n'
-    problem(client.post("/predict", content=field, headers=boundary), 422, "bad_form")
+    response = client.post("/predict", content=field, headers=boundary)
+    assert "'file' is text" in problem(response, 422, "bad_form")["detail"]
+    for charset in ("undefined", "utf-16"):
+        headers = {"Content-Type": f"multipart/form-data; boundary=x; charset={charset}"}
+        problem(client.post("/predict", content=field, headers=headers), 422, "bad_form")
     no_boundary = {"Content-Type": "multipart/form-data"}
     problem(client.post("/predict", content=WAV, headers=no_boundary), 422, "bad_form")
 

@@ -1,0 +1,91 @@
+"""What the bundled model costs: a 3 s clip on one core, beside a plain convolutional model.
+
+    python benchmarks/latency.py [--bundle models/default/1] [--peer conv.onnx]
+
+``--peer`` is a model that takes ``waveform`` (and perhaps ``lengths``), such as the dummy models of
+a comparison of servers. Both run in turn, so that the machine's drift meets both. Writes
+benchmarks/results/latency.md.
+"""
+
+import argparse
+import datetime
+import os
+import platform
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from service.inference import bundle as bundles
+from service.inference.audio import AudioInfo, Recording, Waveform
+from service.inference.recognizer import Recognizer
+from training.probe import voice
+
+ROUNDS = 200
+
+
+def session(path: Path) -> onnxruntime.InferenceSession:
+    """A session as the service makes it: one thread, no arena, no spinning."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.enable_cpu_mem_arena = False
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bundle", type=Path, default=Path("models/default/1"))
+    parser.add_argument("--peer", type=Path)
+    options = parser.parse_args()
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+    clip = voice(180.0, 3.0, seed=0)
+    inputs = {"waveform": clip[None], "lengths": np.array([len(clip)], np.int64)}
+    recognizer = Recognizer(bundles.load(options.bundle))
+    recording = Recording(AudioInfo(3.0, 16_000, 1, "WAV"), (Waveform(clip),))
+    calls = {"model.onnx": session(options.bundle / "model.onnx")}
+    if options.peer:
+        calls["plain convolutions"] = session(options.peer)
+    timed = {
+        name: lambda s=s: s.run(None, {i.name: inputs[i.name] for i in s.get_inputs()})
+        for name, s in calls.items()
+    }
+    timed["whole answer (quality, windows, model, vote, domain)"] = lambda: recognizer.answer(
+        recording
+    )
+    times: dict[str, list[float]] = {name: [] for name in timed}
+    for _ in range(ROUNDS):
+        for name, call in timed.items():
+            start = time.perf_counter()
+            call()
+            times[name].append(1000 * (time.perf_counter() - start))
+    base = np.median(times["model.onnx"])
+    rows = [
+        f"| {name} | {np.median(t):.2f} | {np.percentile(t, 95):.2f} | {np.median(t) / base:.2f} |"
+        for name, t in times.items()
+    ]
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    text = "\n".join(
+        [
+            "| 3 s clip, one core | median ms | 95 % ms | ratio |",
+            "| --- | --- | --- | --- |",
+            *rows,
+            "",
+            f"- command: benchmarks/latency.py, {ROUNDS} rounds in turn, onnxruntime "
+            f"{onnxruntime.__version__}",
+            f"- machine: {platform.machine()}, {os.cpu_count()} cores",
+            f"- commit {commit}, {datetime.datetime.now(datetime.UTC).date()}",
+        ]
+    )
+    (Path(__file__).parent / "results" / "latency.md").write_text(text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

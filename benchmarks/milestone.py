@@ -1,0 +1,91 @@
+"""Score unadapted bundles of several seeds on held-out source speakers and on unseen corpora.
+
+    python benchmarks/milestone.py --name P2 --data DIR --runs RUN0 RUN1 RUN2
+
+Exports each run, evaluates it as ``nnpm evaluate`` does over the four emotions, and writes
+benchmarks/results/source_NAME.json and .md. Test targets are scored here and nothing is chosen by
+them; every call belongs into docs/experiments.md.
+"""
+
+import argparse
+import datetime
+import json
+import platform
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from service.inference import bundle as bundles
+from service.inference.labels import CORE_EMOTIONS
+from service.inference.recognizer import Recognizer
+from training.corpora import load
+from training.evaluation import judge, report
+from training.export import export
+from training.run import gather, read
+
+TARGETS = ("urdu", "emodb", "ased", "emotiontts", "nemo", "ravdess")
+FIGURES = ("wa", "uar", "macro_f1", "ece", "coverage", "wa_answered")
+RESULTS = Path(__file__).parent / "results"
+
+
+def score(run: Path, data: Path, cache: Path, targets: list[str]) -> dict[str, dict[str, float]]:
+    """Figures of one run per corpus; ``source`` are its own held-out test speakers."""
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = Path(folder) / "bundle"
+        export(run, bundle, cache=cache, data=data)
+        recognizer = Recognizer(bundles.load(bundle))
+        held_out = gather(read(run).model_copy(update={"data": data}), cache).split.test
+        corpora = {"source": held_out} | {name: load(name, data) for name in targets}
+        return {
+            name: report(judge(recognizer, utterances, CORE_EMOTIONS), CORE_EMOTIONS)
+            for name, utterances in corpora.items()
+        }
+
+
+def table(name: str, seeds: list[dict[str, dict[str, float]]]) -> str:
+    """Mean and standard deviation over the seeds, as Markdown."""
+    lines = [
+        f"| {name}: corpus | clips | " + " | ".join(figure.upper() for figure in FIGURES) + " |",
+        "| --- " * (len(FIGURES) + 2) + "|",
+    ]
+    for corpus in seeds[0]:
+        cells = []
+        for figure in FIGURES:
+            values = [seed[corpus][figure] for seed in seeds]
+            cells.append(f"{np.mean(values):.3f} ± {np.std(values, ddof=len(values) > 1):.3f}")
+        lines.append(f"| {corpus} | {seeds[0][corpus]['clips']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Score and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--name", required=True, help="of the protocol: P1 or P2")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--runs", type=Path, nargs="+", required=True)
+    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "nnpm")
+    options = parser.parse_args()
+    source = set(read(options.runs[0]).corpora)
+    targets = [name for name in TARGETS if name not in source]
+    seeds = [score(run, options.data, options.cache, targets) for run in options.runs]
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+    )
+    facts = {
+        "command": f"benchmarks/milestone.py --name {options.name} (seeds: {len(seeds)})",
+        "machine": f"{platform.machine()}, Python {platform.python_version()}",
+        "commit": commit.stdout.strip(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
+    text = table(options.name, seeds)
+    stem = RESULTS / f"source_{options.name}"
+    stem.with_suffix(".json").write_text(json.dumps({**facts, "seeds": seeds}, indent=1) + "\n")
+    listing = "\n".join(f"- {key}: {value}" for key, value in facts.items())
+    stem.with_suffix(".md").write_text(f"{text}\n\n{listing}\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""What was heard, window by window and as a whole, before anything is decided."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from service.inference.answer import Reason
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """What one stretch of one channel sounds like.
+
+    Attributes:
+        start_s: in seconds of the recording.
+        end_s: in seconds of the recording.
+        channel: counted from 0.
+        probabilities: shape ``(emotions,)``; sums to 1.
+        out_of_domain: in [0, 1].
+        projection: unit features, shape ``(width,)``; shorter for a mean.
+        reasons: to abstain whatever the probabilities are.
+    """
+
+    start_s: float
+    end_s: float
+    channel: int
+    probabilities: npt.NDArray[np.floating]
+    out_of_domain: float
+    projection: npt.NDArray[np.floating]
+    reasons: tuple[Reason, ...]
+
+    @property
+    def has_speech(self) -> bool:
+        """Whether speech was found."""
+        return "no_speech" not in self.reasons
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Track:
+    """One channel, or several in one: the whole, its windows, and its share of speech."""
+
+    whole: Part
+    windows: tuple[Part, ...]
+    speech_ratio: float
+
+    @classmethod
+    def of_windows(
+        cls, windows: Sequence[Part], speech_ratio: float, reasons: tuple[Reason, ...]
+    ) -> "Track":
+        """Sum up one channel; a window counts by its length, and one without speech not at all."""
+        speaking = _speaking(windows)
+        lengths = [part.end_s - part.start_s for part in speaking]
+        return cls(_mean(speaking, lengths, reasons), tuple(windows), speech_ratio)
+
+    @classmethod
+    def of_channels(cls, tracks: Sequence["Track"]) -> "Track":
+        """Sum up the channels of a recording; each one that holds speech counts alike.
+
+        What holds for every speaking channel holds for the recording.
+        """
+        speaking = _speaking([track.whole for track in tracks])
+        reasons = tuple(
+            reason
+            for reason in speaking[0].reasons
+            if all(reason in part.reasons for part in speaking)
+        )
+        windows = [part for track in tracks for part in track.windows]
+        return cls(
+            _mean(speaking, [1.0] * len(speaking), reasons),
+            tuple(sorted(windows, key=lambda part: (part.start_s, part.channel))),
+            float(np.mean([track.speech_ratio for track in tracks])),
+        )
+
+
+def _speaking(parts: Sequence[Part]) -> Sequence[Part]:
+    """Those that hold speech; all, where none does."""
+    return [part for part in parts if part.has_speech] or parts
+
+
+def _mean(parts: Sequence[Part], weights: Sequence[float], reasons: tuple[Reason, ...]) -> Part:
+    shares = np.array(weights) / np.sum(weights)
+    return Part(
+        start_s=parts[0].start_s,
+        end_s=parts[-1].end_s,
+        channel=parts[0].channel,
+        probabilities=shares @ np.stack([part.probabilities for part in parts]),
+        out_of_domain=float(shares @ [part.out_of_domain for part in parts]),
+        projection=shares @ np.stack([part.projection for part in parts]),
+        reasons=reasons,
+    )

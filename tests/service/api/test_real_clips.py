@@ -1,0 +1,102 @@
+"""The repository's own model over HTTP, on real clips in many formats."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+from fastapi.testclient import TestClient
+
+from service.api.app import create_app
+from service.settings import Settings
+
+MODELS = Path(__file__).parents[3] / "models"
+
+pytestmark = pytest.mark.corpora
+
+
+@pytest.fixture(scope="module")
+def corpora() -> Path:
+    folder = os.environ.get("NNPM_TEST_DATA")
+    if not folder:
+        pytest.skip("NNPM_TEST_DATA does not name the folder of test corpora")
+    return Path(folder)
+
+
+@pytest.fixture(scope="module")
+def served(corpora: Path) -> Iterator[TestClient]:
+    with TestClient(create_app(Settings(models=MODELS))) as client:
+        deadline = time.monotonic() + 20
+        while client.get("/health/ready").status_code != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        yield client
+
+
+def urdu_clips(corpora: Path, count: int) -> list[Path]:
+    return sorted((corpora / "urdu").glob("*/*.opus"))[:: 400 // count][:count]
+
+
+def test_every_field_of_an_answer_has_a_real_figure(served: TestClient, corpora: Path) -> None:
+    for path in urdu_clips(corpora, 8):
+        answer = served.post("/predict?top_k=3&neighbours=5", files={"file": path.read_bytes()})
+        assert answer.status_code == 200
+        body = answer.json()
+        assert sum(body["scores"].values()) == pytest.approx(1, abs=1e-5)
+        assert body["confidence"] == pytest.approx(max(body["scores"].values()), abs=1e-5)
+        assert body["calibrated"] is True
+        assert 0 < body["audio"]["speech_ratio"] <= 1
+        assert 1.9 < body["audio"]["duration_s"] < 3.1
+        assert body["audio"]["format"] == "OGG"
+        assert body["model"] == {"name": "default", "version": "1", "language": "und"}
+        assert 0 <= body["out_of_domain"] <= 1
+        assert body["timing_ms"]["total"] >= body["timing_ms"]["inference"] > 0
+        assert len(body["segments"]) == 1
+        assert len(body["top"]) == 3
+        assert {n["corpus"] for n in body["neighbours"]} <= {"ravdess", "nemo"}
+
+
+@pytest.mark.parametrize(
+    ("container", "subtype", "rate", "channels", "tolerance"),
+    [
+        ("WAV", "PCM_16", 16_000, 1, 0.02),
+        ("WAV", "PCM_24", 48_000, 2, 0.03),
+        ("FLAC", "PCM_16", 44_100, 2, 0.03),
+        ("OGG", "VORBIS", 44_100, 1, 0.15),
+        ("MP3", "MPEG_LAYER_III", 44_100, 2, 0.15),
+    ],
+)
+def test_a_recording_sounds_alike_in_every_format(
+    served: TestClient, corpora: Path, container, subtype, rate, channels, tolerance
+) -> None:
+    differences = []
+    for path in urdu_clips(corpora, 8):
+        samples, original = soundfile.read(path, dtype="float32")
+        samples = np.clip(soxr.resample(samples, original, rate) * 0.7, -1, 1)
+        file = io.BytesIO()
+        stereo = np.repeat(samples[:, None], channels, axis=1)
+        soundfile.write(file, stereo, rate, format=container, subtype=subtype)
+        one = served.post("/predict", files={"file": path.read_bytes()}).json()["scores"]
+        other = served.post("/predict", files={"file": file.getvalue()}).json()["scores"]
+        differences.append(max(abs(one[name] - other[name]) for name in one))
+    assert np.median(differences) <= tolerance
+
+
+def test_the_command_line_gives_the_same_numbers(served: TestClient, corpora: Path) -> None:
+    path = urdu_clips(corpora, 1)[0]
+    command = [sys.executable, "-m", "service.cli", "predict", str(path), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=MODELS.parent, check=True)
+    mine, other = json.loads(done.stdout), served.post(
+        "/predict", files={"file": path.read_bytes()}
+    ).json()  # fmt: skip
+    assert mine["scores"] == other["scores"]
+    assert mine["segments"] == other["segments"]
+    assert mine["model"] == other["model"]

@@ -1,0 +1,96 @@
+"""The model that the repository carries, on real clips where there are any."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.inference import bundle as bundles
+from service.inference.audio import decode
+from service.inference.model import softmax
+from service.inference.recognizer import Recognizer
+from training.batches import pad
+from training.clips import load_waveform
+from training.corpora import load
+from training.evaluation import judge, report
+
+DEFAULT = Path(__file__).parents[2] / "models" / "default" / "1"
+CORE = ("angry", "happy", "neutral", "sad")
+
+
+@pytest.fixture(scope="module")
+def recognizer() -> Recognizer:
+    return Recognizer(bundles.load(DEFAULT))
+
+
+@pytest.fixture(scope="module")
+def corpora() -> Path:
+    folder = os.environ.get("NNPM_TEST_DATA")
+    if not folder:
+        pytest.skip("NNPM_TEST_DATA does not name the folder of test corpora")
+    return Path(folder)
+
+
+def test_it_is_small_and_says_what_it_is(recognizer: Recognizer) -> None:
+    size = sum(file.stat().st_size for file in DEFAULT.iterdir())
+    assert size < 12 * 1024**2
+    card = recognizer.bundle.card
+    assert {corpus["name"] for corpus in card.training["corpora"]} == {"ravdess", "nemo"}
+    assert card.licence == "CC BY-NC-SA 4.0"
+    text = (DEFAULT / "README.md").read_text()
+    for topic in ("CC BY-NC-SA 4.0", "workplace", "education", "women", "ravdess", "nnpm train"):
+        assert topic in text
+
+
+def test_it_is_sure_and_right_where_it_was_calibrated(recognizer: Recognizer) -> None:
+    figures = recognizer.bundle.card.metrics["held_out_source"]
+    assert figures["uar"] > 0.4  # eight emotions: chance is 0.125
+    assert figures["ece"] < 0.1
+
+
+@pytest.mark.corpora
+def test_the_graph_ignores_padding_and_company_on_real_clips(
+    recognizer: Recognizer, corpora: Path
+) -> None:
+    paths = [
+        utterance.path
+        for name in ("urdu", "emodb", "ased", "emotiontts")
+        for utterance in load(name, corpora)[:: 12 if name == "ased" else 9][:25]
+    ]
+    clips = [load_waveform(path).samples for path in paths]
+    assert len(clips) == 100
+    waveform, lengths = pad(clips)
+    for start in range(0, 100, 10):
+        rows = slice(start, start + 10)
+        together, _ = recognizer.model.run(waveform[rows].numpy(), lengths[rows].numpy())
+        for row, clip in enumerate(clips[rows]):
+            alone, _ = recognizer.model.run(clip[None], np.array([len(clip)], np.int64))
+            assert np.abs(softmax(alone[0]) - softmax(together[row])).max() <= 1e-5
+
+
+@pytest.mark.corpora
+@pytest.mark.parametrize("name", ["urdu", "emodb", "emotiontts"])
+def test_it_beats_chance_in_languages_it_never_heard(
+    recognizer: Recognizer, corpora: Path, name: str
+) -> None:
+    figures = report(judge(recognizer, load(name, corpora), CORE), CORE)
+    assert figures["uar"] > 0.33  # chance is 0.25
+
+
+def test_strange_sounds_are_not_answered_with_confidence(recognizer: Recognizer) -> None:
+    rng = np.random.default_rng(0)
+    for sound in (np.zeros(48_000), 0.1 * rng.standard_normal(48_000)):
+        answer = recognizer.answer(_recording(sound.astype(np.float32)))
+        assert answer.emotion is None
+        assert "no_speech" in answer.reasons
+
+
+def _recording(samples: np.ndarray):
+    import io
+
+    import soundfile
+
+    file = io.BytesIO()
+    soundfile.write(file, samples, 16_000, format="WAV")
+    return decode(file.getvalue())
