@@ -178,7 +178,10 @@ class Bundle:
             BundleError: if they cannot be read.
         """
         try:
-            with np.load(self.path / "probe.npz", allow_pickle=False) as arrays:
+            with (
+                (self.path / "probe.npz").open("rb") as file,
+                np.load(file, allow_pickle=False) as arrays,
+            ):
                 return {
                     name: arrays[name] for name in ("waveform", "lengths", "logits", "embedding")
                 }

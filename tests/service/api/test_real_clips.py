@@ -92,11 +92,11 @@ def test_a_recording_sounds_alike_in_every_format(
 
 def test_the_command_line_gives_the_same_numbers(served: TestClient, corpora: Path) -> None:
     path = urdu_clips(corpora, 1)[0]
-    command = [sys.executable, "-m", "service.cli", "predict", str(path), "--json"]
+    start = "import sys; from service.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", start, "predict", str(path), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=MODELS.parent, check=True)
-    mine, other = json.loads(done.stdout), served.post(
-        "/predict", files={"file": path.read_bytes()}
-    ).json()  # fmt: skip
+    mine = json.loads(done.stdout)
+    other = served.post("/predict", files={"file": path.read_bytes()}).json()
     assert mine["scores"] == other["scores"]
     assert mine["segments"] == other["segments"]
     assert mine["model"] == other["model"]

@@ -1,0 +1,163 @@
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from service.inference.bundle import Decision, Memory
+from service.inference.neighbourhood import Neighbourhood
+from tests.service.tiny_bundle import tiny_card
+
+LABELS = ("angry", "happy", "neutral", "sad")
+NUM_SLOTS, DIMENSION, WIDTH = 60, 12, 6
+RNG = np.random.default_rng(0)
+
+
+def unit(values: np.ndarray) -> np.ndarray:
+    return (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32)
+
+
+FEATURES = RNG.normal(3.0, 2.0, (NUM_SLOTS, DIMENSION)).astype(np.float16).astype(np.float32)
+EMOTION = RNG.integers(0, len(LABELS), NUM_SLOTS)
+PROJECTIONS = unit(RNG.standard_normal((NUM_SLOTS, WIDTH)))
+QUERIES = unit(RNG.standard_normal((7, WIDTH)))
+EMBEDDINGS = RNG.normal(3.0, 2.0, (7, DIMENSION)).astype(np.float32)
+
+
+def memory(emotion: np.ndarray = EMOTION, features: np.ndarray = FEATURES) -> Memory:
+    return Memory(
+        features=features,
+        emotion=emotion.astype(np.int64),
+        corpus=tuple(f"corpus {i}" for i in range(len(emotion))),
+        language=tuple(f"language {i}" for i in range(len(emotion))),
+    )
+
+
+def decision(**changes: float) -> Decision:
+    return tiny_card().decision.model_copy(update=changes)
+
+
+def neighbourhood(emotion: np.ndarray = EMOTION, **changes: float) -> Neighbourhood:
+    return Neighbourhood(memory(emotion), PROJECTIONS, decision(**changes), LABELS)
+
+
+def vote_by_hand(query: np.ndarray, emotion: np.ndarray, slots: int, temperature: float) -> list:
+    powers = []
+    for label in range(len(LABELS)):
+        cosines = sorted(float(query @ slot) for slot in PROJECTIONS[emotion == label])[-slots:]
+        powers.append(np.exp(np.mean(cosines) / temperature) if cosines else 0.0)
+    return [power / sum(powers) for power in powers]
+
+
+@pytest.mark.parametrize("slots", [1, 3, 1_000])
+@pytest.mark.parametrize("temperature", [0.05, 0.2, 1.0])
+def test_the_vote_is_that_of_a_loop(slots: int, temperature: float) -> None:
+    found = neighbourhood(vote_slots=slots, vote_temperature=temperature).vote(QUERIES)
+    expected = [vote_by_hand(query, EMOTION, slots, temperature) for query in QUERIES]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-6)
+
+
+def test_an_emotion_without_slots_gets_no_vote() -> None:
+    emotion = np.where(EMOTION == 1, 3, EMOTION)
+    found = neighbourhood(emotion).vote(QUERIES)
+    expected = [vote_by_hand(query, emotion, 5, 0.2) for query in QUERIES]
+    assert (found[:, 1] == 0).all()
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_more_clips_of_an_emotion_are_not_more_votes() -> None:
+    one_each = Neighbourhood(
+        memory(np.arange(4)), np.eye(4, WIDTH, dtype=np.float32), decision(), LABELS
+    )
+    doubled = Neighbourhood(
+        memory(np.array([0, 0, 0, 0, 1, 2, 3])),
+        np.eye(4, WIDTH, dtype=np.float32)[[0, 0, 0, 0, 1, 2, 3]],
+        decision(),
+        LABELS,
+    )
+    np.testing.assert_allclose(one_each.vote(QUERIES), doubled.vote(QUERIES), rtol=1e-5)
+
+
+@pytest.mark.parametrize("count", [0, 1, 10, NUM_SLOTS, 100])
+def test_the_nearest_are_those_of_a_sort(count: int) -> None:
+    for query in QUERIES:
+        found = neighbourhood().nearest(query, count)
+        order = sorted(range(NUM_SLOTS), key=lambda slot: -float(query @ PROJECTIONS[slot]))[:count]
+        assert [near.corpus for near in found] == [f"corpus {slot}" for slot in order]
+        assert [near.language for near in found] == [f"language {slot}" for slot in order]
+        assert [near.emotion for near in found] == [LABELS[EMOTION[slot]] for slot in order]
+        np.testing.assert_allclose(
+            [near.similarity for near in found], (PROJECTIONS @ query)[order], atol=1e-6
+        )
+
+
+def test_a_clip_of_the_memory_is_its_own_nearest() -> None:
+    for slot in range(NUM_SLOTS):
+        (nearest,) = neighbourhood().nearest(PROJECTIONS[slot], 1)
+        assert nearest.corpus == f"corpus {slot}"
+        assert 0.9999 < nearest.similarity <= 1.0
+
+
+@pytest.mark.parametrize("slots", [1, 4, 1_000])
+def test_out_of_domain_is_that_of_a_loop(slots: int) -> None:
+    figures = neighbourhood(domain_slots=slots, domain_midpoint=0.3, domain_slope=7.0)
+    centre, spread = FEATURES.mean(axis=0, dtype=float), FEATURES.std(axis=0, dtype=float)
+    for embedding, similarity, figure in zip(
+        EMBEDDINGS,
+        figures.domain_similarity(EMBEDDINGS),
+        figures.out_of_domain(EMBEDDINGS),
+        strict=True,
+    ):
+        point = (embedding - centre) / spread
+        cosines = []
+        for slot in (FEATURES - centre) / spread:
+            cosines.append(point @ slot / np.linalg.norm(point) / np.linalg.norm(slot))
+        mean = np.mean(sorted(cosines)[-slots:])
+        assert similarity == pytest.approx(mean, abs=1e-5)
+        assert figure == pytest.approx(1 / (1 + np.exp(7.0 * (mean - 0.3))), abs=1e-4)
+
+
+def test_what_the_memory_holds_is_nearer_than_its_opposite() -> None:
+    figures = neighbourhood(domain_slots=1, domain_midpoint=0.5, domain_slope=10.0)
+    opposite = 2 * FEATURES.mean(axis=0) - FEATURES
+    assert figures.out_of_domain(FEATURES).max() < 0.01
+    assert figures.out_of_domain(opposite).min() > figures.out_of_domain(FEATURES).max()
+
+
+@pytest.mark.parametrize("slope", [1e-3, 1e6, 1e300])
+def test_the_figure_stays_in_bounds(slope: float) -> None:
+    extreme = np.stack([FEATURES[0], FEATURES[0] * 1e4, np.zeros(DIMENSION), -FEATURES[0]])
+    figures = neighbourhood(domain_slope=slope, domain_midpoint=0.4)
+    with np.errstate(over="ignore"):
+        found = figures.out_of_domain(extreme.astype(np.float32))
+    assert ((found >= 0) & (found <= 1)).all()
+
+
+def test_a_feature_that_never_varies_says_nothing() -> None:
+    """It is stored with the precision of float16; the clip's own has that of float32."""
+    value = np.float32(0.123456)
+    constant = np.full((NUM_SLOTS, 1), np.float16(value), np.float32)
+    with_constant = Neighbourhood(
+        memory(features=np.hstack([FEATURES, constant])), PROJECTIONS, decision(), LABELS
+    )
+    embeddings = np.hstack([EMBEDDINGS, np.full((len(EMBEDDINGS), 1), value)])
+    np.testing.assert_allclose(
+        with_constant.domain_similarity(embeddings),
+        neighbourhood().domain_similarity(EMBEDDINGS),
+        atol=0.02,
+    )
+
+
+def test_a_memory_of_one_clip_answers() -> None:
+    one = Neighbourhood(memory(np.array([2]), FEATURES[:1]), PROJECTIONS[:1], decision(), LABELS)
+    assert one.vote(QUERIES).tolist() == [[0, 0, 1, 0]] * len(QUERIES)
+    assert len(one.nearest(QUERIES[0], 5)) == 1
+    assert np.isfinite(one.out_of_domain(EMBEDDINGS)).all()
+
+
+def test_many_threads_get_the_same_answers() -> None:
+    shared = neighbourhood()
+    expected = shared.vote(QUERIES)
+    with ThreadPoolExecutor(8) as pool:
+        for found in pool.map(lambda _: shared.vote(QUERIES), range(64)):
+            np.testing.assert_array_equal(found, expected)

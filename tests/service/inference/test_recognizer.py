@@ -1,0 +1,350 @@
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
+
+from service.inference import bundle as bundles
+from service.inference.answer import Answer, Options
+from service.inference.audio import AudioInfo, Recording, Waveform
+from service.inference.errors import BundleError, ParameterError
+from service.inference.recognizer import Recognizer
+from tests.service.sounds import speechlike
+from tests.service.tiny_bundle import (
+    LABELS,
+    WIDTH,
+    embed,
+    expected_probabilities,
+    tiny_card,
+    tiny_files,
+    write_signed,
+    write_tiny_bundle,
+)
+
+RATE = 16_000
+MARGIN_S = 0.05
+FRAME_S = 0.02
+
+Make = Callable[..., Recognizer]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """Make a recognizer with these values in its card's decision."""
+
+    def recognizer(**decision: float) -> Recognizer:
+        changed = tiny_card().decision.model_copy(update=decision)
+        return Recognizer(write_tiny_bundle(tmp_path / "bundle", decision=changed))
+
+    return recognizer
+
+
+@pytest.fixture(scope="module")
+def recognizer(tmp_path_factory: pytest.TempPathFactory) -> Recognizer:
+    return Recognizer(write_tiny_bundle(tmp_path_factory.mktemp("recognizer") / "bundle"))
+
+
+def recording(*channels: np.ndarray, clipped_ratio: float = 0.0) -> Recording:
+    waveforms = tuple(Waveform(channel.astype(np.float32)) for channel in channels)
+    info = AudioInfo(
+        duration_s=waveforms[0].duration_s,
+        sample_rate_hz=RATE,
+        channels=len(channels),
+        format="WAV",
+        clipped_ratio=clipped_ratio,
+    )
+    return Recording(info, waveforms)
+
+
+def silence(seconds: float) -> np.ndarray:
+    return np.zeros(round(seconds * RATE))
+
+
+def syllables(seconds: float, seed: int = 0) -> np.ndarray:
+    """Speech from the first sample to the last."""
+    samples = speechlike(seconds, seed=seed)
+    burst = 0.2 * np.sin(np.arange(640) * 0.2)
+    samples[:640] += burst
+    samples[-640:] += burst
+    return samples
+
+
+def memory_of_tiny() -> tuple[np.ndarray, np.ndarray]:
+    arrays = load_arrays(tiny_files()["memory.safetensors"])
+    return arrays["features"].astype(float), arrays["emotion"]
+
+
+def scores_by_hand(samples: np.ndarray) -> np.ndarray:
+    """Classifier and vote of one window, by loops."""
+    samples = np.pad(samples.astype(np.float32), (0, max(0, 512 - len(samples))))
+    features, emotion = memory_of_tiny()
+    query = embed(samples) / np.linalg.norm(embed(samples))
+    slots = features / np.linalg.norm(features, axis=1, keepdims=True)
+    nearest = [np.sort(slots[emotion == label] @ query)[-5:].mean() for label in range(len(LABELS))]
+    powers = np.exp(np.array(nearest) / 0.2)
+    return 0.7 * expected_probabilities(samples) + 0.3 * powers / powers.sum()
+
+
+def scores(answer: Answer) -> list[float]:
+    assert list(answer.scores) == list(LABELS)
+    return list(answer.scores.values())
+
+
+@pytest.mark.parametrize("num_samples", [1_600, 511, 512, 4_799, 48_000])
+def test_one_window_is_classifier_and_vote(recognizer: Recognizer, num_samples: int) -> None:
+    samples = syllables(4)[:num_samples]
+    probabilities, embedding, projection = recognizer.score(samples.astype(np.float32))
+    assert embedding.shape == projection.shape == (1, WIDTH)
+    np.testing.assert_allclose(probabilities[0], scores_by_hand(samples), atol=1e-5)
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_without_vote_and_by_vote_alone(make: Make, weight: float) -> None:
+    samples = syllables(1).astype(np.float32)
+    (found,), _, projection = (recognizer := make(vote_weight=weight)).score(samples)
+    vote = recognizer.neighbourhood.vote(projection)[0]
+    expected = vote if weight else expected_probabilities(samples)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_a_short_clip_is_one_segment(recognizer: Recognizer) -> None:
+    samples = syllables(1.5)
+    answer = recognizer.answer(recording(samples))
+    np.testing.assert_allclose(scores(answer), scores_by_hand(samples), atol=1e-5)
+    assert answer.emotion == LABELS[int(np.argmax(scores_by_hand(samples)))]
+    assert answer.confidence == max(answer.scores.values())
+    assert not answer.abstained
+    assert answer.reasons == answer.per_channel == answer.neighbours == ()
+    assert answer.speech_ratio > 0.5
+    assert answer.inference_ms > 0
+    (segment,) = answer.segments
+    assert (segment.start_s, segment.end_s, segment.channel) == (0.0, 1.5, 0)
+    assert (segment.emotion, segment.scores) == (answer.emotion, answer.scores)
+
+
+def test_a_long_clip_is_the_mean_of_its_windows(recognizer: Recognizer) -> None:
+    samples = syllables(6.5)
+    answer = recognizer.answer(recording(samples), Options(window_s=2, hop_s=1.5))
+    cuts = [(0.0, 2.0), (1.5, 3.5), (3.0, 5.0), (4.5, 6.5)]
+    assert [(one.start_s, one.end_s) for one in answer.segments] == cuts
+    by_hand = [scores_by_hand(samples[round(a * RATE) : round(b * RATE)]) for a, b in cuts]
+    for segment, expected in zip(answer.segments, by_hand, strict=True):
+        np.testing.assert_allclose(list(segment.scores.values()), expected, atol=1e-5)
+    np.testing.assert_allclose(scores(answer), np.mean(by_hand, axis=0), atol=1e-5)
+
+
+def test_a_longer_last_window_counts_for_more(recognizer: Recognizer) -> None:
+    samples = syllables(4.5)
+    answer = recognizer.answer(recording(samples), Options(window_s=2, hop_s=2))
+    cuts = [(0.0, 2.0), (2.0, 4.5)]
+    assert [(one.start_s, one.end_s) for one in answer.segments] == cuts
+    by_hand = [scores_by_hand(samples[round(a * RATE) : round(b * RATE)]) for a, b in cuts]
+    expected = np.average(by_hand, axis=0, weights=[2, 2.5])
+    np.testing.assert_allclose(scores(answer), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("lead_s", [0.0, 1.0, 2.34])
+def test_times_are_those_of_the_recording(recognizer: Recognizer, lead_s: float) -> None:
+    samples = np.concatenate([silence(lead_s), syllables(5), silence(1.0)])
+    answer = recognizer.answer(recording(samples), Options(window_s=2, hop_s=1))
+    first, last = answer.segments[0], answer.segments[-1]
+    assert first.start_s == pytest.approx(max(0, lead_s - MARGIN_S), abs=FRAME_S)
+    assert last.end_s == pytest.approx(lead_s + 5 + MARGIN_S, abs=FRAME_S)
+    for segment in answer.segments:
+        heard = samples[round(segment.start_s * RATE) : round(segment.end_s * RATE)]
+        np.testing.assert_allclose(list(segment.scores.values()), scores_by_hand(heard), atol=1e-5)
+
+
+def test_silence_at_the_edges_changes_nothing(recognizer: Recognizer) -> None:
+    speech = np.concatenate([silence(0.06), syllables(1), silence(0.06)])
+    padded = np.concatenate([silence(2), speech, silence(7)])
+    bare, answer = recognizer.answer(recording(speech)), recognizer.answer(recording(padded))
+    assert len(answer.segments) == 1
+    np.testing.assert_allclose(scores(answer), scores(bare), atol=0.02)
+
+
+def test_silence_between_counts_for_nothing(recognizer: Recognizer) -> None:
+    samples = np.concatenate([syllables(2), silence(6), syllables(2, seed=1)])
+    answer = recognizer.answer(recording(samples), Options(window_s=2, hop_s=2))
+    reasons = [segment.reasons for segment in answer.segments]
+    assert reasons == [(), ("no_speech",), ("no_speech",), ("no_speech",), ()]
+    assert [segment.emotion is None for segment in answer.segments] == [
+        False, True, True, True, False,
+    ]  # fmt: skip
+    assert answer.reasons == ()
+    speaking = [scores_by_hand(samples[: 2 * RATE]), scores_by_hand(samples[8 * RATE :])]
+    np.testing.assert_allclose(scores(answer), np.mean(speaking, axis=0), atol=1e-5)
+
+
+REASONS = {
+    "no_speech": (recording(silence(1)), {}),
+    "too_short": (recording(syllables(0.29)), {}),
+    "clipped": (recording(syllables(1), clipped_ratio=0.05), {}),
+    "low_confidence": (recording(syllables(1)), {"low_confidence": 0.99}),
+    "out_of_domain": (recording(syllables(1)), {"out_of_domain": 0.5, "domain_midpoint": 2.0}),
+}
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_each_reason_abstains_unless_forced(make: Make, reason: str) -> None:
+    heard, decision = REASONS[reason]
+    recognizer = make(**decision)
+    answer = recognizer.answer(heard)
+    assert answer.reasons == (reason,)
+    assert answer.abstained
+    assert answer.emotion is None
+    assert answer.segments[0].emotion is None
+    assert answer.segments[0].reasons == (reason,)
+    assert sum(scores(answer)) == pytest.approx(1)
+    forced = recognizer.answer(heard, Options(abstain=False))
+    assert forced.reasons == (reason,)
+    assert not forced.abstained
+    assert forced.emotion == forced.segments[0].emotion == LABELS[int(np.argmax(scores(answer)))]
+    assert forced.scores == answer.scores
+
+
+def test_just_enough_is_no_reason(make: Make) -> None:
+    assert make().answer(recording(syllables(0.3), clipped_ratio=0.0499)).reasons == ()
+
+
+def test_reasons_add_up_in_order(make: Make) -> None:
+    recognizer = make(low_confidence=1.0, out_of_domain=0.0)
+    answer = recognizer.answer(recording(silence(0.2), clipped_ratio=1.0))
+    assert answer.reasons == (
+        "no_speech", "too_short", "clipped", "low_confidence", "out_of_domain",
+    )  # fmt: skip
+
+
+def test_split_channels_are_answered_alone_and_together(recognizer: Recognizer) -> None:
+    one, two = syllables(5), syllables(5, seed=1)
+    options = Options(window_s=2, hop_s=1.5, neighbours=3)
+    answer = recognizer.answer(recording(one, two), options)
+    for channel, samples in enumerate((one, two)):
+        found, alone = answer.per_channel[channel], recognizer.answer(recording(samples), options)
+        segments = tuple(replace(segment, channel=channel) for segment in alone.segments)
+        assert found == replace(alone, segments=segments, inference_ms=found.inference_ms)
+    mean = np.mean([scores(channel) for channel in answer.per_channel], axis=0)
+    np.testing.assert_allclose(scores(answer), mean, atol=1e-6)
+    places = [(segment.start_s, segment.channel) for segment in answer.segments]
+    assert places == sorted(places)
+    assert {channel for _, channel in places} == {0, 1}
+    assert len(answer.neighbours) == 3
+
+
+@pytest.mark.parametrize("silent", [0, 1])
+def test_a_silent_channel_has_no_say(recognizer: Recognizer, silent: int) -> None:
+    channels = [syllables(2), syllables(2)]
+    channels[silent] = silence(2)
+    answer = recognizer.answer(recording(*channels), Options(neighbours=2))
+    speaking = answer.per_channel[1 - silent]
+    assert answer.per_channel[silent].reasons == ("no_speech",)
+    assert answer.reasons == speaking.reasons == ()
+    np.testing.assert_allclose(scores(answer), scores(speaking), atol=1e-7)
+    assert answer.out_of_domain == speaking.out_of_domain
+    assert [near.corpus for near in answer.neighbours] == [
+        near.corpus for near in speaking.neighbours
+    ]
+    assert answer.speech_ratio == pytest.approx(speaking.speech_ratio / 2)
+
+
+def test_silence_on_all_channels_is_no_speech(recognizer: Recognizer) -> None:
+    answer = recognizer.answer(recording(silence(1), silence(1)))
+    assert answer.reasons == ("no_speech",)
+    assert answer.emotion is None
+    assert sum(scores(answer)) == pytest.approx(1)
+
+
+def test_only_allowed_emotions_are_answered(recognizer: Recognizer) -> None:
+    heard = recording(syllables(5))
+    free = recognizer.answer(heard)
+    for allowed in (("sad",), ("happy", "calm"), LABELS):
+        answer = recognizer.answer(heard, Options(emotions=allowed))
+        assert answer.emotion in allowed
+        assert sum(scores(answer)) == pytest.approx(1)
+        assert all(score == 0 for name, score in answer.scores.items() if name not in allowed)
+        for found, segment in zip(answer.segments, free.segments, strict=True):
+            total = sum(segment.scores[name] for name in allowed)
+            for name in allowed:
+                assert found.scores[name] == pytest.approx(segment.scores[name] / total, abs=1e-5)
+
+
+def test_neighbours_are_those_of_the_mean_projection(recognizer: Recognizer) -> None:
+    samples = syllables(1)
+    features, emotion = memory_of_tiny()
+    slots = features / np.linalg.norm(features, axis=1, keepdims=True)
+    cosines = slots @ embed(samples.astype(np.float32))
+    cosines /= np.linalg.norm(embed(samples.astype(np.float32)))
+    order = np.argsort(-cosines)[:4]
+    found = recognizer.answer(recording(samples), Options(neighbours=4)).neighbours
+    assert [near.emotion for near in found] == [LABELS[emotion[slot]] for slot in order]
+    np.testing.assert_allclose([near.similarity for near in found], cosines[order], atol=1e-5)
+
+
+BAD_OPTIONS = [
+    (Options(window_s=0.49), "window_s is 0.49; 0.5 to 10 is wanted."),
+    (Options(window_s=10.01), "window_s is 10.01; 0.5 to 10 is wanted."),
+    (Options(window_s=float("nan")), "window_s is nan; 0.5 to 10 is wanted."),
+    (Options(hop_s=0.09), "hop_s is 0.09; 0.1 to window_s (3) is wanted."),
+    (Options(hop_s=float("nan")), "hop_s is nan; 0.1 to window_s (3) is wanted."),
+    (Options(window_s=1, hop_s=1.1), "hop_s is 1.1; 0.1 to window_s (1) is wanted."),
+    (Options(neighbours=-1), "neighbours is -1; 0 to 100 is wanted."),
+    (Options(neighbours=101), "neighbours is 101; 0 to 100 is wanted."),
+    (Options(emotions=()), "emotions is empty; this model knows angry, calm, happy, sad."),
+    (
+        Options(emotions=("sad", "bored", "fear")),
+        "emotions holds bored, fear; this model knows angry, calm, happy, sad.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("options", "said"), BAD_OPTIONS)
+def test_bad_options_say_what_is_wanted(
+    recognizer: Recognizer, options: Options, said: str
+) -> None:
+    with pytest.raises(ParameterError) as caught:
+        recognizer.answer(recording(syllables(1)), options)
+    assert str(caught.value) == said
+
+
+def test_a_short_window_takes_a_short_hop(recognizer: Recognizer) -> None:
+    answer = recognizer.answer(recording(syllables(2)), Options(window_s=0.5))
+    assert len(answer.segments) == 4
+
+
+@pytest.mark.parametrize("num_channels", [1, 2])
+def test_there_is_an_end_to_windows(
+    recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch, num_channels: int
+) -> None:
+    monkeypatch.setattr("service.inference.recognizer._MOST_WINDOWS", 38 * num_channels)
+    heard = recording(*[syllables(20)] * num_channels)
+    with pytest.raises(ParameterError, match=r"at most .* are scored: take a hop of 0\.54 s"):
+        recognizer.answer(heard, Options(window_s=1, hop_s=0.5))
+    answer = recognizer.answer(heard, Options(window_s=1, hop_s=0.54))
+    assert len(answer.segments) <= 38 * num_channels
+
+
+def test_a_memory_of_another_width_is_refused(tmp_path: Path) -> None:
+    path = write_tiny_bundle(tmp_path / "bundle").path
+    arrays = load_arrays(tiny_files()["memory.safetensors"])
+    arrays["features"] = np.hstack([arrays["features"]] * 2)
+    names = {"corpora": '["one", "two"]', "languages": '["en", "pl"]'}
+    write_signed(path, "memory.safetensors", save_arrays(arrays, metadata=names))
+    bundle = bundles.load(path)
+    with pytest.raises(BundleError, match=r"holds 16 features .* graphs work on 8\.$"):
+        Recognizer(bundle)
+
+
+def test_eight_threads_get_the_answers_of_one(recognizer: Recognizer) -> None:
+    heard = [recording(syllables(0.5 + 0.3 * i, seed=i)) for i in range(16)]
+    options = Options(window_s=1, hop_s=0.5, neighbours=3)
+
+    def answer(one: Recording) -> Answer:
+        return replace(recognizer.answer(one, options), inference_ms=0.0)
+
+    expected = [answer(one) for one in heard]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(answer, heard * 4)) == expected * 4
