@@ -1,6 +1,6 @@
 """The bundle: a model folder, the only thing that travels between training and service.
 
-Files: ``bundle.json`` (the card), ``model.onnx`` (waveform, lengths -> logits, embedding),
+Files: ``bundle.json`` (the card) and its digest ``bundle.sha256``, ``model.onnx`` (waveform, lengths -> logits, embedding),
 ``head.onnx`` (embedding -> logits, projection), ``memory.safetensors``, ``weights.safetensors``,
 ``probe.npz`` (golden clips and their answers) and ``README.md`` (model card). No pickle anywhere.
 """
@@ -22,6 +22,9 @@ from safetensors import SafetensorError, safe_open
 from service.inference.errors import BundleError
 
 CARD = "bundle.json"
+SEAL = "bundle.sha256"
+"""The card's own digest, as ``sha256sum --check`` reads it."""
+
 FILES = (
     "model.onnx",
     "head.onnx",
@@ -208,19 +211,11 @@ def load(path: Path) -> Bundle:
         raise BundleError(
             f"{path / CARD} is not a card of schema {SCHEMA_VERSION}: {where}: {what}."
         ) from None
+    _verify(path, CARD, _read_seal(path), "the seal")
     for name in FILES:
-        expected = card.files.get(name)
-        if expected is None:
+        if name not in card.files:
             raise BundleError(f"{path / CARD} vouches for no {name}.")
-        try:
-            found = _digest(path / name)
-        except OSError as error:
-            raise BundleError(f"{path / name} cannot be read: {error.strerror}.") from None
-        if found != expected:
-            raise BundleError(
-                f"{path / name} is damaged: its sha256 is {found[:12]}…, "
-                f"the card says {expected[:12]}…."
-            )
+        _verify(path, name, card.files[name], "the card")
     return Bundle(path, card)
 
 
@@ -239,14 +234,15 @@ def save(path: Path, card: Card, files: Mapping[str, bytes]) -> Bundle:
         raise BundleError(f"{path} exists, and bundles are not overwritten; choose another place.")
     digests = {name: hashlib.sha256(files[name]).hexdigest() for name in FILES}
     card = card.model_copy(update={"files": digests})
-    text = card.model_dump_json(indent=2) + "\n"
+    text = (card.model_dump_json(indent=2) + "\n").encode()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         try:
             for name in FILES:
                 _write_synced(temporary / name, files[name])
-            _write_synced(temporary / CARD, text.encode())
+            _write_synced(temporary / CARD, text)
+            _write_synced(temporary / SEAL, seal(text))
             temporary.chmod(0o755)
             _sync_folder(temporary)
             temporary.rename(path)
@@ -267,9 +263,29 @@ def _pick(names: str, indices: NDArray[np.integer]) -> tuple[str, ...]:
     return tuple(known[index] for index in indices)
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def seal(card: bytes) -> bytes:
+    """The contents of :data:`SEAL` for a card as it is written."""
+    return f"{hashlib.sha256(card).hexdigest()}  {CARD}\n".encode()
+
+
+def _read_seal(path: Path) -> str:
+    try:
+        return (path / SEAL).read_text(encoding="ascii", errors="replace")[:64]
+    except OSError as error:
+        raise BundleError(f"{path / SEAL} cannot be read: {error.strerror}.") from None
+
+
+def _verify(path: Path, name: str, expected: str, witness: str) -> None:
+    try:
+        with (path / name).open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BundleError(f"{path / name} cannot be read: {error.strerror}.") from None
+    if found != expected:
+        raise BundleError(
+            f"{path / name} is damaged: its sha256 is {found[:12]}…, "
+            f"{witness} says {expected[:12]}…."
+        )
 
 
 def _write_synced(path: Path, data: bytes) -> None:

@@ -12,7 +12,7 @@ from safetensors.numpy import save as save_arrays
 
 from service import __version__
 from service.inference import bundle as bundles
-from service.inference.bundle import CARD, Bundle, Card, Decision
+from service.inference.bundle import CARD, SEAL, Bundle, Card, Decision
 from service.inference.model import softmax
 
 LABELS = ("angry", "calm", "happy", "sad")
@@ -177,7 +177,14 @@ def write_signed(path: Path, name: str, data: bytes) -> None:
     (path / name).write_bytes(data)
     card = json.loads((path / CARD).read_text())
     card["files"][name] = hashlib.sha256(data).hexdigest()
-    (path / CARD).write_text(json.dumps(card))
+    write_card(path, card)
+
+
+def write_card(path: Path, card: dict) -> None:
+    """Replace the card of a bundle, and its seal."""
+    text = json.dumps(card).encode()
+    (path / CARD).write_bytes(text)
+    (path / SEAL).write_bytes(bundles.seal(text))
 
 
 def expected_probabilities(waveform: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import save as save_arrays
 
 from service.inference import bundle as bundles
-from service.inference.bundle import CARD, FILES, Card
+from service.inference.bundle import CARD, FILES, SEAL, Card
 from service.inference.errors import BundleError
 from tests.service.tiny_bundle import (
     LABELS,
@@ -20,6 +20,7 @@ from tests.service.tiny_bundle import (
     WIDTH,
     tiny_card,
     tiny_files,
+    write_card,
     write_signed,
     write_tiny_bundle,
 )
@@ -54,7 +55,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     assert loaded.card == saved.card
     assert loaded.labels == LABELS
     assert set(loaded.card.files) == set(FILES)
-    assert {file.name for file in saved.path.iterdir()} == {*FILES, CARD}
+    assert {file.name for file in saved.path.iterdir()} == {*FILES, CARD, SEAL}
     assert list(saved.path.parent.iterdir()) == [saved.path]
 
 
@@ -66,7 +67,7 @@ def test_a_damaged_file_is_named(path: Path, name: str, damage: str) -> None:
     assert f"{name} is damaged" in refusal(lambda: bundles.load(path))
 
 
-@pytest.mark.parametrize("name", [*FILES, CARD])
+@pytest.mark.parametrize("name", [*FILES, CARD, SEAL])
 def test_a_missing_file_is_named(path: Path, name: str) -> None:
     (path / name).unlink()
     assert name in refusal(lambda: bundles.load(path))
@@ -93,7 +94,7 @@ def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
     assert "cannot be read: Not a directory" in refusal(lambda: bundles.load(file))
 
 
-@pytest.mark.parametrize("name", [*FILES, CARD])
+@pytest.mark.parametrize("name", [*FILES, CARD, SEAL])
 def test_a_folder_in_place_of_a_file_is_refused(path: Path, name: str) -> None:
     (path / name).unlink()
     (path / name).mkdir()
@@ -149,7 +150,7 @@ DECISION_VALUES: list[tuple[str, Any]] = [
 @pytest.mark.parametrize(("key", "value", "said"), CARD_VALUES)
 def test_a_card_with_a_bad_value_is_refused(path: Path, key: str, value: Any, said: str) -> None:
     card = json.loads((path / CARD).read_text())
-    (path / CARD).write_text(json.dumps(card | {key: value}))
+    write_card(path, card | {key: value})
     sentence = refusal(lambda: bundles.load(path))
     assert said in sentence
     assert len(sentence) < 500
@@ -159,7 +160,7 @@ def test_a_card_with_a_bad_value_is_refused(path: Path, key: str, value: Any, sa
 def test_a_decision_with_a_bad_value_is_refused(path: Path, key: str, value: Any) -> None:
     card = json.loads((path / CARD).read_text())
     card["decision"][key] = value
-    (path / CARD).write_text(json.dumps(card))
+    write_card(path, card)
     assert f"decision.{key}" in refusal(lambda: bundles.load(path))
 
 
@@ -210,7 +211,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_only_what_the_card_vouches_for_is_written(tmp_path: Path) -> None:
     files = {**tiny_files(), "more.txt": b"more"}
     saved = bundles.save(tmp_path / "bundle", tiny_card(), files)
-    assert {file.name for file in saved.path.iterdir()} == {*FILES, CARD}
+    assert {file.name for file in saved.path.iterdir()} == {*FILES, CARD, SEAL}
 
 
 def test_the_memory_is_what_was_stored(path: Path) -> None:
@@ -328,3 +329,9 @@ def test_cards_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         card.licence = "other"  # type: ignore[misc]
     assert isinstance(card, Card)
+
+
+def test_a_card_changed_by_hand_is_refused(path: Path) -> None:
+    text = (path / CARD).read_text()
+    (path / CARD).write_text(text.replace('"temperature": 1.5', '"temperature": 9.5'))
+    assert "bundle.json is damaged" in refusal(lambda: bundles.load(path))
