@@ -1,8 +1,9 @@
 """The bundle: a model folder, the only thing that travels between training and service.
 
-Files: ``bundle.json`` (the card) and its digest ``bundle.sha256``, ``model.onnx`` (waveform, lengths -> logits, embedding),
-``head.onnx`` (embedding -> logits, projection), ``memory.safetensors``, ``weights.safetensors``,
-``probe.npz`` (golden clips and their answers) and ``README.md`` (model card). No pickle anywhere.
+Files: ``bundle.json`` (the card) and its digest ``bundle.sha256``, ``model.onnx`` (waveform,
+lengths -> logits, embedding), ``head.onnx`` (embedding -> logits, projection),
+``memory.safetensors``, ``weights.safetensors``, ``probe.npz`` (golden clips and their answers) and
+``README.md`` (model card). No pickle anywhere.
 """
 
 import hashlib
