@@ -76,6 +76,7 @@ train: $(VENV)/installed ## Train and export; DATA, CORPORA, CONFIG, RUN, BUNDLE
 
 bench: $(VENV)/installed ## Measure what the bundled model costs (benchmarks/results/); ARGS="--peer conv.onnx"
 	@PYTHONPATH=. $(VENV)/bin/python benchmarks/latency.py $(ARGS)
+	@PYTHONPATH=. $(VENV)/bin/python benchmarks/footprint.py
 
 docs: $(DOCS_VENV)/installed ## Build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict

@@ -13,26 +13,18 @@ import os
 import platform
 import subprocess
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 
 from service.inference import bundle as bundles
 from service.inference.audio import AudioInfo, Recording, Waveform
+from service.inference.model import open_session
 from service.inference.recognizer import Recognizer
 from training.probe import voice
 
 ROUNDS = 200
-
-
-def session(path: Path) -> onnxruntime.InferenceSession:
-    """A session as the service makes it: one thread, no arena, no spinning."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.enable_cpu_mem_arena = False
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def main() -> None:
@@ -47,9 +39,9 @@ def main() -> None:
     inputs = {"waveform": clip[None], "lengths": np.array([len(clip)], np.int64)}
     recognizer = Recognizer(bundles.load(options.bundle))
     recording = Recording(AudioInfo(3.0, 16_000, 1, "WAV"), (Waveform(clip),))
-    calls = {"model.onnx": session(options.bundle / "model.onnx")}
+    calls = {"model.onnx": open_session(options.bundle / "model.onnx")}
     if options.peer:
-        calls["plain convolutions"] = session(options.peer)
+        calls["plain convolutions"] = open_session(options.peer)
     timed = {
         name: lambda s=s: s.run(None, {i.name: inputs[i.name] for i in s.get_inputs()})
         for name, s in calls.items()
@@ -78,7 +70,7 @@ def main() -> None:
             *rows,
             "",
             f"- command: benchmarks/latency.py, {ROUNDS} rounds in turn, onnxruntime "
-            f"{onnxruntime.__version__}",
+            f"{version('onnxruntime')}",
             f"- machine: {platform.machine()}, {os.cpu_count()} cores",
             f"- commit {commit}, {datetime.datetime.now(datetime.UTC).date()}",
         ]

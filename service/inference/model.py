@@ -82,7 +82,16 @@ class Model:
         return width
 
 
-def _session(path: Path, threads: int, inputs: set[str]) -> onnxruntime.InferenceSession:
+def open_session(path: Path, threads: int = 1) -> onnxruntime.InferenceSession:
+    """Open a graph on the CPU, as frugal as a service needs it.
+
+    Args:
+        path: an ONNX file.
+        threads: of one inference.
+
+    Raises:
+        BundleError: if ONNX Runtime does not read it.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -91,11 +100,13 @@ def _session(path: Path, threads: int, inputs: set[str]) -> onnxruntime.Inferenc
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime raises its own kinds; all mean the same here
         raise BundleError(f"{path} is not a graph that ONNX Runtime reads.") from error
+
+
+def _session(path: Path, threads: int, inputs: set[str]) -> onnxruntime.InferenceSession:
+    session = open_session(path, threads)
     found = {argument.name for argument in session.get_inputs()}
     if found != inputs:
         raise BundleError(f"{path} takes {sorted(found)}, and {sorted(inputs)} is wanted.")
