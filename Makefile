@@ -75,8 +75,8 @@ train: $(VENV)/installed ## Train and export; DATA, CORPORA, CONFIG, RUN, BUNDLE
 	$(VENV)/bin/nnpm export $(RUN) --out $(BUNDLE)
 
 bench: $(VENV)/installed ## Measure what the bundled model costs (benchmarks/results/); ARGS="--peer conv.onnx"
-	@PYTHONPATH=. $(VENV)/bin/python benchmarks/latency.py $(ARGS)
-	@PYTHONPATH=. $(VENV)/bin/python benchmarks/footprint.py
+	@$(VENV)/bin/python -m benchmarks.latency $(ARGS)
+	@$(VENV)/bin/python -m benchmarks.footprint
 
 docs: $(DOCS_VENV)/installed ## Build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict

@@ -1,6 +1,6 @@
 """Score a recipe where labels may be used: RAVDESS -> nEMO and back, as is and by telephone.
 
-    python benchmarks/development.py --data DIR --config CONFIG [--pairs ravdess:nemo nemo:ravdess]
+    python -m benchmarks.development --data DIR --config CONFIG [--pairs ravdess:nemo nemo:ravdess]
 
 Recipes are chosen by these figures and never by a test target (docs/method.md). One JSON line per
 pair and seed on standard output; the notes are in docs/experiments.md.

@@ -1,14 +1,11 @@
 """Start the service as users do; time it to ready, and weigh it before and after a 60 s clip.
 
-    python benchmarks/footprint.py
+    python -m benchmarks.footprint
 
 Linux only (it reads /proc). Writes benchmarks/results/footprint.md.
 """
 
-import datetime
 import io
-import os
-import platform
 import socket
 import subprocess
 import sys
@@ -21,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from benchmarks.provenance import provenance, write
 from training.probe import voice
 
 ROOT = Path(__file__).parents[1]
@@ -84,27 +82,16 @@ def main() -> None:
             after, peak = resident_mib(process.pid), resident_mib(process.pid, "VmHWM")
             process.terminate()
             process.wait()
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    text = "\n".join(
-        [
-            "| the service with the bundled model | |",
-            "| --- | --- |",
-            f"| process start to ready, median of {STARTS} | {np.median(ready_s):.2f} s |",
-            f"| the slowest of them | {max(ready_s):.2f} s |",
-            f"| resident when ready | {idle:.0f} MiB |",
-            f"| resident after a 60 s clip (48 kHz stereo) | {after:.0f} MiB |",
-            f"| its peak | {peak:.0f} MiB |",
-            "",
-            "- command: benchmarks/footprint.py",
-            f"- machine: {platform.machine()}, {os.cpu_count()} cores, "
-            f"Python {platform.python_version()}",
-            f"- commit {commit}, {datetime.datetime.now(datetime.UTC).date()}",
-        ]
-    )
-    (ROOT / "benchmarks" / "results" / "footprint.md").write_text(text + "\n")
-    print(text)
+    table = [
+        "| the service with the bundled model | |",
+        "| --- | --- |",
+        f"| process start to ready, median of {STARTS} | {np.median(ready_s):.2f} s |",
+        f"| the slowest of them | {max(ready_s):.2f} s |",
+        f"| resident when ready | {idle:.0f} MiB |",
+        f"| resident after a 60 s clip (48 kHz stereo) | {after:.0f} MiB |",
+        f"| its peak | {peak:.0f} MiB |",
+    ]
+    write("footprint", "\n".join(table), provenance("benchmarks/footprint.py"))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What the bundled model costs: a 3 s clip on one core, beside a plain convolutional model.
 
-    python benchmarks/latency.py [--bundle models/default/1] [--peer conv.onnx]
+    python -m benchmarks.latency [--bundle models/default/1] [--peer conv.onnx]
 
 ``--peer`` is a model that takes ``waveform`` (and perhaps ``lengths``), such as the dummy models of
 a comparison of servers. Both run in turn, so that the machine's drift meets both. Writes
@@ -8,16 +8,14 @@ benchmarks/results/latency.md.
 """
 
 import argparse
-import datetime
 import os
-import platform
-import subprocess
 import time
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.provenance import provenance, write
 from service.inference import bundle as bundles
 from service.inference.audio import AudioInfo, Recording, Waveform
 from service.inference.model import open_session
@@ -60,23 +58,10 @@ def main() -> None:
         f"| {name} | {np.median(t):.2f} | {np.percentile(t, 95):.2f} | {np.median(t) / base:.2f} |"
         for name, t in times.items()
     ]
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    text = "\n".join(
-        [
-            "| 3 s clip, one core | median ms | 95 % ms | ratio |",
-            "| --- | --- | --- | --- |",
-            *rows,
-            "",
-            f"- command: benchmarks/latency.py, {ROUNDS} rounds in turn, onnxruntime "
-            f"{version('onnxruntime')}",
-            f"- machine: {platform.machine()}, {os.cpu_count()} cores",
-            f"- commit {commit}, {datetime.datetime.now(datetime.UTC).date()}",
-        ]
-    )
-    (Path(__file__).parent / "results" / "latency.md").write_text(text + "\n")
-    print(text)
+    header = ["| 3 s clip, one core | median ms | 95 % ms | ratio |", "| --- | --- | --- | --- |"]
+    facts = provenance(f"benchmarks/latency.py ({ROUNDS} rounds in turn)")
+    facts["onnxruntime"] = version("onnxruntime")
+    write("latency", "\n".join(header + rows), facts)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Score unadapted bundles of several seeds on held-out source speakers and on unseen corpora.
 
-    python benchmarks/milestone.py --name P2 --data DIR --runs RUN0 RUN1 RUN2
+    python -m benchmarks.milestone --name P2 --data DIR --runs RUN0 RUN1 RUN2
 
 Exports each run, evaluates it as ``nnpm evaluate`` does over the four emotions, and writes
 benchmarks/results/source_NAME.json and .md. Test targets are scored here and nothing is chosen by
@@ -8,15 +8,13 @@ them; every call belongs into docs/experiments.md.
 """
 
 import argparse
-import datetime
 import json
-import platform
-import subprocess
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.provenance import RESULTS, provenance, write
 from service.inference import bundle as bundles
 from service.inference.labels import CORE_EMOTIONS
 from service.inference.recognizer import Recognizer
@@ -27,7 +25,6 @@ from training.run import gather, read
 
 TARGETS = ("urdu", "emodb", "ased", "emotiontts", "nemo", "ravdess")
 FIGURES = ("wa", "uar", "macro_f1", "ece", "coverage", "wa_answered")
-RESULTS = Path(__file__).parent / "results"
 
 
 def score(run: Path, data: Path, cache: Path, targets: list[str]) -> dict[str, dict[str, float]]:
@@ -70,21 +67,10 @@ def main() -> None:
     source = set(read(options.runs[0]).corpora)
     targets = [name for name in TARGETS if name not in source]
     seeds = [score(run, options.data, options.cache, targets) for run in options.runs]
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-    )
-    facts = {
-        "command": f"benchmarks/milestone.py --name {options.name} (seeds: {len(seeds)})",
-        "machine": f"{platform.machine()}, Python {platform.python_version()}",
-        "commit": commit.stdout.strip(),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-    }
-    text = table(options.name, seeds)
-    stem = RESULTS / f"source_{options.name}"
-    stem.with_suffix(".json").write_text(json.dumps({**facts, "seeds": seeds}, indent=1) + "\n")
-    listing = "\n".join(f"- {key}: {value}" for key, value in facts.items())
-    stem.with_suffix(".md").write_text(f"{text}\n\n{listing}\n")
-    print(text)
+    facts = provenance(f"benchmarks/milestone.py --name {options.name} ({len(seeds)} seeds)")
+    name = f"source_{options.name}"
+    (RESULTS / f"{name}.json").write_text(json.dumps({**facts, "seeds": seeds}, indent=1) + "\n")
+    write(name, table(options.name, seeds), facts)
 
 
 if __name__ == "__main__":

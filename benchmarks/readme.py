@@ -1,4 +1,4 @@
-"""Write the README's accuracy table from the committed results: python benchmarks/readme.py."""
+"""Write the README's accuracy table from the committed results: python -m benchmarks.readme."""
 
 import json
 import re

@@ -1,13 +1,14 @@
 """The model that the repository carries, on real clips where there are any."""
 
-import os
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from service.inference import bundle as bundles
-from service.inference.audio import decode
+from service.inference.audio import Recording, decode
 from service.inference.model import softmax
 from service.inference.recognizer import Recognizer
 from training.batches import pad
@@ -22,14 +23,6 @@ CORE = ("angry", "happy", "neutral", "sad")
 @pytest.fixture(scope="module")
 def recognizer() -> Recognizer:
     return Recognizer(bundles.load(DEFAULT))
-
-
-@pytest.fixture(scope="module")
-def corpora() -> Path:
-    folder = os.environ.get("NNPM_TEST_DATA")
-    if not folder:
-        pytest.skip("NNPM_TEST_DATA does not name the folder of test corpora")
-    return Path(folder)
 
 
 def test_it_is_small_and_says_what_it_is(recognizer: Recognizer) -> None:
@@ -86,11 +79,7 @@ def test_strange_sounds_are_not_answered_with_confidence(recognizer: Recognizer)
         assert "no_speech" in answer.reasons
 
 
-def _recording(samples: np.ndarray):
-    import io
-
-    import soundfile
-
+def _recording(samples: np.ndarray) -> Recording:
     file = io.BytesIO()
     soundfile.write(file, samples, 16_000, format="WAV")
     return decode(file.getvalue())

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import subprocess
 import sys
 import time
@@ -21,14 +20,6 @@ from service.settings import Settings
 MODELS = Path(__file__).parents[3] / "models"
 
 pytestmark = pytest.mark.corpora
-
-
-@pytest.fixture(scope="module")
-def corpora() -> Path:
-    folder = os.environ.get("NNPM_TEST_DATA")
-    if not folder:
-        pytest.skip("NNPM_TEST_DATA does not name the folder of test corpora")
-    return Path(folder)
 
 
 @pytest.fixture(scope="module")

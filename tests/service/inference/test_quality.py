@@ -1,7 +1,5 @@
 import csv
-import os
 import random
-import time
 from pathlib import Path
 
 import numpy as np
@@ -98,19 +96,9 @@ def test_the_shortest_clips_are_judged_by_level_alone(num_samples: int) -> None:
     assert assess(waveform(noise)).has_speech is True
 
 
-def test_it_is_cheap() -> None:
-    clip = waveform(speechlike(3))
-    assess(clip)
-    started = time.perf_counter()
-    for _ in range(20):
-        assess(clip)
-    assert (time.perf_counter() - started) / 20 < 0.01  # measured: 0.0004
-
-
 @pytest.mark.corpora
-@pytest.mark.skipif("NNPM_TEST_DATA" not in os.environ, reason="NNPM_TEST_DATA is not set")
-def test_every_real_clip_has_speech() -> None:
-    manifests = sorted(Path(os.environ["NNPM_TEST_DATA"]).glob("*/metadata.csv"))
+def test_every_real_clip_has_speech(corpora: Path) -> None:
+    manifests = sorted(corpora.glob("*/metadata.csv"))
     clips = []
     for manifest in manifests:
         with manifest.open(newline="") as file:

@@ -1,6 +1,5 @@
 """The real corpora: their counts, and their file names through the readers of the layouts."""
 
-import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,13 +9,7 @@ import pytest
 
 from training.corpora import CORPORA, Utterance, load
 
-pytestmark = [
-    pytest.mark.corpora,
-    pytest.mark.skipif(
-        "NNPM_TEST_DATA" not in os.environ,
-        reason="NNPM_TEST_DATA does not name the folder of test corpora",
-    ),
-]
+pytestmark = pytest.mark.corpora
 
 COUNTS = {
     "ravdess": {"neutral": 96, "happy": 191}
@@ -55,8 +48,8 @@ PUBLISHED: dict[str, Callable[[Utterance], str]] = {
 
 
 @pytest.fixture(params=sorted(COUNTS))
-def clips(request: pytest.FixtureRequest) -> list[Utterance]:
-    return load(request.param, Path(os.environ["NNPM_TEST_DATA"]))
+def clips(request: pytest.FixtureRequest, corpora: Path) -> list[Utterance]:
+    return load(request.param, corpora)
 
 
 def test_counts_are_those_of_the_sources(clips: list[Utterance]):

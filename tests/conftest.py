@@ -1,0 +1,13 @@
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def corpora() -> Path:
+    """The folder of real corpora; a test that asks for it is skipped where there is none."""
+    folder = os.environ.get("NNPM_TEST_DATA")
+    if not folder:
+        pytest.skip("NNPM_TEST_DATA does not name the folder of test corpora")
+    return Path(folder)
