@@ -73,7 +73,10 @@ def export(run: Path, out: Path, *, cache: Path, data: Path | None = None) -> di
     memory = _memory(network, split.train, train)
     with torch.no_grad():
         slots = network.head.project(torch.from_numpy(memory.features)).numpy()
-    known = _scores(network, list(validation), split.validation)
+    # As recorded, and in rooms, noise and codecs: what is served is seldom a studio recording.
+    versions = [validation, *material.variants(split.validation)]
+    heard = [clip for version in versions for clip in version]
+    known = _scores(network, heard, split.validation * len(versions))
     strange = _scores(network, strange_sounds(request.seed, list(validation)), [])
     decision = fit_decision(memory, slots, material.labels, known, strange.embedding)
 

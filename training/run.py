@@ -49,6 +49,11 @@ class Material:
         """The clips of some of the utterances, as recorded."""
         return self._clips.select(self._places(utterances))
 
+    def variants(self, utterances: Sequence[Utterance]) -> list[Ragged]:
+        """Their waveform variants: rooms, noises, codecs, other voices."""
+        places = self._places(utterances)
+        return [variant.select(places) for variant in self._variants]
+
     def features(self, utterances: Sequence[Utterance], config: FrontEndConfig) -> list[Ragged]:
         """Their log-mel features, then those of their variants."""
         places = self._places(utterances)
@@ -59,13 +64,12 @@ class Material:
         return [self._place[utterance.path] for utterance in utterances]
 
 
-def gather(request: Request, cache: Path, *, variants: int = 0) -> Material:
-    """Read the corpora, decode their clips and split their speakers.
+def gather(request: Request, cache: Path) -> Material:
+    """Read the corpora, decode and vary their clips, and split their speakers.
 
     Args:
         request: corpora, emotions, shares and seed.
         cache: folder for decoded clips and their variants.
-        variants: waveform variants to make of each clip.
 
     Raises:
         CorpusError: if a corpus cannot be read.
@@ -90,7 +94,7 @@ def gather(request: Request, cache: Path, *, variants: int = 0) -> Material:
         split_speakers(utterances, request.config.split, request.seed),
         {utterance.path: place for place, utterance in enumerate(utterances)},
         clips,
-        load_variants(clips, variants),
+        load_variants(clips, request.config.augment.variants),
     )
 
 
@@ -109,7 +113,7 @@ def train(run: Path, request: Request, *, cache: Path, device: torch.device, res
         CorpusError: if a corpus cannot be read.
     """
     _check(run, request, resume=resume)
-    material = gather(request, cache, variants=request.config.augment.variants)
+    material = gather(request, cache)
     run.mkdir(parents=True, exist_ok=True)
     _write(run / _REQUEST, request.model_dump_json(indent=2) + "\n")
     split = material.split
