@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.inference.bundle import Decision, Memory
+from service.inference.bundle import Memory
+from service.inference.card import Decision
 from service.inference.model import softmax
 from service.inference.neighbourhood import Neighbourhood
 

@@ -15,7 +15,8 @@ from safetensors.torch import save as save_tensors
 
 from service import __version__
 from service.inference import bundle as bundles
-from service.inference.bundle import Bundle, Card, Decision, Memory
+from service.inference.bundle import Bundle, Memory
+from service.inference.card import Card, Decision
 from service.inference.model import Model, softmax
 from service.inference.recognizer import Recognizer
 from training import model_card

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from service.inference.bundle import Card
+from service.inference.card import Card
 from training.evaluation import Verdict, report
 from training.splits import Split
 

@@ -13,13 +13,13 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 
+from service.inference.card import SCHEMA_VERSION, Card
 from service.inference.errors import BundleError
 
 CARD = "bundle.json"
@@ -36,77 +36,7 @@ FILES = (
 )
 """Every file that the card vouches for."""
 
-SCHEMA_VERSION: Literal[1] = 1
-
-
-def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(names)) < len(names):
-        raise ValueError("a name stands there twice")
-    return names
-
-
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Temperature = Annotated[float, Field(ge=1e-3, le=1e3)]
-Labels = Annotated[tuple[str, ...], Field(min_length=2), AfterValidator(_distinct)]
-
 _NAMES = TypeAdapter(list[str])
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
-    )
-
-
-class Decision(_Part):
-    """How logits and memory become an answer; fitted on source validation speakers."""
-
-    temperature: Temperature
-    """Divides the logits."""
-    vote_weight: Share
-    """w in ``p = (1 - w) softmax(logits / temperature) + w vote``."""
-    vote_temperature: Temperature
-    """Divides the mean similarities of the vote."""
-    vote_slots: Annotated[int, Field(ge=1)]
-    """The most similar slots of each emotion that vote."""
-    low_confidence: Share
-    """Abstain below this confidence."""
-    out_of_domain: Share
-    """Abstain above this out-of-domain figure."""
-    domain_slots: Annotated[int, Field(ge=1)]
-    """The nearest slots whose mean similarity tells the domain."""
-    domain_midpoint: float
-    """Similarity at which the out-of-domain figure is 0.5."""
-    domain_slope: Annotated[float, Field(gt=0.0)]
-    """How steeply it falls: ``1 / (1 + exp(slope * (similarity - midpoint)))``."""
-
-
-class Card(_Part):
-    """What ``bundle.json`` says."""
-
-    format: Literal["nnpm-bundle"] = "nnpm-bundle"
-    schema_version: Literal[1] = SCHEMA_VERSION
-    created_at: str
-    nnpm_version: str
-    labels: Labels
-    """Emotions in the order of the logits."""
-    sample_rate_hz: Literal[16_000] = 16_000
-    window_s: Annotated[float, Field(ge=0.5, le=10.0)]
-    hop_s: Annotated[float, Field(ge=0.1, le=10.0)]
-    decision: Decision
-    calibrated: bool
-    """Whether the confidence was calibrated on labels of the kind of speech it is for."""
-    language: str = "und"
-    """The language it was adapted to, und if none."""
-    source_languages: tuple[str, ...]
-    parent: str | None = None
-    """Digest of the card of the bundle it was adapted from."""
-    licence: str
-    training: dict[str, Any]
-    """Corpora with licences, recipe, seed, command."""
-    metrics: dict[str, Any]
-    files: dict[str, str] = {}
-    """sha256 of every file."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

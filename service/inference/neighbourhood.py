@@ -4,7 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.inference.answer import Neighbour
-from service.inference.bundle import Decision, Memory
+from service.inference.bundle import Memory
+from service.inference.card import Decision
 from service.inference.model import Floats, softmax
 
 

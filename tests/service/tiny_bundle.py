@@ -12,7 +12,8 @@ from safetensors.numpy import save as save_arrays
 
 from service import __version__
 from service.inference import bundle as bundles
-from service.inference.bundle import CARD, SEAL, Bundle, Card, Decision
+from service.inference.bundle import CARD, SEAL, Bundle
+from service.inference.card import Card, Decision
 from service.inference.model import softmax
 
 LABELS = ("angry", "calm", "happy", "sad")

@@ -12,7 +12,8 @@ import pytest
 from safetensors.numpy import save as save_arrays
 
 from service.inference import bundle as bundles
-from service.inference.bundle import CARD, FILES, SEAL, Card
+from service.inference.bundle import CARD, FILES, SEAL
+from service.inference.card import Card
 from service.inference.errors import BundleError
 from tests.service.tiny_bundle import (
     LABELS,

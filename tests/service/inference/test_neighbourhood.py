@@ -3,7 +3,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from service.inference.bundle import Decision, Memory
+from service.inference.bundle import Memory
+from service.inference.card import Decision
 from service.inference.neighbourhood import Neighbourhood
 from tests.service.tiny_bundle import tiny_card
 
