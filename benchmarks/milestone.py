@@ -51,6 +51,9 @@ def table(name: str, seeds: list[dict[str, dict[str, float]]]) -> str:
         cells = []
         for figure in FIGURES:
             values = [seed[corpus][figure] for seed in seeds]
+            if None in values:  # a bundle that abstained from every clip
+                cells.append("none answered")
+                continue
             cells.append(f"{np.mean(values):.3f} ± {np.std(values, ddof=len(values) > 1):.3f}")
         lines.append(f"| {corpus} | {seeds[0][corpus]['clips']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -64,7 +67,12 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, nargs="+", required=True)
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "nnpm")
     options = parser.parse_args()
-    source = set(read(options.runs[0]).corpora)
+    requests = [read(run) for run in options.runs]
+    if any((r.corpora, r.config) != (requests[0].corpora, requests[0].config) for r in requests):
+        parser.error("the runs are not of one recipe and one source")
+    if len({request.seed for request in requests}) < len(requests):
+        parser.error("two runs have the same seed")
+    source = set(requests[0].corpora)
     targets = [name for name in TARGETS if name not in source]
     seeds = [score(run, options.data, options.cache, targets) for run in options.runs]
     facts = provenance(f"benchmarks/milestone.py --name {options.name} ({len(seeds)} seeds)")

@@ -11,6 +11,7 @@ RESULTS = Path(__file__).parent / "results"
 
 def provenance(command: str) -> dict[str, str]:
     """Command, machine, commit and date of a measurement."""
+    RESULTS.mkdir(exist_ok=True)  # git does not keep an empty folder
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
     )

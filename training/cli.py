@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--data", type=Path, required=True, help="holds one folder per corpus")
     train.add_argument("--out", type=Path, required=True, help="run folder")
     train.add_argument("--config", type=Path, help="TOML recipe (default: the bundled model's)")
-    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--seed", type=_count, default=0)
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     train.add_argument(
         "--device",
@@ -31,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
         default="auto",
         help="(%(default)s)",
     )
-    train.add_argument("--threads", type=int, default=0, help="of the CPU; 0 for all")
+    train.add_argument("--threads", type=_count, default=0, help="of torch on the CPU; 0 for all")
     train.set_defaults(run=_train)
 
     export = commands.add_parser("export", help="make a bundle of a finished run")
@@ -61,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     try:
         options.run(options)
+        sys.stdout.flush()
     except NnpmError as error:
         print(f"nnpm: {error}", file=sys.stderr)  # noqa: T201 - the command line's answer
         return EXIT_BAD_INPUT
@@ -73,18 +75,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return EXIT_BAD_INPUT
+    except BrokenPipeError:  # of a reader such as head; there is nobody left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"nnpm: {place}{error.strerror or error}", file=sys.stderr)  # noqa: T201
+        return EXIT_BAD_INPUT
     except KeyboardInterrupt:
+        more = "; a run that had begun goes on with --resume" * (options.command == "train")
         print(  # noqa: T201
-            "nnpm: interrupted; nothing half-written is left"
-            + (" (go on with --resume)" if options.command == "train" else ""),
-            file=sys.stderr,
+            f"nnpm: interrupted; nothing half-written is left{more}", file=sys.stderr
         )
         return 130
     return 0
 
 
 def _default_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "nnpm"
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    try:
+        return folder.expanduser() / "nnpm"
+    except RuntimeError:  # a user without a home, as in some containers
+        return Path(tempfile.gettempdir()) / "nnpm"
+
+
+def _count(text: str) -> int:
+    if not (text.isdecimal() and int(text) < 1 << 32):
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0 to 4294967295")
+    return int(text)
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -94,12 +111,11 @@ def _train(options: argparse.Namespace) -> None:
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    path = options.config or Path(__file__).parent / "configs" / "default.toml"
     request = run.Request(
         corpora=tuple(options.corpora),
         data=options.data.resolve(),
         seed=options.seed,
-        config=config.load(path),
+        config=config.load(options.config or config.DEFAULT),
     )
     run.train(
         options.out,
@@ -122,7 +138,10 @@ def _evaluate(options: argparse.Namespace) -> None:
     from service.inference.recognizer import Recognizer
     from training.corpora import load_folder
     from training.evaluation import judge, report, write_predictions
+    from training.replacing import require_place
 
+    if options.predictions:
+        require_place(options.predictions)
     recognizer = Recognizer(bundle.load(options.bundle))
     verdicts = judge(recognizer, load_folder(options.data), options.emotions)
     if options.predictions:

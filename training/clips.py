@@ -44,7 +44,9 @@ def load_clips(utterances: Sequence[Utterance], cache: Path) -> Ragged:
 
 def _decode_all(utterances: Sequence[Utterance]) -> Iterator[NDArray[np.float32]]:
     broken = []
-    for utterance in tqdm(utterances, desc="decode", unit="clip", dynamic_ncols=True):
+    # disable=None: no bar where standard error is a file or a pipe
+    bar = tqdm(utterances, desc="decode", unit="clip", dynamic_ncols=True, disable=None)
+    for utterance in bar:
         try:
             yield load_waveform(utterance.path).samples
         except AudioError as error:

@@ -4,13 +4,37 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
+from service.inference.labels import EMOTIONS
 from training.errors import TrainingError
+
+DEFAULT = Path(__file__).parent / "configs" / "default.toml"
+"""The recipe of the bundled model."""
+
+
+def _known(emotion: str) -> str:
+    if emotion not in EMOTIONS:
+        raise ValueError(f"{emotion!r} is none of {', '.join(EMOTIONS)}")
+    return emotion
+
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 HeldOut = Annotated[float, Field(gt=0.0, le=0.33)]
 Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+Above0 = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+Emotion = Annotated[str, AfterValidator(_known)]
+# 8 at least, for squeeze-excite divides them by 8
+Channels = Annotated[tuple[Annotated[int, Field(ge=8)], ...], Field(min_length=1)]
 
 
 class _Section(BaseModel):
@@ -21,20 +45,20 @@ class FrontEndConfig(_Section):
     """Sizes of the log-mel front end."""
 
     sample_rate: Literal[16_000] = 16_000
-    win_length: Positive = 512
-    """Samples per analysis window; a multiple of ``hop_length``."""
+    win_length: Annotated[int, Field(ge=1, le=512)] = 512
+    """Samples per analysis window; a multiple of ``hop_length``. Bundles take clips of 512."""
     hop_length: Positive = 256
     """Samples between windows."""
     n_mels: Positive = 64
-    low_hz: float = 50.0
-    high_hz: float = 7600.0
-    log_floor: float = 1e-3
+    low_hz: Annotated[float, Field(ge=0.0)] = 50.0
+    high_hz: Annotated[float, Field(le=8000.0)] = 7600.0
+    log_floor: Above0 = 1e-3
     """Added to the power before the logarithm (clips are at 0.1 RMS)."""
     band_mean: Share = 0.5
     """Share of each band's mean over time that is subtracted."""
     deviation: Literal["fixed", "clip", "band"] = "fixed"
     """What divides the centred log power: ``scale``, or its deviation over the clip or the band."""
-    scale: float = 3.0
+    scale: Above0 = 3.0
     """Divides the log power, so that most values lie within [-1, 1]."""
 
     @model_validator(mode="after")
@@ -43,23 +67,31 @@ class FrontEndConfig(_Section):
             raise ValueError(
                 f"win_length {self.win_length} is not a multiple of hop_length {self.hop_length}"
             )
+        if self.low_hz >= self.high_hz:
+            raise ValueError(f"low_hz {self.low_hz:g} is not below high_hz {self.high_hz:g}")
         return self
 
 
 class EncoderConfig(_Section):
     """Sizes of the residual encoder."""
 
-    channels: tuple[int, ...] = (24, 48, 96, 128)
+    channels: Channels = (24, 48, 96, 128)
     """Per stage; each stage after the first halves the bands."""
-    depths: tuple[int, ...] = (1, 1, 1, 1)
+    depths: tuple[Count, ...] = (1, 1, 1, 1)
     """Residual blocks per stage."""
-    time_strides: int = 3
+    time_strides: Count = 3
     """The first so many stages also halve the frames (stage 0 never does)."""
     pooled_channels: Positive = 128
     """The pooled feature has twice as many numbers: mean and deviation over time."""
     mixstyle_stages: tuple[int, ...] = (0, 1)
     mixstyle_p: Share = 0.5
-    mixstyle_alpha: float = 0.2
+    mixstyle_alpha: Above0 = 0.2
+
+    @model_validator(mode="after")
+    def _a_depth_per_stage(self) -> "EncoderConfig":
+        if len(self.depths) != len(self.channels):
+            raise ValueError(f"{len(self.depths)} depths for {len(self.channels)} channels")
+        return self
 
 
 class HeadConfig(_Section):
@@ -68,7 +100,7 @@ class HeadConfig(_Section):
     projection: Positive = 128
     """Numbers in z, the feature that the memory compares."""
     dropout: Share = 0.3
-    logit_scale: float = 10.0
+    logit_scale: Above0 = 10.0
     """Initial factor of the cosine logits (learnt)."""
 
 
@@ -76,21 +108,21 @@ class LossConfig(_Section):
     """Weights of the source losses."""
 
     label_smoothing: Share = 0.1
-    core_weight: float = 0.5
+    core_weight: Weight = 0.5
     """Cross-entropy among angry, happy, neutral and sad alone, for clips of these."""
-    multilabel_weight: float = 0.3
-    multilabel_positive: float = 5.0
+    multilabel_weight: Weight = 0.3
+    multilabel_positive: Weight = 5.0
     """delta of the multilabel loss (method.md, part 5)."""
     hard_negative_share: Share = 0.01
     memory_momentum: Share = 0.5
-    memory_start_epoch: int = 3
+    memory_start_epoch: Count = 3
     """Epochs before the memory is filled and its loss starts."""
 
 
 class AugmentConfig(_Section):
     """How training clips are varied; spectral changes are drawn anew in every batch."""
 
-    variants: int = 0
+    variants: Count = 0
     """Waveform variants per clip (room, codec, noise, speed, pitch), made once and cached."""
     clean_share: Share = 0.4
     """Share of draws that take the clip as recorded rather than a variant."""
@@ -98,33 +130,41 @@ class AugmentConfig(_Section):
     """Largest relative change of frequency (vocal-tract length)."""
     stretch: Share = 0.15
     """Largest relative change of tempo."""
-    equaliser_db: float = 4.0
+    equaliser_db: Weight = 4.0
     """Standard deviation of a random smooth equaliser."""
     noise_p: Share = 0.5
     telephone_p: Share = 0.1
-    frequency_masks: int = 2
-    frequency_mask_bands: int = 10
-    time_masks: int = 2
-    time_mask_frames: int = 20
+    frequency_masks: Count = 2
+    frequency_mask_bands: Count = 10
+    time_masks: Count = 2
+    time_mask_frames: Count = 20
     mixup_p: Share = 0.5
-    mixup_alpha: float = 0.3
+    mixup_alpha: Above0 = 0.3
     shortest_crop: Positive = 94
     """Frames; 94 are 1.5 s."""
     longest_crop: Positive = 156
     """Frames; 156 are 2.5 s. Every batch draws one length."""
+
+    @model_validator(mode="after")
+    def _shortest_first(self) -> "AugmentConfig":
+        if self.shortest_crop > self.longest_crop:
+            raise ValueError(
+                f"shortest_crop {self.shortest_crop} is above longest_crop {self.longest_crop}"
+            )
+        return self
 
 
 class TrainConfig(_Section):
     """The loop."""
 
     epochs: Positive = 30
-    steps_per_epoch: int = 0
+    steps_per_epoch: Count = 0
     """0: as many as one pass over the training clips takes."""
-    batch_size: Positive = 64
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.03
-    warmup_epochs: float = 1.0
-    clip_gradient: float = 2.0
+    batch_size: Annotated[int, Field(ge=2)] = 64
+    learning_rate: Above0 = 2e-3
+    weight_decay: Weight = 0.03
+    warmup_epochs: Weight = 1.0
+    clip_gradient: Above0 = 2.0
     average_decay: Share = 0.998
     """Decay per step of the weight average that is exported."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -143,7 +183,7 @@ class SplitConfig(_Section):
 class Config(_Section):
     """A whole recipe."""
 
-    emotions: tuple[str, ...] = ()
+    emotions: tuple[Emotion, ...] = ()
     """Only these are learnt; empty for all that the corpora have."""
     front_end: FrontEndConfig = FrontEndConfig()
     encoder: EncoderConfig = EncoderConfig()
@@ -164,9 +204,10 @@ def load(path: Path) -> Config:
         return Config.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise TrainingError(f"cannot read the configuration {path}: {error.strerror}") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise TrainingError(f"{path} is not TOML: {error}") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise TrainingError(f"{path}: {where}: {first['msg']}") from None
+        what = first["msg"].removeprefix("Value error, ")
+        raise TrainingError(f"{path}: {where}: {what}") from None

@@ -17,12 +17,17 @@ from service.inference.errors import AudioError
 from service.inference.recognizer import Recognizer
 from training import metrics
 from training.corpora import Utterance
+from training.corpora.file_names import absolute
 from training.errors import TrainingError
+from training.replacing import replacing
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One clip: its truth, the forced answer (None if undecodable) and whether it abstained."""
+    """One clip: its truth, the forced answer (None if undecodable) and whether it abstained.
+
+    The confidence of a clip that cannot be decoded is that of a guess.
+    """
 
     utterance: Utterance
     prediction: str | None
@@ -49,7 +54,7 @@ def judge(
     Raises:
         TrainingError: if no clip is left, or the bundle does not know an emotion of the clips.
     """
-    allowed = tuple(emotions) if emotions else recognizer.bundle.labels
+    allowed = tuple(dict.fromkeys(emotions or recognizer.bundle.labels))
     chosen = [u for u in utterances if not emotions or u.emotion in allowed]
     unknown = sorted({*(u.emotion for u in chosen), *allowed} - set(recognizer.bundle.labels))
     if unknown:
@@ -62,14 +67,16 @@ def judge(
     options = Options(emotions=allowed)
     with ThreadPoolExecutor(workers) as pool:
         answers = pool.map(lambda u: _judge_one(recognizer, u, options), chosen)
-        return list(tqdm(answers, desc="evaluate", total=len(chosen), unit="clip"))
+        bar = tqdm(answers, desc="evaluate", total=len(chosen), unit="clip", disable=None)
+        return list(bar)
 
 
 def _judge_one(recognizer: Recognizer, utterance: Utterance, options: Options) -> Verdict:
     try:
         answer = recognizer.answer(decode(utterance.path), options)
     except AudioError:
-        return Verdict(utterance, None, 0.0, {}, abstained=True)
+        allowed = options.emotions or recognizer.bundle.labels
+        return Verdict(utterance, None, 1.0 / len(allowed), {}, abstained=True)
     best = max(answer.scores, key=answer.scores.__getitem__)
     return Verdict(utterance, best, answer.confidence, answer.scores, answer.abstained)
 
@@ -83,8 +90,12 @@ def report(verdicts: Sequence[Verdict], emotions: Sequence[str]) -> dict[str, An
         verdicts: one per clip.
         emotions: the classes that could be answered, in the order of the confusion matrix, whose
             last column counts undecodable clips.
+
+    Returns:
+        As docs/training.md lists them. ``per_speaker`` names a speaker ``corpus/speaker`` where
+        the clips are of several corpora, for the same name in two corpora is two people.
     """
-    labels = list(emotions)
+    labels = list(dict.fromkeys(emotions))
     truth = np.array([labels.index(v.utterance.emotion) for v in verdicts])
     prediction = np.array(
         [len(labels) if v.prediction is None else labels.index(v.prediction) for v in verdicts]
@@ -94,8 +105,11 @@ def report(verdicts: Sequence[Verdict], emotions: Sequence[str]) -> dict[str, An
     confusion = metrics.confusion_matrix(truth, prediction, len(labels) + 1)[: len(labels)]
     recalls = metrics.recalls(truth, prediction)
     speakers: dict[str, list[bool]] = defaultdict(list)
+    several = len({verdict.utterance.corpus for verdict in verdicts}) > 1
     for verdict in verdicts:
-        speakers[verdict.utterance.speaker].append(verdict.prediction == verdict.utterance.emotion)
+        spoken = verdict.utterance
+        name = f"{spoken.corpus}/{spoken.speaker}" if several else spoken.speaker
+        speakers[name].append(verdict.prediction == spoken.emotion)
     answered = ~abstained
     return {
         "clips": len(verdicts),
@@ -122,14 +136,13 @@ def report(verdicts: Sequence[Verdict], emotions: Sequence[str]) -> dict[str, An
 
 
 def write_predictions(verdicts: Sequence[Verdict], root: Path, path: Path) -> None:
-    """Write path, truth, prediction and scores of every clip as CSV."""
+    """Write path (from ``root``), truth, prediction and scores of every clip as CSV."""
     labels = sorted({label for verdict in verdicts for label in verdict.scores})
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "truth", "prediction", *labels])
         for verdict in verdicts:
             scores = [f"{verdict.scores.get(label, 0.0):.6f}" for label in labels]
-            place = verdict.utterance.path.relative_to(root.resolve())
+            place = verdict.utterance.path.relative_to(absolute(root)).as_posix()
             writer.writerow([place, verdict.utterance.emotion, verdict.prediction or "", *scores])
-    temporary.replace(path)

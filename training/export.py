@@ -1,6 +1,7 @@
 """A finished run to a bundle: graphs, memory, calibration, probe, card; then ONNX against torch."""
 
 import json
+import shlex
 import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from safetensors.torch import save as save_tensors
 
 from service import __version__
 from service.inference import bundle as bundles
+from service.inference.audio import SAMPLE_RATE_HZ
 from service.inference.bundle import Bundle, Memory
 from service.inference.card import Card, Decision
 from service.inference.model import Model, softmax
@@ -22,6 +24,8 @@ from service.inference.recognizer import Recognizer
 from training import model_card
 from training.batches import pad
 from training.calibration import Scores, fit_decision
+from training.config import DEFAULT
+from training.config import load as load_config
 from training.corpora import CORPORA, Utterance
 from training.errors import TrainingError
 from training.evaluation import Verdict, judge, report
@@ -29,7 +33,16 @@ from training.graphs import head_graph, network_graph
 from training.network import Network
 from training.probe import golden_clips
 from training.ragged import Ragged
-from training.run import Material, Request, gather, read, trained_network
+from training.replacing import require_place
+from training.run import (
+    Material,
+    Request,
+    check_material,
+    gather,
+    read,
+    require_finished,
+    trained_network,
+)
 from training.strange import strange_sounds
 from training.trainer import embed
 
@@ -58,7 +71,8 @@ def export(run: Path, out: Path, *, cache: Path, data: Path | None = None) -> di
         The metrics on the held-out source speakers, and the parity.
 
     Raises:
-        TrainingError: if the run is unfinished, or the graph does not say what torch says.
+        TrainingError: if the run is unfinished, its corpora have changed, or the graph does not
+            say what torch says.
         BundleError: if ``out`` exists or cannot be written.
     """
     request = read(run)
@@ -66,7 +80,10 @@ def export(run: Path, out: Path, *, cache: Path, data: Path | None = None) -> di
         request = request.model_copy(update={"data": data})
     if out.exists():
         raise TrainingError(f"{out} exists, and bundles are not overwritten; choose another --out")
+    require_place(out)
+    require_finished(run)
     material = gather(request, cache)
+    check_material(run, material)
     network = trained_network(run, request, material.labels)
     split = material.split
     train, validation = material.clips(split.train), material.clips(split.validation)
@@ -167,11 +184,19 @@ def _card(request: Request, material: Material, decision: Decision) -> Card:
             "corpora": corpora,
             "seed": request.seed,
             "config": request.config.model_dump(mode="json"),
-            "command": f"nnpm train --corpora {' '.join(request.corpora)} --data DIR --out RUN "
-            f"--config CONFIG --seed {request.seed} && nnpm export RUN --out BUNDLE",
+            "command": _command(request),
             "torch": torch.__version__,
         },
         metrics={},
+    )
+
+
+def _command(request: Request) -> str:
+    """What to type; the config is named only where it is not the default one."""
+    named = "" if request.config == load_config(DEFAULT) else " --config CONFIG"
+    return (
+        f"nnpm train --corpora {shlex.join(request.corpora)} --data DIR{named} "
+        f"--seed {request.seed} --out RUN && nnpm export RUN --out BUNDLE"
     )
 
 
@@ -223,7 +248,9 @@ def _parity(
     against itself in a batch with longer ones.
     """
     step = max(1, len(clips) // _PARITY_CLIPS)
-    chosen = [clip for clip in clips[::step][:_PARITY_CLIPS] if len(clip) >= 512]
+    # no longer than the service's windows: a batch of many whole recordings would fill the memory
+    longest = int(WINDOW_S * SAMPLE_RATE_HZ)
+    chosen = [clip[:longest] for clip in clips[::step][:_PARITY_CLIPS] if len(clip) >= 512]
     versus_torch = versus_padding = 0.0
     waveform, lengths = pad(chosen)
     together, _ = model.run(waveform.numpy(), lengths.numpy())

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from service.inference.card import Card
 from training.evaluation import Verdict, report
 from training.splits import Split
@@ -12,14 +10,16 @@ _USE = """\
 ## Intended use
 
 Research on emotional speech, and pipelines that look at many recordings at once and leave
-decisions on people to people. The answer is how an utterance *sounds*, as actors portrayed it in
-the training corpora; it is not what a person feels.
+decisions on people to people. The answer is how an utterance *sounds*, by the labels of the
+training corpora (in most published ones, what an actor was asked to portray); it is not what a
+person feels.
 
 ## Limits
 
-- Trained on acted speech in the languages above. In other languages, on spontaneous or noisy
-  speech and on children's voices it is less right than the figures below; adapt it, and measure.
-- Confidence is calibrated on acted speech of the source languages; elsewhere it is too high.
+- Trained on the speech above and no other. In other languages, in other settings (spontaneous
+  where that is acted, noisy where it is clean) and on children's voices it is less right than the
+  figures below; adapt it, and measure.
+- Confidence is calibrated on held-out speakers of these corpora; elsewhere it is mostly too high.
 - **The law**: the EU's AI Act (Regulation (EU) 2024/1689, Article 5(1)(f)) prohibits AI systems
   that infer emotions of people at the workplace and in education, except for medical or safety
   reasons; other uses of emotion recognition are high-risk (Annex III) and must be disclosed to the
@@ -37,9 +37,10 @@ def write(card: Card, split: Split, held_out: Sequence[Verdict]) -> str:
         held_out: the test speakers' clips, judged.
     """
     corpora = "\n".join(
-        f"- **{corpus['name']}** ({corpus['language']}): {corpus['clips']} clips of "
-        f"{len(corpus['speakers']['train'])} speakers. {corpus['licence']}. {corpus['citation']}"
-        f" <{corpus['url']}>"
+        f"- **{corpus['name']}** ({corpus['language']}): trained on {corpus['clips']} clips of "
+        f"{len(corpus['speakers']['train'])} speakers. Licence: {corpus['licence']}."
+        + (f" {corpus['citation']}" if corpus["citation"] else "")
+        + (f" <{corpus['url']}>" if corpus["url"] else "")
         for corpus in card.training["corpora"]
     )
     figures = card.metrics["held_out_source"]
@@ -71,13 +72,16 @@ ECE {figures["ece"]:.3f}; unforced it answers {figures["coverage"]:.0%} of them.
 | --- | --- | --- |
 {_per_class(figures)}
 
-Corpora that it never saw are in the project's README and benchmarks/results/.
+The project's README and its `benchmarks/results/` score the bundled model on corpora that it never
+saw.
 
 ## Made by
 
-```
+```bash
 {card.training["command"]}
 ```
+
+by the recipe and the seed in `bundle.json`.
 """
 
 
@@ -103,6 +107,5 @@ def _per_class(figures: dict[str, object]) -> str:
     per_class = figures["per_class"]
     assert isinstance(per_class, dict)
     return "\n".join(
-        f"| {name} | {row['clips']} | {np.round(row['recall'], 3)} |"
-        for name, row in per_class.items()
+        f"| {name} | {row['clips']} | {row['recall']:.3f} |" for name, row in per_class.items()
     )

@@ -1,11 +1,12 @@
 """Arrays of different length in one memory-mapped file: the caches of clips and features."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from training.replacing import replacing
 
 
 class Ragged:
@@ -48,19 +49,39 @@ def cached(stem: Path, make: Callable[[], Iterable[NDArray[np.float32]]]) -> Rag
     Args:
         stem: path without ending; its name must tell everything that the rows depend on.
         make: gives the rows.
+
+    Raises:
+        OSError: if they cannot be stored; a folder that takes no files is found before any work.
     """
-    data, bounds = stem.with_suffix(".npy"), stem.with_suffix(".bounds.npy")
-    if not (data.exists() and bounds.exists()):
+    found = _read(stem)
+    if found is None:
+        data, bounds = _files(stem)
         stem.parent.mkdir(parents=True, exist_ok=True)
-        rows = [row.astype(np.float16) for row in make()]
-        _save(bounds, np.cumsum([0, *(len(row) for row in rows)], dtype=np.int64))
-        _save(data, np.concatenate(rows))
-    edges = np.load(bounds)
-    return Ragged(np.load(data, mmap_mode="r"), edges[:-1], edges[1:], stem)
+        with (
+            replacing(data) as new_data,
+            replacing(bounds) as new_bounds,
+            new_data.open("xb") as data_file,
+            new_bounds.open("xb") as bounds_file,
+        ):
+            rows = [row.astype(np.float16) for row in make()]
+            np.save(bounds_file, np.cumsum([0, *(len(row) for row in rows)], dtype=np.int64))
+            np.save(data_file, np.concatenate(rows))
+        found = _read(stem)
+        assert found is not None, stem
+    return found
 
 
-def _save(path: Path, array: NDArray[np.generic]) -> None:
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        np.save(file, array)
-    temporary.replace(path)
+def _files(stem: Path) -> tuple[Path, Path]:
+    return stem.with_suffix(".npy"), stem.with_suffix(".bounds.npy")
+
+
+def _read(stem: Path) -> Ragged | None:
+    """The rows at ``stem``; None where there are none, or a crash left half a file."""
+    data, bounds = _files(stem)
+    try:
+        values, edges = np.load(data, mmap_mode="r"), np.load(bounds)
+    except (FileNotFoundError, EOFError, ValueError):
+        return None
+    if edges[-1] != len(values):
+        return None
+    return Ragged(values, edges[:-1], edges[1:], stem)

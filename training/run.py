@@ -1,13 +1,15 @@
 """A run folder: what was asked for, its checkpoint, its logs and the trained network."""
 
+import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from training.clips import load_clips
@@ -17,11 +19,12 @@ from training.errors import TrainingError
 from training.features import load_features
 from training.network import Network
 from training.ragged import Ragged
+from training.replacing import replacing, require_place
 from training.splits import Split, split_speakers
 from training.trainer import Trainer
 from training.variants import load_variants
 
-_REQUEST, _NETWORK = "run.json", "network.safetensors"
+_REQUEST, _SPLIT, _NETWORK = "run.json", "split.json", "network.safetensors"
 
 
 class Request(BaseModel):
@@ -73,8 +76,10 @@ def gather(request: Request, cache: Path) -> Material:
 
     Raises:
         CorpusError: if a corpus cannot be read.
-        TrainingError: if nothing is left to learn, or a corpus has too few speakers.
+        TrainingError: if nothing is left to learn, or there are too few speakers.
     """
+    if len(set(request.corpora)) < len(request.corpora):
+        raise TrainingError(f"--corpora names one twice: {' '.join(request.corpora)}")
     wanted = request.config.emotions
     utterances = [
         utterance
@@ -85,13 +90,14 @@ def gather(request: Request, cache: Path) -> Material:
     labels = tuple(sorted({utterance.emotion for utterance in utterances}))
     if len(labels) < 2:
         raise TrainingError(
-            f"{len(labels)} emotion is left after choosing {', '.join(wanted) or 'all'}; "
-            "a classifier needs two or more"
+            f"{len(labels)} emotions to learn ({', '.join(labels)}), and 2 or more are wanted: "
+            "give more corpora, or change emotions in the config"
         )
+    split = split_speakers(utterances, request.config.split, request.seed)
     clips = load_clips(utterances, cache)
     return Material(
         labels,
-        split_speakers(utterances, request.config.split, request.seed),
+        split,
         {utterance.path: place for place, utterance in enumerate(utterances)},
         clips,
         load_variants(clips, request.config.augment.variants),
@@ -109,14 +115,17 @@ def train(run: Path, request: Request, *, cache: Path, device: torch.device, res
         resume: go on from the checkpoint.
 
     Raises:
-        TrainingError: if the folder holds another run.
+        TrainingError: if the folder holds another run, or cannot be written.
         CorpusError: if a corpus cannot be read.
     """
     _check(run, request, resume=resume)
     material = gather(request, cache)
+    _check(run, request, resume=resume)  # gathering may take an hour
     run.mkdir(parents=True, exist_ok=True)
-    _write(run / _REQUEST, request.model_dump_json(indent=2) + "\n")
+    check_material(run, material)
     split = material.split
+    _write(run / _REQUEST, request.model_dump_json(indent=2) + "\n")
+    _write(run / _SPLIT, json.dumps(_describe(material), indent=2) + "\n")
     features = material.features(split.train, request.config.front_end)
     trainer = Trainer(
         request.config, material.labels, split.train, features, run, request.seed, device
@@ -146,6 +155,9 @@ def choose_device(name: str) -> torch.device:
 
 def _check(run: Path, request: Request, *, resume: bool) -> None:
     """The folder is new, or holds this very request when resuming."""
+    if run.exists() and not run.is_dir():
+        raise TrainingError(f"{run} is a file; choose another --out")
+    require_place(run / _REQUEST)
     if not resume:
         if run.exists() and any(run.iterdir()):
             raise TrainingError(f"{run} is not empty; add --resume, or choose another --out")
@@ -159,9 +171,50 @@ def _check(run: Path, request: Request, *, resume: bool) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def check_material(run: Path, material: Material) -> None:
+    """Check that the corpora still are what a run was started with.
+
+    The split is drawn from the corpora as they are found. If they changed, it would put speakers
+    that were trained on among those that calibrate and test.
+
+    Raises:
+        TrainingError: if they are not.
+    """
+    path = run / _SPLIT
+    if not path.exists():
+        return
+    if json.loads(path.read_text(encoding="utf-8")) != _describe(material):
+        raise TrainingError(
+            f"the corpora are not those that {run} was started with ({_SPLIT} tells their "
+            "speakers), so who is held out would change: restore them, or train anew"
+        )
+
+
+def _describe(material: Material) -> dict[str, Any]:
+    """The emotions, the speakers of each side, and a digest of which clip is what."""
+    sides = {
+        "train": material.split.train,
+        "validation": material.split.validation,
+        "test": material.split.test,
+    }
+    clips = [
+        (side, u.corpus, u.speaker, u.emotion, u.path.name)
+        for side, utterances in sides.items()
+        for u in utterances
+    ]
+    return {
+        "labels": list(material.labels),
+        "speakers": {
+            side: sorted({f"{u.corpus}/{u.speaker}" for u in utterances})
+            for side, utterances in sides.items()
+        },
+        "clips": {side: len(utterances) for side, utterances in sides.items()},
+        "digest": hashlib.sha256(json.dumps(clips).encode()).hexdigest(),
+    }
 
 
 def read(run: Path) -> Request:
@@ -176,15 +229,29 @@ def read(run: Path) -> Request:
         raise TrainingError(f"{run} is not a run folder: {_REQUEST} cannot be read") from error
 
 
+def require_finished(run: Path) -> None:
+    """Check that a run has its network.
+
+    Raises:
+        TrainingError: if it has not finished.
+    """
+    if not (run / _NETWORK).exists():
+        raise TrainingError(f"{run} has not finished training; go on with nnpm train --resume")
+
+
 def trained_network(run: Path, request: Request, labels: tuple[str, ...]) -> Network:
     """Load the network of a finished run.
 
     Raises:
-        TrainingError: if the run has not finished.
+        TrainingError: if the run has not finished, or its network is not of this recipe.
     """
-    path = run / _NETWORK
-    if not path.exists():
-        raise TrainingError(f"{run} has not finished training; go on with nnpm train --resume")
+    require_finished(run)
     network = Network(request.config, labels)
-    network.load_state_dict(load_file(path))
+    try:
+        network.load_state_dict(load_file(run / _NETWORK))
+    except (SafetensorError, RuntimeError) as error:
+        raise TrainingError(
+            f"{run / _NETWORK} is damaged, or not of the recipe of {_REQUEST} and of "
+            f"{len(labels)} emotions"
+        ) from error
     return network.eval()

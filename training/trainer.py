@@ -26,6 +26,7 @@ from training.memory import ExternalMemory
 from training.metrics import unweighted_average_recall
 from training.network import Network
 from training.ragged import Ragged
+from training.replacing import replacing
 
 _LOG = "log.jsonl"
 _EVALUATION_BATCH = 32
@@ -138,7 +139,7 @@ class Trainer:
             for name, part in self._parts().items():
                 part.load_state_dict(state[name])
             self.epoch = state["epoch"]
-            self._forget_log_after(self.epoch)
+        self._forget_log_after(self.epoch)
 
     def fit(self, validation: tuple[Sequence[NDArray[np.float32]], Sequence[str]]) -> Network:
         """Train to the last epoch and return the averaged network.
@@ -146,7 +147,8 @@ class Trainer:
         Args:
             validation: clips and emotions of held-out speakers; watched, never chosen by.
         """
-        writer = SummaryWriter(str(self.run / "tensorboard"))
+        # on resuming, what was written of epochs after the checkpoint is dropped from the curves
+        writer = SummaryWriter(str(self.run / "tensorboard"), purge_step=self.epoch or None)
         bar = tqdm(
             range(self.epoch, self.config.train.epochs),
             desc="train",
@@ -178,8 +180,11 @@ class Trainer:
     def _forget_log_after(self, epoch: int) -> None:
         """Drop the rows of an epoch that was logged but not yet in the checkpoint."""
         log = self.run / _LOG
-        rows = log.read_text().splitlines(keepends=True)
-        log.write_text("".join(row for row in rows if json.loads(row)["epoch"] < epoch))
+        if log.exists():
+            rows = log.read_text().splitlines(keepends=True)
+            # in order, one per epoch; what follows the last whole epoch may be half a row
+            with replacing(log) as temporary:
+                temporary.write_text("".join(rows[:epoch]))
 
     def _parts(self) -> dict[str, Any]:
         return {

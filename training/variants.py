@@ -1,6 +1,7 @@
 """Waveform variants of the training clips: room, codec, noise, speed, pitch; made once, cached."""
 
 import random
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from service.cores import available_cores
 from service.inference.audio import SAMPLE_RATE_HZ
 from training.ragged import Ragged, cached
 
@@ -85,7 +87,20 @@ def load_variants(clips: Ragged, count: int) -> list[Ragged]:
 
 def _make(clips: Ragged, variant: int) -> Iterator[NDArray[np.float32]]:
     seeds = [variant * 1_000_003 + index for index in range(len(clips))]
-    # Not forked: a fork of a process with torch's threads may hang.
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        made = pool.map(make_variant, clips, seeds, chunksize=32)
-        yield from tqdm(made, desc=f"variant {variant + 1}", total=len(clips), dynamic_ncols=True)
+    pool = ProcessPoolExecutor(
+        available_cores(),
+        mp_context=get_context("spawn"),  # a fork of a process with torch's threads may hang
+        initializer=signal.signal,  # an interrupt is for the parent to tell of, in one line
+        initargs=(signal.SIGINT, signal.SIG_IGN),
+    )
+    try:
+        yield from tqdm(
+            pool.map(make_variant, clips, seeds, chunksize=32),
+            desc=f"variant {variant + 1}",
+            total=len(clips),
+            unit="clip",
+            dynamic_ncols=True,
+            disable=None,
+        )
+    finally:
+        pool.shutdown(cancel_futures=True)

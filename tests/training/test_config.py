@@ -5,11 +5,9 @@ import pytest
 from training import config
 from training.errors import TrainingError
 
-DEFAULT = Path(config.__file__).parent / "configs" / "default.toml"
-
 
 def test_the_committed_recipe_is_valid() -> None:
-    assert config.load(DEFAULT).train.epochs > 1
+    assert config.load(config.DEFAULT).train.epochs > 1
 
 
 @pytest.mark.parametrize(
@@ -19,6 +17,16 @@ def test_the_committed_recipe_is_valid() -> None:
         ("[train]\nepoch = 3", "train.epoch: Extra inputs are not permitted"),
         ("[augment]\nnoise_p = 1.5", "augment.noise_p: Input should be less than or equal to 1"),
         ("[train\n", "is not TOML"),
+        ('emotions = ["hapy"]', "emotions.0: 'hapy' is none of angry, calm"),
+        ("[augment]\nshortest_crop = 200", "shortest_crop 200 is above longest_crop 156"),
+        ("[augment]\nmixup_alpha = 0", "augment.mixup_alpha: Input should be greater than 0"),
+        ("[encoder]\ndepths = [1, 1]", "encoder: 2 depths for 4 channels"),
+        ("[encoder]\nchannels = [4]\ndepths = [1]", "greater than or equal to 8"),
+        ("[front_end]\nlow_hz = 7700", "low_hz 7700 is not below high_hz 7600"),
+        ("[front_end]\nwin_length = 1024", "less than or equal to 512"),
+        ("[train]\nsteps_per_epoch = -1", "greater than or equal to 0"),
+        ("[train]\nbatch_size = 1", "greater than or equal to 2"),
+        ("[train]\nlearning_rate = nan", "train.learning_rate: Input should be"),
     ],
 )
 def test_a_wrong_recipe_is_one_sentence(tmp_path: Path, text: str, message: str) -> None:
@@ -31,3 +39,6 @@ def test_a_wrong_recipe_is_one_sentence(tmp_path: Path, text: str, message: str)
 def test_a_missing_recipe_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="cannot read the configuration"):
         config.load(tmp_path / "none.toml")
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(TrainingError, match="is not TOML"):
+        config.load(tmp_path / "binary.toml")

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,8 +72,10 @@ def test_a_run_leaves_what_it_was_asked_for_its_log_and_its_network(finished: Pa
     assert "multilabel" not in log[0]
     assert "multilabel" in log[-1]
     assert log[-1]["cross_entropy"] < log[0]["cross_entropy"]
+    split = json.loads((finished / "split.json").read_text())
+    assert split["clips"] == {"train": 32, "validation": 8, "test": 8}
     assert list((finished / "tensorboard").iterdir())
-    assert not list(finished.glob("*.tmp"))
+    assert not list(finished.rglob("*.tmp"))
 
 
 def test_the_same_seed_gives_the_same_network_and_another_gives_another(
@@ -124,6 +127,19 @@ def test_a_run_folder_is_not_overwritten_and_resumes_only_itself(
     )
 
 
+def test_a_run_is_not_exported_when_its_corpora_changed(
+    finished: Path, tmp_path: Path, cache: Path, capsys: Captured
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    split = json.loads((run / "split.json").read_text())
+    split["digest"] = "another"
+    (run / "split.json").write_text(json.dumps(split))
+    command = ["export", run, "--out", tmp_path / "bundle", "--cache", cache]
+    assert "the corpora are not those" in fails(capsys, *command)
+    assert not (tmp_path / "bundle").exists()
+
+
 def _unfinished(finished: Path, tmp_path: Path) -> Path:
     run = tmp_path / "unfinished"
     run.mkdir()
@@ -139,13 +155,14 @@ def test_wrong_corpora_are_one_line(tmp_path: Path, cache: Path, capsys: Capture
     folder = tmp_path / "broken"
     folder.mkdir()
     (folder / "a.wav").write_bytes(b"not audio")
-    rows = "path,emotion,speaker\na.wav,angry,s1\n"
-    (folder / "metadata.csv").write_text(rows + "b.wav,sad,s2\n")
+    (folder / "c.wav").write_bytes(b"nor that")
+    rows = "path,emotion,speaker\na.wav,angry,s1\nb.wav,sad,s2\nc.wav,sad,s3\n"
+    (folder / "metadata.csv").write_text(rows)
     assert "b.wav" in fails(capsys, "train", "--corpora", "broken", *common)
     assert not (tmp_path / "run").exists()
     (folder / "b.wav").write_bytes(b"nor this")
     line = fails(capsys, "train", "--corpora", "broken", *common)
-    assert "2 of 2 clips cannot be decoded" in line
+    assert "3 of 3 clips cannot be decoded" in line
 
 
 def test_the_bundle_says_what_torch_says(bundle: Path) -> None:
