@@ -91,4 +91,5 @@ def _hand_on_to_training(arguments: list[str]) -> NoReturn:
     if importlib.util.find_spec("training") is None:
         raise UsageError(f"nnpm {arguments[0]} needs the training package, which is not here.")
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "training", *arguments])  # noqa: S606
+    # -P: a folder named training where the user stands is not ours.
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "training", *arguments])  # noqa: S606

@@ -155,7 +155,9 @@ def test_training_commands_are_handed_on(monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setattr("importlib.util.find_spec", found.get)
     with pytest.raises(SystemExit):
         cli.main(["train", "--corpora", "ravdess", "--help"])
-    assert handed == [[sys.executable, "-m", "training", "train", "--corpora", "ravdess", "--help"]]
+    assert handed == [
+        [sys.executable, "-P", "-m", "training", "train", "--corpora", "ravdess", "--help"]
+    ]
     del found["training"]
     assert "nnpm export needs the training package" in fails(capsys, "export", "RUN")
 
