@@ -88,8 +88,7 @@ def report(verdicts: Sequence[Verdict], emotions: Sequence[str]) -> dict[str, An
 
     Args:
         verdicts: one per clip.
-        emotions: the classes that could be answered, in the order of the confusion matrix, whose
-            last column counts undecodable clips.
+        emotions: the classes that could be answered, in the order of the confusion matrix.
 
     Returns:
         As docs/training.md lists them. ``per_speaker`` names a speaker ``corpus/speaker`` where
@@ -102,7 +101,9 @@ def report(verdicts: Sequence[Verdict], emotions: Sequence[str]) -> dict[str, An
     )
     confidence = np.array([v.confidence for v in verdicts])
     abstained = np.array([v.abstained for v in verdicts])
-    confusion = metrics.confusion_matrix(truth, prediction, len(labels) + 1)[: len(labels)]
+    # An undecodable clip is in none of the columns; "undecodable" counts them.
+    size = len(labels)
+    confusion = metrics.confusion_matrix(truth, prediction, size + 1)[:size, :size]
     recalls = metrics.recalls(truth, prediction)
     speakers: dict[str, list[bool]] = defaultdict(list)
     several = len({verdict.utterance.corpus for verdict in verdicts}) > 1

@@ -59,8 +59,7 @@ def test_the_report_is_counted_by_hand(rng: np.random.Generator) -> None:
     assert figures["wa"] == pytest.approx(sum(right) / 200)
 
     counts = Counter(pairs)
-    columns = [*LABELS, None]
-    assert figures["confusion"] == [[counts[row, column] for column in columns] for row in LABELS]
+    assert figures["confusion"] == [[counts[row, column] for column in LABELS] for row in LABELS]
     recalls, f1 = {}, {}
     for label in LABELS:
         hits = counts[label, label]
@@ -89,12 +88,13 @@ def test_the_report_is_counted_by_hand(rng: np.random.Generator) -> None:
     assert figures["per_speaker"]["s3"] == {"clips": len(ours), "wa": pytest.approx(np.mean(ours))}
 
 
-def test_nothing_answered_has_no_accuracy_and_full_confusion() -> None:
+def test_nothing_decoded_has_no_accuracy_of_the_answered_and_an_empty_confusion() -> None:
     spoken = Utterance(Path("/c/1.wav"), "c", "s", "en", "sad")
     figures = report([Verdict(spoken, None, 0.25, {}, abstained=True)], LABELS)
     assert (figures["wa"], figures["coverage"], figures["wa_answered"]) == (0.0, 0.0, None)
     assert figures["ece"] == pytest.approx(0.25)
-    assert figures["confusion"][LABELS.index("sad")] == [0, 0, 0, 0, 1]
+    assert figures["undecodable"] == 1
+    assert figures["confusion"] == [[0] * 4] * 4
 
 
 def test_the_same_name_in_two_corpora_is_two_speakers() -> None:
