@@ -24,6 +24,8 @@ DATA ?= $(or $(NNPM_TEST_DATA),data)
 CORPORA ?= ravdess nemo
 CONFIG ?= training/configs/default.toml
 RUN ?= runs/default
+# The number of threads changes rounding, and training makes much of it: see docs/experiments.md.
+THREADS ?= 1
 BUNDLE ?= build/default-bundle
 
 # Tests in several environments, one after the other also under `make -j`.
@@ -71,7 +73,8 @@ check-imports: $(VENV)/installed
 	@$(VENV)/bin/lint-imports
 
 train: $(VENV)/installed ## Train and export; DATA, CORPORA, CONFIG, RUN, BUNDLE; ARGS="--resume"
-	$(VENV)/bin/nnpm train --corpora $(CORPORA) --data $(DATA) --config $(CONFIG) --out $(RUN) $(ARGS)
+	$(VENV)/bin/nnpm train --corpora $(CORPORA) --data $(DATA) --config $(CONFIG) --out $(RUN) \
+		--threads $(THREADS) $(ARGS)
 	$(VENV)/bin/nnpm export $(RUN) --out $(BUNDLE)
 
 bench: $(VENV)/installed ## Measure what the bundled model costs (benchmarks/results/); ARGS="--peer conv.onnx"
