@@ -25,7 +25,7 @@ CORPORA ?= ravdess nemo
 CONFIG ?= training/configs/default.toml
 RUN ?= runs/default
 # The number of threads changes rounding, and training makes much of it: see docs/experiments.md.
-THREADS ?= 1
+THREADS ?= 2
 BUNDLE ?= build/default-bundle
 
 # Tests in several environments, one after the other also under `make -j`.
