@@ -30,8 +30,8 @@ def accuracy_table() -> str:
     lines.append("")
     lines.append(
         f"Mean and standard deviation over {len(seeds)} seeds of one recipe "
-        "(`benchmarks/results/source_P2.md`). The bundled model is the first seed trained once more, "
-        "as `make train` does it; its own figures are in `docs/experiments.md`."
+        "(`benchmarks/results/source_P2.md`). The bundled model is the first seed trained once "
+        "more, as `make train` does it; its own figures are in `docs/experiments.md`."
     )
     return "\n".join(lines)
 
