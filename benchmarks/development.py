@@ -14,26 +14,18 @@ import time
 from pathlib import Path
 
 import numpy as np
-import soxr
 import torch
 
 from service.inference.labels import CORE_EMOTIONS
 from training import config as recipes
+from training.benchmark.degrade import telephone
+from training.branch import add_functionals
 from training.clips import load_clips
 from training.corpora import load
 from training.features import load_features
 from training.metrics import accuracy, unweighted_average_recall
 from training.trainer import Trainer, embed
 from training.variants import load_variants
-
-
-def telephone(samples: np.ndarray) -> np.ndarray:
-    """Narrow band of a telephone: down to 8 kHz and mu-law, and back."""
-    narrow = soxr.resample(samples / max(1e-6, np.abs(samples).max()), 16_000, 8_000)
-    coded = np.round(np.sign(narrow) * np.log1p(255 * np.abs(narrow)) / np.log(256) * 127) / 127
-    return soxr.resample(np.sign(coded) * (256 ** np.abs(coded) - 1) / 255, 8_000, 16_000).astype(
-        np.float32
-    )
 
 
 def score(network, labels, clips, emotions) -> dict[str, float]:
@@ -81,7 +73,8 @@ def main() -> None:
                 trainer = Trainer(
                     recipe, labels, source, features, Path(run), seed, torch.device("cpu")
                 )
-                network = trainer.fit(([], []))
+                encoder = trainer.fit(([], []))
+            network = add_functionals(encoder, recipe, source, features, seed)
             figures = score(network, labels, heard, emotions)
             far = score(network, labels, [telephone(clip) for clip in heard], emotions)
             figures["telephone_core_uar"] = far["core_uar"]

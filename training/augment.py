@@ -26,6 +26,7 @@ class SpectralAugment:
     Args:
         config: ranges and probabilities.
         front_end: gives the place of the bands.
+        generator: of all draws, on the CPU; None takes torch's global one.
 
     Examples:
         >>> augment = SpectralAugment(AugmentConfig(), FrontEndConfig())
@@ -34,8 +35,13 @@ class SpectralAugment:
         torch.Size([2, 1, 64, 100])
     """
 
-    def __init__(self, config: AugmentConfig, front_end: FrontEndConfig) -> None:
-        self.config = config
+    def __init__(
+        self,
+        config: AugmentConfig,
+        front_end: FrontEndConfig,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        self.config, self.generator = config, generator
         low, high, *telephone = frequency_to_mel(
             torch.tensor([front_end.low_hz, front_end.high_hz, *_TELEPHONE_HZ])
         ).tolist()
@@ -53,15 +59,15 @@ class SpectralAugment:
         """SpecAugment of normalised features of the same shape."""
         config = self.config
         for _ in range(config.frequency_masks):
-            features = features * _random_gaps(features, 2, config.frequency_mask_bands)
+            features = features * self._gaps(features, 2, config.frequency_mask_bands)
         for _ in range(config.time_masks):
-            features = features * _random_gaps(features, 3, config.time_mask_frames)
+            features = features * self._gaps(features, 3, config.time_mask_frames)
         return features
 
     def _warp(self, features: Tensor) -> Tensor:
         batch = features.shape[0]
-        frequency = 1.0 + self.config.warp * _uniform(batch, features)
-        tempo = 1.0 + self.config.stretch * _uniform(batch, features)
+        frequency = 1.0 + self.config.warp * self._either_way(features)
+        tempo = 1.0 + self.config.stretch * self._either_way(features)
         # grid_sample's coordinates run from -1 to 1: the lowest band and the first frame stay put,
         # and what lies past the last frame is the crop mirrored.
         theta = torch.zeros(batch, 2, 3, device=features.device)
@@ -74,36 +80,57 @@ class SpectralAugment:
         batch, _, n_mels, _ = features.shape
         position = torch.linspace(0.0, math.pi, n_mels, device=features.device)
         # three slow cosines; the deviations of the sum add up to equaliser_db
-        weights = torch.randn(batch, 3, device=features.device)
+        weights = torch.randn(batch, 3, device=features.device, generator=self.generator)
         weights = weights * self.config.equaliser_db * _DB_TO_LOG_POWER / math.sqrt(1.5)
         curves = torch.stack([(order * position).cos() for order in (1, 2, 3)])
         return (weights @ curves)[:, None, :, None]
 
     def _noise(self, features: Tensor) -> Tensor:
         """Add a stationary floor of random tilt, 20 to 60 dB under the loudest band and frame."""
-        batch, _, n_mels, _ = features.shape
+        n_mels = features.shape[2]
         loud = features.amax((2, 3), keepdim=True)
-        below_db = 20.0 + 40.0 * torch.rand(batch, 1, 1, 1, device=features.device)
-        tilt_db = 10.0 * _uniform(batch, features)[:, None, None, None]
+        below_db = 20.0 + 40.0 * self._share(features)[:, None, None, None]
+        tilt_db = 10.0 * self._either_way(features)[:, None, None, None]
         slope = torch.linspace(-1.0, 1.0, n_mels, device=features.device)[:, None]
-        jitter_db = 2.0 * torch.randn_like(features)
+        jitter_db = 2.0 * torch.randn(
+            features.shape, device=features.device, generator=self.generator
+        )
         floor = loud + (tilt_db * slope + jitter_db - below_db) * _DB_TO_LOG_POWER
         noisy = torch.logaddexp(features, floor)  # powers add
-        chosen = torch.rand(batch, 1, 1, 1, device=features.device) < self.config.noise_p
+        chosen = self._share(features)[:, None, None, None] < self.config.noise_p
         return torch.where(chosen, noisy, features)
 
     def _telephone(self, features: Tensor) -> Tensor:
-        chosen = torch.rand(features.shape[0], 1, 1, 1, device=features.device)
+        chosen = self._share(features)[:, None, None, None]
         outside = ~self.telephone_band.to(features.device)[:, None]
         quiet = features.amin((2, 3), keepdim=True)
         return torch.where((chosen < self.config.telephone_p) & outside, quiet, features)
 
+    def _gaps(self, features: Tensor, axis: int, longest: int) -> Tensor:
+        """Zeros over a random stretch of ``axis`` per clip, ones elsewhere."""
+        size = features.shape[axis]
+        length = self._share(features) * min(longest, size)
+        start = self._share(features) * (size - length)
+        index = torch.arange(size, device=features.device)
+        inside = (index >= start[:, None]) & (index < (start + length)[:, None])
+        shape = [features.shape[0], 1, 1, 1]
+        shape[axis] = size
+        return (~inside).float().view(shape)
+
+    def _share(self, features: Tensor) -> Tensor:
+        """One draw per clip, in [0, 1)."""
+        return torch.rand(features.shape[0], device=features.device, generator=self.generator)
+
+    def _either_way(self, features: Tensor) -> Tensor:
+        """One draw per clip, in [-1, 1)."""
+        return 2.0 * self._share(features) - 1.0
+
 
 def mixup(features: Tensor, target: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
-    """Blend each clip with another (Zhang et al., arXiv 1710.09412), in the log-mel domain.
+    """Blend each clip with another (Zhang et al., arXiv 1710.09412).
 
     Args:
-        features: shape ``(batch, 1, n_mels, frames)``.
+        features: shape ``(batch, ...)``.
         target: label distributions, shape ``(batch, emotions)``.
         alpha: of the Beta distribution of the share kept, which is at least one half.
 
@@ -114,24 +141,8 @@ def mixup(features: Tensor, target: Tensor, alpha: float) -> tuple[Tensor, Tenso
     share = torch.distributions.Beta(alpha, alpha).sample((batch, 1)).to(features.device)
     share = torch.maximum(share, 1.0 - share)
     other = torch.randperm(batch, device=features.device)
-    wide = share[:, :, None, None]
+    wide = share.view(-1, *[1] * (features.ndim - 1))
     return (
         wide * features + (1.0 - wide) * features[other],
         share * target + (1.0 - share) * target[other],
     )
-
-
-def _uniform(batch: int, like: Tensor) -> Tensor:
-    return 2.0 * torch.rand(batch, device=like.device) - 1.0
-
-
-def _random_gaps(features: Tensor, axis: int, longest: int) -> Tensor:
-    """Zeros over a random stretch of ``axis`` per clip, ones elsewhere."""
-    batch, size = features.shape[0], features.shape[axis]
-    length = torch.rand(batch, device=features.device) * min(longest, size)
-    start = torch.rand(batch, device=features.device) * (size - length)
-    index = torch.arange(size, device=features.device)
-    inside = (index >= start[:, None]) & (index < (start + length)[:, None])
-    shape = [batch, 1, 1, 1]
-    shape[axis] = size
-    return (~inside).float().view(shape)

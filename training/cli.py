@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from service.arguments import EXIT_BAD_INPUT, OneLineParser
+from service.cores import available_cores
 from service.inference.errors import NnpmError
 from service.inference.labels import EMOTIONS
+
+_EXTRA = ("torch", "audiomentations", "tensorboard", "onnx", "onnxscript", "langcodes")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The commands and their options, as docs/api.md lists them."""
-    parser = OneLineParser(prog="nnpm", description="Train, export and evaluate.")
+    parser = OneLineParser(prog="nnpm", description="Train, export, evaluate, adapt.")
     commands = parser.add_subparsers(dest="command", required=True)
 
     train = commands.add_parser("train", help="train a network on labelled corpora")
@@ -50,7 +53,37 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--json", action="store_true")
     evaluate.set_defaults(run=_evaluate)
 
-    for command in (train, export):
+    adapt = commands.add_parser("adapt", help="adapt a bundle to unlabelled audio")
+    adapt.add_argument("--bundle", type=Path, required=True, help="the base")
+    adapt.add_argument("--target", type=Path, required=True, help="folder of audio, searched below")
+    adapt.add_argument("--out", type=Path, required=True, metavar="BUNDLE")
+    adapt.add_argument("--method", default="nnpm", help="(%(default)s)")
+    adapt.add_argument("--language", default="und", help="BCP-47 tag, such as ur (%(default)s)")
+    adapt.add_argument("--seed", type=_count, default=0)
+    adapt.add_argument("--config", type=Path, help="TOML (default: training/configs/adapt.toml)")
+    adapt.add_argument("--threads", type=_count, default=0, help="0 for all")
+    adapt.add_argument("--full", action="store_true", help="move the whole network first")
+    adapt.add_argument("--source", type=Path, metavar="DIR", help="the source's audio, for --full")
+    adapt.add_argument("--corpora", nargs="+", default=(), metavar="NAME", help="in --source")
+    adapt.add_argument("--force", action="store_true", help="write it whatever the evidence says")
+    adapt.add_argument("--json", action="store_true", help="print the report")
+    adapt.set_defaults(run=_adapt)
+
+    benchmark = commands.add_parser("benchmark", help="try every method on corpora, in tables")
+    benchmark.add_argument("--data", type=Path, required=True, help="holds one folder per corpus")
+    benchmark.add_argument("--protocol", choices=["P1", "P2"], required=True)
+    benchmark.add_argument("--out", type=Path, required=True, help="folder; a call goes on there")
+    benchmark.add_argument("--methods", nargs="+", default=(), metavar="NAME", help="(all)")
+    benchmark.add_argument("--tables", nargs="+", default=(), metavar="NAME", help="(all)")
+    benchmark.add_argument("--targets", nargs="+", default=(), metavar="NAME", help="corpora")
+    benchmark.add_argument("--seeds", type=_count, default=3, help="how many (%(default)s)")
+    benchmark.add_argument("--runs", nargs="+", type=Path, default=(), metavar="RUN")
+    benchmark.add_argument("--recipe", type=Path, help="TOML, of the runs that are trained")
+    benchmark.add_argument("--config", type=Path, help="TOML, of the adaptation")
+    benchmark.add_argument("--jobs", type=_count, default=1, help="processes (%(default)s)")
+    benchmark.set_defaults(run=_benchmark)
+
+    for command in (train, export, adapt, benchmark):
         command.add_argument(
             "--cache", type=Path, default=_default_cache(), help="decoded clips (%(default)s)"
         )
@@ -67,7 +100,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"nnpm: {error}", file=sys.stderr)  # noqa: T201 - the command line's answer
         return EXIT_BAD_INPUT
     except ModuleNotFoundError as error:
-        if error.name not in ("torch", "audiomentations", "tensorboard", "onnx", "onnxscript"):
+        if error.name not in (
+            "torch",
+            "audiomentations",
+            "tensorboard",
+            "onnx",
+            "onnxscript",
+            "langcodes",
+        ):
             raise
         print(  # noqa: T201
             f"nnpm: {options.command} needs {error.name}, which is not installed; "
@@ -82,7 +122,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"nnpm: {place}{error.strerror or error}", file=sys.stderr)  # noqa: T201
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
-        more = "; a run that had begun goes on with --resume" * (options.command == "train")
+        more = {
+            "train": "; a run that had begun goes on with --resume",
+            "benchmark": "; the same command goes on",
+        }.get(options.command, "")
         print(  # noqa: T201
             f"nnpm: interrupted; nothing half-written is left{more}", file=sys.stderr
         )
@@ -147,6 +190,57 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.predictions:
         write_predictions(verdicts, options.data, options.predictions)
     _print(report(verdicts, options.emotions or recognizer.bundle.labels), as_json=options.json)
+
+
+def _adapt(options: argparse.Namespace) -> None:
+    from training.adaptation import command, config
+    from training.adaptation.console import Bars, describe
+    from training.errors import TrainingError
+
+    if options.full != (options.source is not None):
+        raise TrainingError("--full and --source DIR go together: one is not there")
+    full = command.Full(options.source, tuple(options.corpora), options.cache)
+    request = command.Request(
+        bundle=options.bundle,
+        target=options.target,
+        out=options.out,
+        method=options.method,
+        language=options.language,
+        seed=options.seed,
+        config=config.load(options.config or config.DEFAULT),
+        threads=options.threads or available_cores(),
+        force=options.force,
+        full=full if options.full else None,
+    )
+    with Bars() as bars:
+        report = command.adapt(request, bars)
+    print(report.model_dump_json() if options.json else describe(report))  # noqa: T201
+
+
+def _benchmark(options: argparse.Namespace) -> None:
+    from training import config as recipes
+    from training.adaptation import config
+    from training.benchmark.command import Request, benchmark
+    from training.benchmark.plan import TABLES
+    from training.benchmark.protocol import PROTOCOLS, all_methods
+
+    request = Request(
+        data=options.data,
+        protocol=PROTOCOLS[options.protocol],
+        targets=tuple(options.targets),
+        methods=tuple(options.methods) or all_methods(),
+        tables=tuple(options.tables) or TABLES,
+        seeds=options.seeds,
+        runs=tuple(options.runs),
+        recipe=recipes.load(options.recipe or recipes.DEFAULT),
+        config=config.load(options.config or config.DEFAULT),
+        out=options.out,
+        cache=options.cache,
+        jobs=options.jobs,
+    )
+    tables = benchmark(request)
+    if tables:
+        print(tables[0].markdown())  # noqa: T201 - the command's answer
 
 
 def _print(figures: dict[str, Any], *, as_json: bool) -> None:

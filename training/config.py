@@ -2,7 +2,7 @@
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -37,11 +37,13 @@ Emotion = Annotated[str, AfterValidator(_known)]
 Channels = Annotated[tuple[Annotated[int, Field(ge=8)], ...], Field(min_length=1)]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A part of a configuration: fields that are documented, checked and never changed."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-class FrontEndConfig(_Section):
+class FrontEndConfig(Section):
     """Sizes of the log-mel front end."""
 
     sample_rate: Literal[16_000] = 16_000
@@ -72,7 +74,7 @@ class FrontEndConfig(_Section):
         return self
 
 
-class EncoderConfig(_Section):
+class EncoderConfig(Section):
     """Sizes of the residual encoder."""
 
     channels: Channels = (24, 48, 96, 128)
@@ -94,17 +96,17 @@ class EncoderConfig(_Section):
         return self
 
 
-class HeadConfig(_Section):
+class HeadConfig(Section):
     """The part that adaptation trains: projection and classifier."""
 
     projection: Positive = 128
-    """Numbers in z, the feature that the memory compares."""
+    """Numbers that each part of h gives to z, the feature that the memory compares."""
     dropout: Share = 0.3
     logit_scale: Above0 = 10.0
     """Initial factor of the cosine logits (learnt)."""
 
 
-class LossConfig(_Section):
+class LossConfig(Section):
     """Weights of the source losses."""
 
     label_smoothing: Share = 0.1
@@ -119,7 +121,7 @@ class LossConfig(_Section):
     """Epochs before the memory is filled and its loss starts."""
 
 
-class AugmentConfig(_Section):
+class AugmentConfig(Section):
     """How training clips are varied; spectral changes are drawn anew in every batch."""
 
     variants: Count = 0
@@ -154,7 +156,7 @@ class AugmentConfig(_Section):
         return self
 
 
-class TrainConfig(_Section):
+class TrainConfig(Section):
     """The loop."""
 
     epochs: Positive = 30
@@ -171,7 +173,24 @@ class TrainConfig(_Section):
     """auto: bfloat16 on CUDA and on CPUs with matrix units for it, else float32."""
 
 
-class SplitConfig(_Section):
+class FunctionalsConfig(Section):
+    """The second part of h, and how its head is fitted once the encoder is trained."""
+
+    enabled: bool = True
+    """False: h is what the encoder pools, and no more."""
+    views: Count = 3
+    """Spectral augmentations of each clip as recorded; each waveform variant has one."""
+    steps: Positive = 1200
+    batch_size: Annotated[int, Field(ge=2)] = 256
+    learning_rate: Above0 = 2e-3
+    weight_decay: Weight = 0.05
+    warmup: Share = 0.1
+    """Share of the steps over which the learning rate rises."""
+    mixup_p: Share = 0.3
+    mixup_alpha: Above0 = 0.4
+
+
+class SplitConfig(Section):
     """Held-out source speakers, per corpus, balanced by gender where it is known."""
 
     validation_share: HeldOut = 0.125
@@ -180,7 +199,7 @@ class SplitConfig(_Section):
     """Metrics and ECE are reported on these."""
 
 
-class Config(_Section):
+class Config(Section):
     """A whole recipe."""
 
     emotions: tuple[Emotion, ...] = ()
@@ -191,7 +210,23 @@ class Config(_Section):
     loss: LossConfig = LossConfig()
     augment: AugmentConfig = AugmentConfig()
     train: TrainConfig = TrainConfig()
+    functionals: FunctionalsConfig = FunctionalsConfig()
     split: SplitConfig = SplitConfig()
+
+    @model_validator(mode="after")
+    def _functionals_can_be_had(self) -> "Config":
+        n_mels, hop_length = self.front_end.n_mels, self.front_end.hop_length
+        if self.functionals.enabled and (n_mels % 8 or n_mels < 24):
+            raise ValueError(
+                f"front_end.n_mels {n_mels} is not 24 or more in eights, which the functionals "
+                "need; take another, or functionals.enabled = false"
+            )
+        if self.functionals.enabled and hop_length > 320:
+            raise ValueError(
+                f"front_end.hop_length {hop_length} is above 320, and the functionals hear "
+                "changes of up to 24 Hz; take another, or functionals.enabled = false"
+            )
+        return self
 
 
 def load(path: Path) -> Config:
@@ -200,8 +235,16 @@ def load(path: Path) -> Config:
     Raises:
         TrainingError: if the file is missing, not TOML, or holds an unknown or impossible value.
     """
+    return parse(path, Config)
+
+
+AnySection = TypeVar("AnySection", bound=Section)
+
+
+def parse(path: Path, kind: type[AnySection]) -> AnySection:
+    """Read a TOML file as the section ``kind``; raises as :func:`load`."""
     try:
-        return Config.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        return kind.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise TrainingError(f"cannot read the configuration {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

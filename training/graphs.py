@@ -59,7 +59,8 @@ def _export(
     with warnings.catch_warnings():
         # the exporter warns of its own use of deprecated functions, and of torchvision's absence
         warnings.simplefilter("ignore")
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        for talkative in ("torch.onnx", "onnxscript"):
+            logging.getLogger(talkative).setLevel(logging.ERROR)
         program = torch.onnx.export(
             module.eval(),
             example,

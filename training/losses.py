@@ -30,6 +30,7 @@ def multilabel_loss(
     positive_weight: float,
     hard_negative_share: float,
     own: Tensor | None = None,
+    negatives: Tensor | None = None,
 ) -> Tensor:
     """Pull a clip to its positive slots and push it from the hardest negatives.
 
@@ -48,11 +49,12 @@ def multilabel_loss(
         positive_weight: delta.
         hard_negative_share: in (0, 1], of each clip's negatives; at least one is taken.
         own: slot of each clip, shape ``(batch,)``, or None where clips have none.
+        negatives: bool, same shape; None for all that are no positives.
 
     Returns:
         Loss per clip, shape ``(batch,)``; a clip without positives costs only its negatives.
     """
-    negatives = ~positives
+    negatives = ~positives if negatives is None else negatives
     if own is not None:
         positives = positives.scatter(1, own[:, None], False)
     count = positives.sum(1).clamp(min=1)

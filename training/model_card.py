@@ -6,25 +6,28 @@ from service.inference.card import Card
 from training.evaluation import Verdict, report
 from training.splits import Split
 
-_USE = """\
+INTENDED_USE = """\
 ## Intended use
 
 Research on emotional speech, and pipelines that look at many recordings at once and leave
 decisions on people to people. The answer is how an utterance *sounds*, by the labels of the
 training corpora (in most published ones, what an actor was asked to portray); it is not what a
 person feels.
+"""
 
-## Limits
-
-- Trained on the speech above and no other. In other languages, in other settings (spontaneous
-  where that is acted, noisy where it is clean) and on children's voices it is less right than the
-  figures below; adapt it, and measure.
-- Confidence is calibrated on held-out speakers of these corpora; elsewhere it is mostly too high.
+NOT_FOR = """\
 - **The law**: the EU's AI Act (Regulation (EU) 2024/1689, Article 5(1)(f)) prohibits AI systems
   that infer emotions of people at the workplace and in education, except for medical or safety
   reasons; other uses of emotion recognition are high-risk (Annex III) and must be disclosed to the
   people concerned (Article 50(3)). Other places have laws of their own.
 - Not for judging anybody's truthfulness, health, or suitability for anything.
+"""
+
+_LIMITS = """\
+- Trained on the speech above and no other. In other languages, in other settings (spontaneous
+  where that is acted, noisy where it is clean) and on children's voices it is less right than the
+  figures below; adapt it, and measure.
+- Confidence is calibrated on held-out speakers of these corpora; elsewhere it is mostly too high.
 """
 
 
@@ -57,7 +60,10 @@ arXiv 2108.08663. Made by nnpm {card.nnpm_version} on {card.created_at[:10]}.
 
 Held out by speaker: {_speakers(split.validation)} to calibrate, {_speakers(split.test)} to test.
 
-{_USE}
+{INTENDED_USE}
+## Limits
+
+{_LIMITS}{NOT_FOR}
 ## Figures
 
 On the held-out test speakers, all {len(card.labels)} emotions, an answer forced on every clip:

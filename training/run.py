@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from training.branch import add_functionals
 from training.clips import load_clips
 from training.config import Config, FrontEndConfig
 from training.corpora import Utterance, load
@@ -133,9 +134,10 @@ def train(run: Path, request: Request, *, cache: Path, device: torch.device, res
     if resume:
         trainer.resume()
     validation = list(material.clips(split.validation)), [u.emotion for u in split.validation]
-    network = trainer.fit(validation)
+    encoder = trainer.fit(validation).cpu()
+    network = add_functionals(encoder, request.config, split.train, features, request.seed)
     temporary = run / f"{_NETWORK}.tmp"
-    save_file({k: v.contiguous() for k, v in network.cpu().state_dict().items()}, temporary)
+    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, temporary)
     temporary.replace(run / _NETWORK)
 
 
@@ -229,13 +231,18 @@ def read(run: Path) -> Request:
         raise TrainingError(f"{run} is not a run folder: {_REQUEST} cannot be read") from error
 
 
+def is_finished(run: Path) -> bool:
+    """Whether a run has its network."""
+    return (run / _NETWORK).exists()
+
+
 def require_finished(run: Path) -> None:
     """Check that a run has its network.
 
     Raises:
         TrainingError: if it has not finished.
     """
-    if not (run / _NETWORK).exists():
+    if not is_finished(run):
         raise TrainingError(f"{run} has not finished training; go on with nnpm train --resume")
 
 
@@ -255,3 +262,28 @@ def trained_network(run: Path, request: Request, labels: tuple[str, ...]) -> Net
             f"{len(labels)} emotions"
         ) from error
     return network.eval()
+
+
+def labels(run: Path) -> tuple[str, ...]:
+    """The emotions of a run, in the order of the logits.
+
+    Raises:
+        TrainingError: if the folder does not tell.
+    """
+    try:
+        found = json.loads((run / _SPLIT).read_text(encoding="utf-8"))["labels"]
+    except (OSError, ValueError, KeyError) as error:
+        raise TrainingError(f"{run} is not a run folder: {_SPLIT} cannot be read") from error
+    return tuple(found)
+
+
+def fingerprint(run: Path) -> str:
+    """A digest of the network of a finished run, and of who trained and who calibrates it.
+
+    Raises:
+        TrainingError: if it has not finished.
+    """
+    require_finished(run)
+    digest = hashlib.sha256((run / _NETWORK).read_bytes())
+    digest.update((run / _SPLIT).read_bytes())
+    return digest.hexdigest()

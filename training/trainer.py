@@ -1,7 +1,6 @@
 """The training loop of the source network: checkpoints, resume, progress, TensorBoard."""
 
 import json
-import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ from service.inference.labels import CORE_EMOTIONS
 from training import checkpoint
 from training.augment import SpectralAugment, mixup
 from training.batches import BalancedSampler, pad, training_batches
-from training.config import Config
+from training.config import Config, FunctionalsConfig
 from training.corpora import Utterance
 from training.losses import multilabel_loss, smooth_one_hot, soft_cross_entropy
 from training.memory import ExternalMemory
@@ -27,6 +26,7 @@ from training.metrics import unweighted_average_recall
 from training.network import Network
 from training.ragged import Ragged
 from training.replacing import replacing
+from training.schedule import warm_cosine
 
 _LOG = "log.jsonl"
 _EVALUATION_BATCH = 32
@@ -39,11 +39,6 @@ def choose_precision(requested: str, device: torch.device) -> torch.dtype:
         amx = device.type == "cpu" and torch.cpu.get_capabilities().get("amx_bf16", False)
         return torch.bfloat16 if amx or device.type == "cuda" else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[requested]
-
-
-def _warm_cosine(step: int, *, total: int, warmup: float) -> float:
-    """Share of the learning rate: a linear rise over ``warmup`` steps under half a cosine."""
-    return min(1.0, (step + 1) / max(1.0, warmup)) * 0.5 * (1 + math.cos(math.pi * step / total))
 
 
 def _decaying_average(average: Tensor, current: Tensor, count: Tensor, *, decay: float) -> Tensor:
@@ -75,7 +70,9 @@ def embed(
 
 
 class Trainer:
-    """Source learning (method.md, parts 1, 2 and 5) of one network.
+    """Source learning (method.md, parts 1, 2 and 5) of the encoder and its head.
+
+    The functionals come after it: :func:`training.branch.add_functionals`.
 
     Every epoch seeds its own draws from ``(seed, epoch)``, so that a run resumed from a checkpoint
     ends where the uninterrupted one does.
@@ -104,7 +101,8 @@ class Trainer:
         self.seed, self.device = seed, device
         self.precision = choose_precision(config.train.precision, device)
         torch.manual_seed(seed)
-        self.network = Network(config, labels).to(device)
+        alone = config.model_copy(update={"functionals": FunctionalsConfig(enabled=False)})
+        self.network = Network(alone, labels).to(device)
         self.network.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = AveragedModel(
             self.network,
@@ -127,7 +125,7 @@ class Trainer:
         )
         total, warmup = self.steps * config.train.epochs, self.steps * config.train.warmup_epochs
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, partial(_warm_cosine, total=total, warmup=warmup)
+            self.optimizer, partial(warm_cosine, total=total, warmup=warmup)
         )
         self.augment = SpectralAugment(config.augment, config.front_end)
         self.epoch = 0
@@ -142,7 +140,7 @@ class Trainer:
         self._forget_log_after(self.epoch)
 
     def fit(self, validation: tuple[Sequence[NDArray[np.float32]], Sequence[str]]) -> Network:
-        """Train to the last epoch and return the averaged network.
+        """Train to the last epoch and return the averaged network, which has no functionals.
 
         Args:
             validation: clips and emotions of held-out speakers; watched, never chosen by.

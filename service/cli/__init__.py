@@ -20,6 +20,8 @@ TRAINING_COMMANDS = {
     "train": "train a network on corpora",
     "export": "make a bundle of a training run",
     "evaluate": "score a bundle on labelled clips",
+    "adapt": "learn a new language from unlabelled audio",
+    "benchmark": "try every method on corpora, and make tables of it",
 }
 
 

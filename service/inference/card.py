@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 SCHEMA_VERSION: Literal[1] = 1
 
@@ -15,6 +15,7 @@ def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Temperature = Annotated[float, Field(ge=1e-3, le=1e3)]
+Biases = tuple[Annotated[float, Field(ge=-1e3, le=1e3)], ...]
 Labels = Annotated[tuple[str, ...], Field(min_length=2), AfterValidator(_distinct)]
 
 
@@ -25,12 +26,16 @@ class _Part(BaseModel):
 
 
 class Decision(_Part):
-    """How logits and memory become an answer; fitted on source validation speakers."""
+    """How logits and memory become an answer; fitted on source validation speakers.
+
+    ``p = (1 - w) softmax(logits / temperature + logit_bias) + w vote``, where
+    ``vote = softmax((similarities + vote_bias) / vote_temperature)``.
+    """
 
     temperature: Temperature
     """Divides the logits."""
     vote_weight: Share
-    """w in ``p = (1 - w) softmax(logits / temperature) + w vote``."""
+    """w: the share of the memory's vote."""
     vote_temperature: Temperature
     """Divides the mean similarities of the vote."""
     vote_slots: Annotated[int, Field(ge=1)]
@@ -40,11 +45,15 @@ class Decision(_Part):
     out_of_domain: Share
     """Abstain above this out-of-domain figure."""
     domain_slots: Annotated[int, Field(ge=1)]
-    """The nearest slots whose mean similarity tells the domain."""
+    """The nearest slots whose mean distance tells the domain."""
     domain_midpoint: float
-    """Similarity at which the out-of-domain figure is 0.5."""
+    """Similarity, which is minus that distance, at which the out-of-domain figure is 0.5."""
     domain_slope: Annotated[float, Field(gt=0.0)]
     """How steeply it falls: ``1 / (1 + exp(slope * (similarity - midpoint)))``."""
+    logit_bias: Biases = ()
+    """Added to the logits over the temperature, one number per emotion; empty for none."""
+    vote_bias: Biases = ()
+    """Added to the mean similarities of the vote, one number per emotion; empty for none."""
 
 
 class Card(_Part):
@@ -73,3 +82,12 @@ class Card(_Part):
     metrics: dict[str, Any]
     files: dict[str, str] = {}
     """sha256 of every file."""
+
+    @model_validator(mode="after")
+    def _a_bias_per_emotion(self) -> "Card":
+        for name in ("logit_bias", "vote_bias"):
+            if (count := len(getattr(self.decision, name))) not in (0, len(self.labels)):
+                raise ValueError(
+                    f"decision.{name} holds {count} numbers for {len(self.labels)} emotions"
+                )
+        return self

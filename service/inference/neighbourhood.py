@@ -8,6 +8,9 @@ from service.inference.bundle import Memory
 from service.inference.card import Decision
 from service.inference.model import Floats, softmax
 
+_FARTHEST = 4.0
+"""Of a standardised feature from its mean, when distances are taken."""
+
 
 class Neighbourhood:
     """Nearest-slot questions, answered by two matrix products.
@@ -25,6 +28,7 @@ class Neighbourhood:
         self._memory = memory
         self._decision = decision
         self._labels = labels
+        self._bias = np.array(decision.vote_bias or np.zeros(len(labels)), np.float32)
         # slots by emotion, so that a vote is one product and a slice per emotion
         order = np.argsort(memory.emotion, kind="stable")
         self._order = order
@@ -35,12 +39,14 @@ class Neighbourhood:
         resolution = 1e-3 * np.abs(self._centre)
         self._spread = np.maximum(memory.features.std(axis=0), resolution) + np.float32(1e-6)
         self._standard = self._standardise(memory.features)
+        self._square_lengths = np.square(self._standard).sum(axis=1)
 
     def vote(self, projection: Floats) -> Floats:
         """Probabilities by the memory alone.
 
-        Each emotion's score is the mean similarity of its ``vote_slots`` nearest slots, so that an
-        emotion with many source clips has no more votes than one with few.
+        Each emotion's score is the mean similarity of its ``vote_slots`` nearest slots (plus its
+        ``vote_bias``), so that an emotion with many source clips has no more votes than one with
+        few.
 
         Args:
             projection: unit features, shape ``(n, width)``.
@@ -57,7 +63,7 @@ class Neighbourhood:
                 scores[:, emotion] = _top_mean(
                     similarities[:, start:end], self._decision.vote_slots
                 )
-        return softmax(scores / np.float32(self._decision.vote_temperature))
+        return softmax((scores + self._bias) / np.float32(self._decision.vote_temperature))
 
     def nearest(self, projection: Floats, count: int) -> tuple[Neighbour, ...]:
         """The ``count`` most similar source utterances of one clip ``(width,)``, nearest first."""
@@ -79,7 +85,8 @@ class Neighbourhood:
         """How far clips lie from the whole memory.
 
         The projection is trained to forget what does not tell the emotion; so this looks at the
-        pooled features, standardised over the memory.
+        pooled features, standardised over the memory. It is a distance, not an angle: what lies
+        far out in the direction of some clip is no neighbour of it.
 
         Args:
             embedding: pooled features, shape ``(n, D)``.
@@ -94,15 +101,20 @@ class Neighbourhood:
         return figure
 
     def domain_similarity(self, embedding: Floats) -> Floats:
-        """Mean cosine with the nearest ``domain_slots`` slots, shape ``(n,)``."""
-        return _top_mean(
-            self._standardise(embedding) @ self._standard.T, self._decision.domain_slots
-        )
+        """Minus the mean distance to the nearest ``domain_slots`` slots, shape ``(n,)``.
+
+        A distance is the root mean square over the features.
+        """
+        standard = self._standardise(embedding)
+        lengths = np.square(standard).sum(axis=1)[:, None] + self._square_lengths
+        squares = np.maximum(lengths - 2.0 * standard @ self._standard.T, 0.0)
+        return _top_mean(-np.sqrt(squares), self._decision.domain_slots)
 
     def _standardise(self, features: Floats) -> Floats:
-        standard = (features - self._centre) / self._spread
-        unit: Floats = standard / np.maximum(np.linalg.norm(standard, axis=1, keepdims=True), 1e-6)
-        return unit
+        """Standardise over the memory, clamp the long tails, and divide so that lengths are RMS."""
+        standard = np.clip((features - self._centre) / self._spread, -_FARTHEST, _FARTHEST)
+        scaled: Floats = (standard / np.sqrt(features.shape[1])).astype(np.float32)
+        return scaled
 
 
 def _top_mean(values: NDArray[np.float32], count: int) -> Floats:

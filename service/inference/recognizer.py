@@ -95,7 +95,8 @@ class Recognizer:
         """Calibrated probabilities of the classifier and the memory's vote, ``(n, emotions)``."""
         decision = self.bundle.card.decision
         weight = np.float32(decision.vote_weight)
-        probabilities = softmax(logits / np.float32(decision.temperature))
+        bias = np.array(decision.logit_bias or 0.0, np.float32)
+        probabilities = softmax(logits / np.float32(decision.temperature) + bias)
         if weight > 0:
             vote = self.neighbourhood.vote(projection)
             probabilities = (1 - weight) * probabilities + weight * vote

@@ -57,6 +57,10 @@ steps_per_epoch = 10
 learning_rate = 1e-2
 batch_size = 16
 precision = "float32"
+[functionals]
+steps = 60
+batch_size = 32
+views = 1
 """
 
 

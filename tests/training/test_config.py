@@ -24,6 +24,9 @@ def test_the_committed_recipe_is_valid() -> None:
         ("[encoder]\nchannels = [4]\ndepths = [1]", "greater than or equal to 8"),
         ("[front_end]\nlow_hz = 7700", "low_hz 7700 is not below high_hz 7600"),
         ("[front_end]\nwin_length = 1024", "less than or equal to 512"),
+        ("[front_end]\nn_mels = 20", "n_mels 20 is not 24 or more in eights"),
+        ("[front_end]\nwin_length = 500\nhop_length = 500", "hop_length 500 is above 320"),
+        ("[functionals]\nsteps = 0", "functionals.steps: Input should be greater than"),
         ("[train]\nsteps_per_epoch = -1", "greater than or equal to 0"),
         ("[train]\nbatch_size = 1", "greater than or equal to 2"),
         ("[train]\nlearning_rate = nan", "train.learning_rate: Input should be"),
@@ -34,6 +37,12 @@ def test_a_wrong_recipe_is_one_sentence(tmp_path: Path, text: str, message: str)
     path.write_text(text)
     with pytest.raises(TrainingError, match=message):
         config.load(path)
+
+
+def test_without_functionals_any_front_end_will_do(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text("[front_end]\nn_mels = 20\n[functionals]\nenabled = false")
+    assert config.load(path).front_end.n_mels == 20
 
 
 def test_a_missing_recipe_is_one_sentence(tmp_path: Path) -> None:

@@ -115,6 +115,20 @@ def test_a_killed_run_resumes_to_the_same_network(
     assert log == [0, 1, 2, 3]
 
 
+def test_a_run_killed_while_the_functionals_are_fitted_resumes_to_the_same_network(
+    finished: Path, train, tmp_path: Path
+) -> None:
+    run = tmp_path / "killed"
+    shutil.copytree(finished, run)
+    (run / "network.safetensors").unlink()
+    log = (run / "log.jsonl").read_text()
+    assert train(run, "--resume") == 0
+    whole, resumed = (load_file(r / "network.safetensors") for r in (finished, run))
+    assert whole["head.norm.weight"].shape == (32 + 405,)
+    assert all(np.array_equal(whole[name], resumed[name]) for name in whole)
+    assert (run / "log.jsonl").read_text() == log
+
+
 def test_a_run_folder_is_not_overwritten_and_resumes_only_itself(
     finished: Path, tiny_corpus: Path, tmp_path: Path, cache: Path, capsys: Captured
 ) -> None:

@@ -10,10 +10,13 @@ import torch
 from safetensors import safe_open
 
 from service.inference.bundle import Memory
+from training.answering import remember
+from training.bundle_files import memory_file, probe_file
 from training.config import DEFAULT, Config, EncoderConfig, TrainConfig, load
 from training.corpora import Utterance
-from training.export import _command, _memory, _memory_file, _parity, _probe_file
+from training.export import _command
 from training.network import Network
+from training.parity import measure
 from training.probe import golden_clips
 from training.ragged import cached
 from training.run import Request
@@ -39,10 +42,10 @@ def test_calibration_sees_the_memory_that_the_bundle_stores(
         Utterance(Path("/2.wav"), "two", "b", "pl", "angry"),
         Utterance(Path("/3.wav"), "one", "a", "en", "angry"),
     ]
-    memory = _memory(network, utterances, clips)
+    memory = remember(network, utterances, clips)
     assert memory.emotion.tolist() == [1, 0, 0]
     path = tmp_path / "memory.safetensors"
-    path.write_bytes(_memory_file(memory))
+    path.write_bytes(memory_file(memory))
     with safe_open(path, framework="np") as file:
         names = {key: json.loads(value) for key, value in file.metadata().items()}
         stored = file.get_tensor("features")
@@ -58,7 +61,7 @@ def test_calibration_sees_the_memory_that_the_bundle_stores(
 
 
 def test_the_probe_holds_the_golden_clips_and_torchs_answers(network: Network) -> None:
-    with np.load(io.BytesIO(_probe_file(network))) as probe:
+    with np.load(io.BytesIO(probe_file(network))) as probe:
         waveform, lengths = golden_clips()
         assert np.array_equal(probe["waveform"], waveform)
         assert np.array_equal(probe["lengths"], lengths)
@@ -86,14 +89,14 @@ class Graph:
 def test_parity_finds_either_kind_of_difference(network: Network, rng: np.random.Generator) -> None:
     clips = [rng.standard_normal(n).astype(np.float32) for n in (100, 2_000, 200_000, 3_000)]
     right = Graph(network, 0.0, 0.0)
-    parity = _parity(right, network, clips)  # type: ignore[arg-type]
+    parity = measure(right, network, clips)  # type: ignore[arg-type]
     assert parity["torch"] <= 1e-6
     assert parity["padding"] <= 1e-5
     assert right.longest == 96_000  # a window: longer clips are cut, and too short ones left out
-    padding = _parity(Graph(network, 0.01, 0.0), network, clips)  # type: ignore[arg-type]
+    padding = measure(Graph(network, 0.01, 0.0), network, clips)  # type: ignore[arg-type]
     assert padding["torch"] <= 1e-6
     assert 1e-3 < padding["padding"] < 1e-2
-    both = _parity(Graph(network, 0.0, 0.01), network, clips)  # type: ignore[arg-type]
+    both = measure(Graph(network, 0.0, 0.01), network, clips)  # type: ignore[arg-type]
     assert 1e-3 < both["torch"] < 1e-2
     assert both["padding"] <= 1e-5
 
@@ -111,6 +114,6 @@ def test_the_card_tells_the_exact_command() -> None:
 def test_a_memory_of_one_corpus(tmp_path: Path) -> None:
     memory = Memory(np.ones((2, 3), np.float32), np.array([0, 1]), ("a", "a"), ("en", "en"))
     path = tmp_path / "memory.safetensors"
-    path.write_bytes(_memory_file(memory))
+    path.write_bytes(memory_file(memory))
     with safe_open(path, framework="np") as file:
         assert file.metadata() == {"corpora": '["a"]', "languages": '["en"]'}

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from training.batches import pad
-from training.config import Config, EncoderConfig
+from training.config import Config, EncoderConfig, FunctionalsConfig
 from training.mixstyle import MixStyle
 from training.network import Network
 
@@ -49,6 +49,25 @@ def test_stages_without_blocks_are_allowed() -> None:
     config = Config(encoder=EncoderConfig(channels=(8, 16, 24), depths=(0, 2, 1)))
     logits, pooled = Network(config, LABELS).eval()(torch.randn(1, 8_000), torch.tensor([8_000]))
     assert logits.shape == (1, 4)
+    assert pooled.shape == (1, 256 + 405)
+
+
+@torch.no_grad()
+def test_h_is_what_the_encoder_pools_and_the_functionals(network: Network) -> None:
+    waveform, lengths = torch.randn(2, 9_000), torch.tensor([9_000, 5_000])
+    log_mel, mask = network.front_end.log_mel(waveform, lengths)
+    features = network.front_end.normalise(log_mel, mask)
+    _, pooled = network(waveform, lengths)
+    torch.testing.assert_close(pooled[:, :256], network.encoder(features, mask))
+    assert network.functionals is not None
+    torch.testing.assert_close(pooled[:, 256:], network.functionals(log_mel, mask))
+    whole = network.pool(log_mel[:1], features[:1], None)
+    torch.testing.assert_close(whole, pooled[:1])
+
+
+def test_a_recipe_may_do_without_functionals() -> None:
+    network = Network(Config(functionals=FunctionalsConfig(enabled=False)), LABELS).eval()
+    _, pooled = network(torch.randn(1, 8_000), torch.tensor([8_000]))
     assert pooled.shape == (1, 256)
 
 

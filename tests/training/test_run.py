@@ -17,8 +17,9 @@ from training.errors import TrainingError
 from training.network import Network
 from training.ragged import cached
 from training.run import Material, Request, check_material, trained_network
+from training.schedule import warm_cosine
 from training.splits import split_speakers
-from training.trainer import Trainer, _decaying_average, _warm_cosine, embed
+from training.trainer import Trainer, _decaying_average, embed
 
 LABELS = ("angry", "sad")
 SMALL = Config(
@@ -105,12 +106,12 @@ def test_resuming_drops_rows_after_the_checkpoint(
 
 
 def test_the_rate_rises_and_falls() -> None:
-    rates = [_warm_cosine(step, total=100, warmup=10) for step in range(101)]
+    rates = [warm_cosine(step, total=100, warmup=10) for step in range(101)]
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == rates[9]
     assert rates[50] == pytest.approx(0.5)
     assert rates[100] == pytest.approx(0.0)
-    assert _warm_cosine(0, total=1, warmup=0.0) == 1.0
+    assert warm_cosine(0, total=1, warmup=0.0) == 1.0
     assert all(math.isfinite(rate) for rate in rates)
 
 
@@ -131,7 +132,7 @@ def test_clips_are_embedded_in_the_order_given() -> None:
     for row, clip in enumerate(clips):
         alone, _ = embed(network, [clip[:160_000]], torch.device("cpu"))  # the first ten seconds
         torch.testing.assert_close(logits[row], alone[0], atol=1e-4, rtol=1e-4)
-    assert pooled.shape == (4, 16)
+    assert pooled.shape == (4, 16 + 405)
 
 
 def test_a_device_that_is_not_there_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

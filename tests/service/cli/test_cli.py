@@ -158,6 +158,9 @@ def test_training_commands_are_handed_on(monkeypatch: pytest.MonkeyPatch, capsys
     assert handed == [
         [sys.executable, "-P", "-m", "training", "train", "--corpora", "ravdess", "--help"]
     ]
+    with pytest.raises(SystemExit):
+        cli.main(["adapt", "--json"])
+    assert handed[1][3:] == ["training", "adapt", "--json"]
     del found["training"]
     assert "nnpm export needs the training package" in fails(capsys, "export", "RUN")
 

@@ -145,6 +145,10 @@ DECISION_VALUES: list[tuple[str, Any]] = [
     ("domain_slope", float("inf")),
     ("low_confidence", 2),
     ("out_of_domain", -0.1),
+    ("logit_bias", [0.1, 0.2, 0.3]),  # the bundle knows four emotions
+    ("vote_bias", [0.0] * 5),
+    ("vote_bias", [0.0, 0.0, 0.0, float("nan")]),
+    ("logit_bias", [1e39, 0.0, 0.0, 0.0]),
 ]
 
 
@@ -163,6 +167,14 @@ def test_a_decision_with_a_bad_value_is_refused(path: Path, key: str, value: Any
     card["decision"][key] = value
     write_card(path, card)
     assert f"decision.{key}" in refusal(lambda: bundles.load(path))
+
+
+def test_a_card_from_before_there_were_biases_has_none(path: Path) -> None:
+    card = json.loads((path / CARD).read_text())
+    del card["decision"]["logit_bias"], card["decision"]["vote_bias"]
+    write_card(path, card)
+    decision = bundles.load(path).card.decision
+    assert decision.logit_bias == decision.vote_bias == ()
 
 
 def test_nothing_is_overwritten(path: Path) -> None:

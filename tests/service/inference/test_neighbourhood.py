@@ -1,4 +1,5 @@
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,11 +34,11 @@ def memory(emotion: np.ndarray = EMOTION, features: np.ndarray = FEATURES) -> Me
     )
 
 
-def decision(**changes: float) -> Decision:
+def decision(**changes: Any) -> Decision:
     return tiny_card().decision.model_copy(update=changes)
 
 
-def neighbourhood(emotion: np.ndarray = EMOTION, **changes: float) -> Neighbourhood:
+def neighbourhood(emotion: np.ndarray = EMOTION, **changes: Any) -> Neighbourhood:
     return Neighbourhood(memory(emotion), PROJECTIONS, decision(**changes), LABELS)
 
 
@@ -56,6 +57,17 @@ def test_the_vote_is_that_of_a_loop(slots: int, temperature: float) -> None:
     expected = [vote_by_hand(query, EMOTION, slots, temperature) for query in QUERIES]
     np.testing.assert_allclose(found, expected, rtol=1e-4)
     np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-6)
+
+
+def test_the_votes_bias_is_added_to_the_similarities() -> None:
+    """A bias of b multiplies the odds of an emotion by exp(b / temperature)."""
+    bias = (0.1, 0.0, -0.2, 0.05)
+    plain = neighbourhood(vote_slots=3, vote_temperature=0.2).vote(QUERIES)
+    found = neighbourhood(vote_slots=3, vote_temperature=0.2, vote_bias=bias).vote(QUERIES)
+    powers = plain * np.exp(np.array(bias) / 0.2)
+    np.testing.assert_allclose(found, powers / powers.sum(axis=1, keepdims=True), rtol=1e-4)
+    some = np.where(EMOTION == 2, 0, EMOTION)  # no slot of emotion 2: no bias brings it back
+    assert (neighbourhood(some, vote_bias=(0.0, 0.0, 900.0, 0.0)).vote(QUERIES)[:, 2] == 0).all()
 
 
 def test_an_emotion_without_slots_gets_no_vote() -> None:
@@ -101,25 +113,31 @@ def test_a_clip_of_the_memory_is_its_own_nearest() -> None:
 
 @pytest.mark.parametrize("slots", [1, 4, 1_000])
 def test_out_of_domain_is_that_of_a_loop(slots: int) -> None:
-    figures = neighbourhood(domain_slots=slots, domain_midpoint=0.3, domain_slope=7.0)
+    figures = neighbourhood(domain_slots=slots, domain_midpoint=-1.1, domain_slope=7.0)
     centre, spread = FEATURES.mean(axis=0, dtype=float), FEATURES.std(axis=0, dtype=float)
+    far = EMBEDDINGS.copy()
+    far[0, 0] += 1e4  # and is clamped
     for embedding, similarity, figure in zip(
-        EMBEDDINGS,
-        figures.domain_similarity(EMBEDDINGS),
-        figures.out_of_domain(EMBEDDINGS),
-        strict=True,
+        far, figures.domain_similarity(far), figures.out_of_domain(far), strict=True
     ):
-        point = (embedding - centre) / spread
-        cosines = []
-        for slot in (FEATURES - centre) / spread:
-            cosines.append(point @ slot / np.linalg.norm(point) / np.linalg.norm(slot))
-        mean = np.mean(sorted(cosines)[-slots:])
-        assert similarity == pytest.approx(mean, abs=1e-5)
-        assert figure == pytest.approx(1 / (1 + np.exp(7.0 * (mean - 0.3))), abs=1e-4)
+        point = np.clip((embedding - centre) / spread, -4, 4)
+        distances = []
+        for slot in np.clip((FEATURES - centre) / spread, -4, 4):
+            distances.append(np.sqrt(np.mean((point - slot) ** 2)))
+        mean = np.mean(sorted(distances)[:slots])
+        assert similarity == pytest.approx(-mean, abs=1e-4)
+        assert figure == pytest.approx(1 / (1 + np.exp(7.0 * (-mean + 1.1))), abs=1e-3)
+
+
+def test_what_lies_beyond_a_clip_is_not_near_it() -> None:
+    """The angle to it is the same."""
+    beyond = FEATURES.mean(axis=0) + 3 * (FEATURES - FEATURES.mean(axis=0))
+    figures = neighbourhood(domain_slots=1)
+    assert figures.domain_similarity(beyond).max() < figures.domain_similarity(FEATURES).min() - 0.5
 
 
 def test_what_the_memory_holds_is_nearer_than_its_opposite() -> None:
-    figures = neighbourhood(domain_slots=1, domain_midpoint=0.5, domain_slope=10.0)
+    figures = neighbourhood(domain_slots=1, domain_midpoint=-0.6, domain_slope=10.0)
     opposite = 2 * FEATURES.mean(axis=0) - FEATURES
     assert figures.out_of_domain(FEATURES).max() < 0.01
     assert figures.out_of_domain(opposite).min() > figures.out_of_domain(FEATURES).max()
@@ -144,8 +162,9 @@ def test_a_feature_that_never_varies_says_nothing() -> None:
     embeddings = np.hstack([EMBEDDINGS, np.full((len(EMBEDDINGS), 1), value)])
     np.testing.assert_allclose(
         with_constant.domain_similarity(embeddings),
-        neighbourhood().domain_similarity(EMBEDDINGS),
-        atol=0.02,
+        # one feature more among which the same squares are shared
+        neighbourhood().domain_similarity(EMBEDDINGS) * np.sqrt(DIMENSION / (DIMENSION + 1)),
+        atol=0.005,
     )
 
 

@@ -2,6 +2,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ Make = Callable[..., Recognizer]
 def make(tmp_path: Path) -> Make:
     """Make a recognizer with these values in its card's decision."""
 
-    def recognizer(**decision: float) -> Recognizer:
+    def recognizer(**decision: Any) -> Recognizer:
         changed = tiny_card().decision.model_copy(update=decision)
         return Recognizer(write_tiny_bundle(tmp_path / "bundle", decision=changed))
 
@@ -109,6 +110,14 @@ def test_without_vote_and_by_vote_alone(make: Make, weight: float) -> None:
     vote = recognizer.neighbourhood.vote(projection)[0]
     expected = vote if weight else expected_probabilities(samples)
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_biases_are_added_before_each_softmax(make: Make) -> None:
+    samples = syllables(1).astype(np.float32)
+    bias = (1.0, -0.5, 0.0, 2.0)
+    (found,), _, _ = make(vote_weight=0.0, logit_bias=bias).score(samples)
+    powers = expected_probabilities(samples) * np.exp(bias)
+    np.testing.assert_allclose(found, powers / powers.sum(), atol=1e-6)
 
 
 def test_a_short_clip_is_one_segment(recognizer: Recognizer) -> None:

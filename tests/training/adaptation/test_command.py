@@ -1,0 +1,302 @@
+"""``nnpm adapt`` from folder to bundle."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from service.inference import bundle as bundles
+from service.inference.audio import decode
+from service.inference.bundle import Bundle
+from service.inference.recognizer import Recognizer
+from training import cli
+from training.adaptation import METHODS
+from training.adaptation.report import AdaptationReport, Evidence
+
+ROOT = Path(__file__).parents[3]
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "adapt.toml"
+    path.write_text("steps = 20\nsource_batch = 16\ntarget_batch = 16\nviews = 1\n")
+    return path
+
+
+@pytest.fixture
+def adapt(base: Bundle, voices: Path, config: Path, capsys: Captured):
+    """Run the command in this process; gives the document on standard output."""
+
+    def run(out: Path, **changes: object) -> dict:
+        options = {"bundle": base.path, "target": voices, "out": out, "config": config,
+                   "method": "entropy"} | changes  # fmt: skip
+        flags = [f"--{name}" for name, value in options.items() if value is True]
+        pairs = [
+            str(part)
+            for name, value in options.items()
+            if value is not True
+            for part in (f"--{name}", value)
+        ]
+        capsys.readouterr()
+        assert cli.main(["adapt", *pairs, *flags, "--json"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) == 1
+        return json.loads(lines[0])
+
+    return run
+
+
+@pytest.fixture
+def verdict(monkeypatch: pytest.MonkeyPatch):
+    """Let the evidence say what is wanted."""
+
+    def says(word: str) -> None:
+        evidence = Evidence.model_validate(
+            {"verdict": word, "reasons": ("So it is.",), "estimated_accuracy": None,
+             "figures": {"seen": 1.0}}
+        )  # fmt: skip
+        monkeypatch.setattr("training.adaptation.command.judge", lambda *_: evidence)
+
+    return says
+
+
+def files(path: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in path.iterdir()}
+
+
+def test_the_document_and_the_card(adapt, verdict, base: Bundle, tmp_path: Path) -> None:
+    verdict("improved")
+    out = tmp_path / "new" / "bundle"
+    document = adapt(out, language="UR-pk", seed=3)
+    report = AdaptationReport.model_validate(document)
+    digest = (base.path / "bundle.sha256").read_text()[:64]
+    assert document["base"] == {"version": "7", "digest": digest}
+    assert document["language"] == "ur-PK"
+    assert document["clips"] == {"accepted": 24, "skipped": {}, "examples": {}}
+    assert (document["method"], document["seed"], document["windows"]) == ("entropy", 3, 24)
+    assert (document["verdict"], document["reasons"]) == ("improved", ["So it is."])
+    assert document["estimated_accuracy"] is None
+    assert list(document["seconds"]) == ["listen", "adapt", "judge", "publish"]
+    assert document["bundle"] == str(out)
+
+    card = bundles.load(out).card
+    assert card.parent == digest
+    assert card.language == "ur-PK"
+    assert card.calibrated is False
+    assert card.labels == base.labels
+    assert card.metrics["adaptation"] == report.for_card()
+    assert card.metrics["parity"]["torch"] <= 1e-4
+    assert card.training["adaptation"]["config"]["steps"] == 20
+    assert str(tmp_path) not in (out / "bundle.json").read_text()
+    text = (out / "README.md").read_text()
+    for topic in (digest, "ur-PK", "24 used", "improved", "So it is.", "Article 5(1)(f)", "none"):
+        assert topic in text
+
+
+def test_skipped_files_are_counted_and_up_to_five_are_named(
+    adapt, verdict, voices: Path, tmp_path: Path
+) -> None:
+    verdict("improved")
+    folder = shutil.copytree(voices, tmp_path / "voices")
+    for number in range(7):
+        (folder / f"broken {number}.mp3").write_bytes(b"nothing")
+    shutil.copy(folder / "00.wav", folder / "copy.wav")
+    out = tmp_path / "bundle"
+    document = adapt(out, target=folder)
+    assert document["clips"] == {
+        "accepted": 24,
+        "skipped": {"duplicate": 1, "undecodable": 7},
+        "examples": {
+            "duplicate": ["copy.wav"],
+            "undecodable": [f"broken {number}.mp3" for number in range(5)],
+        },
+    }
+    card = (out / "bundle.json").read_text()
+    assert "broken" not in card  # names of a user's files stay at home
+    assert bundles.load(out).card.metrics["adaptation"]["clips"]["skipped"]["undecodable"] == 7
+
+
+def test_the_bundle_answers_as_the_adapted_head_and_the_old_memory(
+    adapt, verdict, base: Bundle, voices: Path, tmp_path: Path
+) -> None:
+    """Slots and clips, each by its own statistics, are where adaptation left them."""
+    verdict("improved")
+    adapt(tmp_path / "bundle", seed=1)
+    old, new = Recognizer(base), Recognizer(bundles.load(tmp_path / "bundle"))
+    clip = decode(voices / "03.wav")
+    assert new.answer(clip).scores != old.answer(clip).scores
+    sizes = [r.bundle.memory().features for r in (old, new)]
+    standard = [(x - x.mean(0)) / (x.std(0) + 1e-9) for x in sizes]
+    alive = sizes[0].std(0) > 0.1 * np.abs(sizes[0].mean(0)) + 1e-3  # for float16 to tell apart
+    assert alive.sum() > 5
+    np.testing.assert_allclose(standard[1][:, alive], standard[0][:, alive], atol=0.02)
+
+
+def test_source_only_gives_the_parents_answers(
+    adapt, base: Bundle, voices: Path, tmp_path: Path
+) -> None:
+    document = adapt(tmp_path / "bundle", method="source_only")
+    assert document["verdict"] == "no change"
+    old, new = Recognizer(base), Recognizer(bundles.load(tmp_path / "bundle"))
+    for name in ("00.wav", "11.wav"):
+        recording = decode(voices / name)
+        wanted, found = old.answer(recording), new.answer(recording)
+        assert found.scores == pytest.approx(wanted.scores, abs=1e-6)
+        assert found.out_of_domain == pytest.approx(wanted.out_of_domain, abs=1e-4)
+
+
+def test_an_adapted_bundle_can_be_adapted_again(adapt, verdict, tmp_path: Path) -> None:
+    verdict("improved")
+    adapt(tmp_path / "1", seed=1)
+    adapt(tmp_path / "2", bundle=tmp_path / "1", seed=2, language="de")
+    card = bundles.load(tmp_path / "2").card
+    assert card.parent == (tmp_path / "1" / "bundle.sha256").read_text()[:64]
+    assert card.metrics["adaptation"]["base"]["version"] == "1"
+    Recognizer(bundles.load(tmp_path / "2"))
+
+
+@pytest.mark.parametrize("method", ["adabn", "entropy"])
+def test_the_same_seed_gives_the_same_bundle(
+    adapt, verdict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    verdict("improved")
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    for name, threads in (("a", 1), ("b", 3)):
+        adapt(tmp_path / name, method=method, seed=4, threads=threads)
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+    assert bundles.load(tmp_path / "a").card.created_at == "2023-11-14T22:13:20+00:00"
+    if method == "entropy":
+        adapt(tmp_path / "c", method=method, seed=5)
+        weights = [files(tmp_path / name)["weights.safetensors"] for name in "ac"]
+        assert weights[0] != weights[1]
+
+
+def test_torch_is_left_as_it_was(adapt, verdict, tmp_path: Path) -> None:
+    verdict("improved")
+    threads = torch.get_num_threads()
+    torch.manual_seed(8)
+    expected = torch.rand(1)
+    torch.manual_seed(8)
+    adapt(tmp_path / "bundle")
+    assert torch.equal(torch.rand(1), expected)
+    assert torch.get_num_threads() == threads
+
+
+def test_reject_writes_nothing_unless_forced(adapt, verdict, tmp_path: Path) -> None:
+    verdict("reject")
+    out = tmp_path / "out" / "bundle"
+    document = adapt(out)
+    assert (document["verdict"], document["bundle"]) == ("reject", None)
+    assert not out.parent.exists()
+    document = adapt(out, force=True)
+    assert (document["verdict"], document["bundle"]) == ("reject", str(out))
+    assert bundles.load(out).card.metrics["adaptation"]["verdict"] == "reject"
+
+
+def test_people_are_told_in_lines(
+    verdict, base: Bundle, voices: Path, config: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    verdict("reject")
+    command = ["adapt", "--bundle", str(base.path), "--target", str(voices), "--method", "adabn"]
+    assert cli.main([*command, "--out", str(tmp_path / "b"), "--config", str(config)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == ["clips     24 used", "skipped   none", "verdict   reject"]
+    assert "the base stays" in lines[-1]
+
+
+def test_wrong_input_is_one_line_and_exit_2(
+    base: Bundle, voices: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    def fails(**changes: object) -> str:
+        options = {"bundle": base.path, "target": voices, "out": tmp_path / "out",
+                   "method": "adabn"} | changes  # fmt: skip
+        pairs = [str(part) for name, value in options.items() for part in (f"--{name}", value)]
+        capsys.readouterr()
+        assert cli.main(["adapt", *pairs, "--json"]) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.count("\n") == 1
+        assert not (tmp_path / "out").exists()
+        return captured.err
+
+    assert "no method magic; choose among source_only" in fails(method="magic")
+    assert "urdu is no BCP-47 tag" in fails(language="urdu")
+    assert "is no BCP-47 tag" in fails(language="")
+    assert "no such folder" in fails(target=tmp_path / "nowhere")
+    assert "is not a bundle" in fails(bundle=voices)
+    assert "exists, and bundles are not overwritten" in fails(out=base.path)
+    few = tmp_path / "few"
+    few.mkdir()
+    shutil.copy(voices / "00.wav", few)
+    assert "1 of the 1 audio files" in fails(target=few)
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text("stepz = 3")
+    assert "wrong.toml: stepz" in fails(config=wrong)
+
+
+def test_a_bundle_without_a_recipe_cannot_be_adapted(
+    base: Bundle, voices: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    foreign = bundles.save(
+        tmp_path / "foreign",
+        base.card.model_copy(update={"training": {}}),
+        {name: (base.path / name).read_bytes() for name in bundles.FILES},
+    )
+    command = ["adapt", "--bundle", str(foreign.path), "--target", str(voices)]
+    assert cli.main([*command, "--method", "adabn", "--out", str(tmp_path / "out")]) == 2
+    assert "its card holds no recipe" in capsys.readouterr().err
+
+
+def test_an_interrupt_leaves_nothing_and_exits_130(
+    base: Bundle, voices: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "long.toml"
+    config.write_text("steps = 100000000")
+    out = tmp_path / "out" / "bundle"
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "training", "adapt", "--bundle", base.path, "--json"]
+        + ["--target", voices, "--out", out, "--config", config, "--method", "entropy"],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    time.sleep(6)
+    assert process.poll() is None, process.communicate()
+    process.send_signal(signal.SIGINT)
+    output, error = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert output == ""
+    assert error == "nnpm: interrupted; nothing half-written is left\n"
+    assert not out.parent.exists()
+
+
+def test_an_interrupt_while_publishing_leaves_nothing(
+    adapt, verdict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    verdict("improved")
+    written: list[Path] = []
+
+    def interrupt(path: Path, data: bytes) -> None:
+        path.write_bytes(data)
+        written.append(path)
+        if path.name == "probe.npz" and tmp_path in path.parents:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("service.inference.bundle._write_synced", interrupt)
+    with pytest.raises(AssertionError):
+        adapt(tmp_path / "out" / "bundle")
+    assert "interrupted" in capsys.readouterr().err
+    assert any("out" in path.parts for path in written)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_every_method_is_in_the_help_of_its_refusal() -> None:
+    assert list(METHODS)[:2] == ["source_only", "adabn"]

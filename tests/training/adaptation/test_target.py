@@ -1,0 +1,136 @@
+"""What of a folder is learnt from, and what is left out and named."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from service.inference.audio import decode
+from service.inference.quality import trim_edges
+from service.inference.recognizer import Recognizer
+from service.inference.windows import windows
+from tests.training.adaptation.tiny_base import WIDTH, tiny_network
+from training.adaptation.config import AdaptConfig
+from training.adaptation.target import Heard, hear
+from training.adaptation.views import Listener
+from training.errors import TrainingError
+from training.probe import voice
+
+
+def listen(folder: Path, base, *, threads: int = 2, views: int = 1, **changes) -> Heard:
+    config = AdaptConfig(**({"min_clips": 1} | changes))
+    return hear(folder, Listener(tiny_network(), views, seed=0), base.card, config, threads=threads)
+
+
+def write(path: Path, samples: np.ndarray, rate: int = 16_000) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # quantised here: libsndfile rounds in another way for each container
+    soundfile.write(path, np.round(samples * 32_767).astype(np.int16), rate)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three good clips, and one or more of each kind that is left out."""
+    clip = 0.3 * voice(150.0, 0.8, seed=0)
+    write(tmp_path / "a.wav", clip)
+    write(tmp_path / "deep" / "er" / "b.flac", 0.3 * voice(210.0, 0.6, seed=1))
+    write(tmp_path / "c.ogg", 0.3 * voice(180.0, 0.6, seed=2))
+    write(tmp_path / "d copy.flac", clip)  # the same samples in another container
+    write(tmp_path / "silence.wav", np.zeros(16_000))
+    write(tmp_path / "noise.wav", 0.1 * np.random.default_rng(0).standard_normal(16_000))
+    write(tmp_path / "short.wav", clip[4_000:8_000])
+    write(tmp_path / "shorter.wav", clip[4_000:5_000])
+    (tmp_path / "empty.wav").write_bytes(b"")
+    (tmp_path / "broken.mp3").write_bytes(b"no audio at all")
+    whole = (tmp_path / "deep" / "er" / "b.flac").read_bytes()
+    (tmp_path / "cut.flac").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / ".hidden.wav").write_bytes((tmp_path / "a.wav").read_bytes())
+    (tmp_path / "metadata.csv").write_text("nonsense that is not read")
+    return tmp_path
+
+
+def test_every_file_is_used_or_skipped_by_name(folder: Path, base) -> None:
+    found = listen(folder, base, views=3)
+    assert found.accepted == 3
+    assert found.skipped == {
+        "undecodable": ["broken.mp3", "cut.flac"],
+        "too_short": ["empty.wav", "short.wav", "shorter.wav"],
+        "no_speech": ["noise.wav", "silence.wav"],
+        "duplicate": ["d copy.flac"],
+    }
+    assert found.target().pooled.shape == (3, WIDTH)
+    assert found.target().views.shape == (3, 3, WIDTH)
+
+
+def test_clips_are_heard_as_prediction_hears_them(folder: Path, base) -> None:
+    found = listen(folder, base)
+    recognizer = Recognizer(base)
+    for row, name in zip(found.target().pooled, ("a.wav", "c.ogg", "deep/er/b.flac"), strict=True):
+        samples = trim_edges(decode(folder / name).waveforms[0]).samples
+        _, embedding, _ = recognizer.score(samples)
+        np.testing.assert_allclose(row.numpy(), embedding[0], atol=1e-5)
+
+
+def test_the_number_of_threads_changes_nothing(folder: Path, base) -> None:
+    one, many = listen(folder, base, threads=1), listen(folder, base, threads=5)
+    assert np.array_equal(one.target().pooled.numpy(), many.target().pooled.numpy())
+    assert np.array_equal(one.target().views.numpy(), many.target().views.numpy())
+    assert one.skipped == many.skipped
+
+
+def test_a_long_recording_gives_its_windows_that_hold_speech(tmp_path: Path, base) -> None:
+    speech = 0.3 * voice(150.0, 3.0, seed=0)
+    long = np.concatenate([speech, np.zeros(4 * 16_000), speech, speech[:8_000]])
+    write(tmp_path / "long.wav", long)
+    samples = trim_edges(decode(tmp_path / "long.wav").waveforms[0]).samples
+    cuts = windows(len(samples), 48_000, 24_000)  # the bundle's 3 and 1.5 s
+    loud = [cut for cut in cuts if np.abs(samples[slice(*cut)]).max() > 0.01]
+    assert len(loud) < len(cuts)
+    found = listen(tmp_path, base)
+    assert found.accepted == 1
+    recognizer = Recognizer(base)
+    for row, (start, end) in zip(found.target().pooled, loud, strict=True):
+        _, embedding, _ = recognizer.score(samples[start:end])
+        np.testing.assert_allclose(row.numpy(), embedding[0], rtol=1e-3, atol=1e-4)
+    assert len(listen(tmp_path, base, windows_per_clip=2).target().pooled) == 2
+
+
+def test_many_files_keep_their_order(tmp_path: Path, base) -> None:
+    """More than wait at once."""
+    for number in range(40):
+        write(tmp_path / f"{number:02}.wav", 0.3 * voice(90.0 + 4 * number, 0.4, seed=number))
+    whole = listen(tmp_path, base).target().pooled
+    for number in (0, 17, 39):
+        alone = tmp_path / "alone" / str(number)
+        write(alone / "x.wav", 0.3 * voice(90.0 + 4 * number, 0.4, seed=number))
+        np.testing.assert_array_equal(listen(alone, base).target().pooled[0], whole[number])
+
+
+def test_too_few_clips_are_refused_with_the_counts(folder: Path, base) -> None:
+    with pytest.raises(TrainingError) as caught:
+        listen(folder, base, min_clips=20)
+    assert "3 of the 11 audio files" in str(caught.value)
+    assert "20 are wanted" in str(caught.value)
+    assert "1 duplicate, 2 no_speech, 3 too_short, 2 undecodable" in str(caught.value)
+
+
+def test_places_without_audio_are_refused(tmp_path: Path, base) -> None:
+    with pytest.raises(TrainingError, match="there is no such folder"):
+        listen(tmp_path / "nowhere", base)
+    (tmp_path / "file.wav").write_bytes(b"")
+    with pytest.raises(TrainingError, match="there is no such folder"):
+        listen(tmp_path / "file.wav", base)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(TrainingError, match=r"holds no audio; looked for \.aif"):
+        listen(tmp_path / "folder", base)
+
+
+def test_progress_counts_files(folder: Path, base) -> None:
+    told: list[tuple[int, int]] = []
+    listener = Listener(tiny_network(), 0, seed=0)
+    hear(
+        folder, listener, base.card, AdaptConfig(min_clips=1), threads=1,
+        on_file=lambda done, total: told.append((done, total)),
+    )  # fmt: skip
+    assert told == [(number, 11) for number in range(1, 12)]

@@ -1,0 +1,87 @@
+"""A source network and a target corpus that are small enough to try every method on."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from service.inference.bundle import Bundle
+from tests.training.adaptation.tiny_base import write_base
+from training.adaptation.command import one_torch_thread
+from training.adaptation.config import AdaptConfig
+from training.benchmark.command import Request
+from training.benchmark.protocol import Protocol, all_methods
+from training.benchmark.sources import train_runs
+from training.config import load
+from training.probe import voice
+
+SPEAKERS = {"gita": "f", "hans": "m", "ines": "f", "jack": "m", "kate": "f", "liam": "m"}
+PITCH_HZ = {"angry": 300.0, "fear": 270.0, "happy": 220.0, "neutral": 150.0, "sad": 120.0}
+TINY = Protocol("tiny", ("tiny",), ("abroad",), uncurated=("abroad",), whole=())
+
+
+@pytest.fixture(scope="session")
+def data(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both corpora: tiny, and abroad: six speakers, five emotions, three clips each."""
+    folder = tmp_path_factory.mktemp("both")
+    (folder / "tiny").symlink_to(tiny_corpus / "tiny")
+    abroad = folder / "abroad"
+    abroad.mkdir()
+    rows = []
+    for number, (speaker, gender) in enumerate(SPEAKERS.items()):
+        for emotion, pitch_hz in PITCH_HZ.items():
+            for take in range(3):
+                name = f"{speaker}_{emotion}_{take}.wav"
+                sound = voice(pitch_hz * (1 + 0.03 * number), 0.4 + 0.05 * take, seed=10 + take)
+                soundfile.write(abroad / name, sound * 0.2, 16_000)
+                rows.append([name, "abroad", "sw", speaker, gender, emotion])
+    with (abroad / "metadata.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "corpus", "language", "speaker", "gender", "emotion"])
+        writer.writerows(rows)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run_folder(
+    data: Path, tiny_config: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A finished run of seed 0."""
+    out = tmp_path_factory.mktemp("runs")
+    with one_torch_thread():
+        return train_runs(out, TINY.source, 1, data, load(tiny_config), cache)[0]
+
+
+@pytest.fixture
+def request_of(
+    data: Path, run_folder: Path, tiny_config: Path, cache: Path, tmp_path: Path
+) -> Request:
+    """Every method, the main table, one seed, four steps."""
+    return Request(
+        data=data,
+        protocol=TINY,
+        targets=(),
+        methods=all_methods(),
+        tables=("main",),
+        seeds=1,
+        runs=(run_folder,),
+        recipe=load(tiny_config),
+        config=AdaptConfig(steps=4, views=1, refresh_steps=2),
+        out=tmp_path / "out",
+        cache=cache,
+        jobs=1,
+    )
+
+
+@pytest.fixture
+def few(request_of: Request) -> Request:
+    """Two methods that take no step."""
+    return replace(request_of, methods=("source_only", "adabn"))
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Of a small untrained network."""
+    return write_base(tmp_path_factory.mktemp("models") / "tiny" / "1")

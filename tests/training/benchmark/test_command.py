@@ -1,0 +1,249 @@
+"""Whole calls on small corpora: rows, files, resuming, and what is refused."""
+
+import csv
+import json
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from training import cli
+from training.adaptation.command import one_torch_thread
+from training.adaptation.config import AdaptConfig
+from training.benchmark import command, work
+from training.benchmark.ablations import ABLATIONS
+from training.benchmark.command import Request, benchmark
+from training.benchmark.plan import TABLES
+from training.benchmark.protocol import all_methods
+from training.benchmark.results import Results, Row
+from training.corpora import CorpusError
+from training.errors import TrainingError
+
+MEASURED = {"seconds", "rise_mib", "peak_mib"}
+
+
+def rows_of(request: Request) -> list[Row]:
+    return Results(request.out / "results.jsonl").read()
+
+
+class Page(HTMLParser):
+    """Collects text, and checks that what opens closes."""
+
+    VOID = frozenset({"meta", "rect", "circle"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text: list[str] = []
+        self.drawings = 0
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.drawings += tag == "svg"
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: object) -> None:
+        self.drawings += tag == "svg"
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def test_every_table_of_every_method(request_of: Request) -> None:
+    benchmark(replace(request_of, tables=TABLES))
+    rows = rows_of(request_of)
+    counts = {table: sum(row["table"] == table for row in rows) for table in TABLES}
+    methods = len(all_methods())
+    assert counts == {
+        "main": 2 * methods,  # curated and uncurated
+        "inductive": methods,
+        "ablations": len(ABLATIONS),
+        "curve": 2 * 4,  # 20 and 50 of the 72 clips
+        "shift": 8 * 4,
+        "degraded": 2 * 4,
+        "strange": 3 * 4,
+    }
+    for table in TABLES:
+        text = (request_of.out / f"{table}.md").read_text()
+        assert "- command: nnpm benchmark --data DIR --protocol tiny" in text
+        assert str(request_of.out) not in text
+    for path in request_of.out.glob("*.csv"):
+        first, *lines = path.read_text().splitlines()
+        assert first.startswith("# command: nnpm benchmark")
+        header, *cells = csv.reader(lines)
+        assert {len(row) for row in cells} == {len(header)}, path.name
+
+    page = Page()
+    html = (request_of.out / "report.html").read_text()
+    page.feed(html)
+    assert page.open == []
+    text = " ".join(page.text)
+    assert all(method in text for method in all_methods())
+    assert page.drawings == methods + 2  # a confusion each, a map before and one after
+    assert "http://" not in html.replace("http://www.w3.org/2000/svg", "")
+    assert "src=" not in html
+
+
+def test_rows_hold_every_figure(request_of: Request) -> None:
+    benchmark(replace(request_of, methods=("nnpm",)))
+    curated, uncurated = rows_of(request_of)
+    assert (curated["clips"], curated["adapted_clips"]) == (72, [72])
+    assert (uncurated["clips"], uncurated["adapted_clips"]) == (72, [90])  # with fear
+    confusion = curated["confusion"]
+    assert sum(map(sum, confusion)) == 72
+    assert curated["wa"] == pytest.approx(sum(confusion[i][i] for i in range(4)) / 72)
+    recalls = [confusion[i][i] / 18 for i in range(4)]
+    assert curated["uar"] == pytest.approx(sum(recalls) / 4)
+    assert list(curated["recall"].values()) == pytest.approx(recalls)
+    speakers = curated["speakers"].values()
+    assert [[sum(s[i][j] for s in speakers) for j in range(4)] for i in range(4)] == confusion
+    assert curated["seconds"] > 0
+    assert len(curated["map"]["points"]) == 72
+
+
+def test_rejected_means_the_base_answers(
+    request_of: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training.benchmark import trial
+
+    real = trial.judge
+
+    def reject(*given: object) -> object:
+        return real(*given).model_copy(update={"verdict": "reject"})  # type: ignore[arg-type]
+
+    monkeypatch.setattr(trial, "judge", reject)
+    config = AdaptConfig(steps=30, views=0, learning_rate=0.05, replay_weight=0.0)
+    benchmark(replace(request_of, methods=("source_only", "entropy"), config=config))
+    base, moved = (row for row in rows_of(request_of) if row["condition"] == "curated")
+    assert moved["confusion"] != base["confusion"]
+    assert moved["gated"] == {name: base[name] for name in moved["gated"]}
+
+
+def test_the_same_call_gives_the_same_rows(request_of: Request, tmp_path: Path) -> None:
+    asked = replace(request_of, methods=("dann", "nnpm"), tables=("main", "inductive", "shift"))
+    benchmark(asked)
+    again = replace(asked, out=tmp_path / "again")
+    benchmark(again)
+    first, second = (
+        [{k: v for k, v in row.items() if k not in MEASURED} for row in rows_of(r)]
+        for r in (asked, again)
+    )
+    assert first == second
+
+
+def test_two_processes_give_the_same_rows(few: Request, tmp_path: Path) -> None:
+    asked = replace(few, tables=("main", "degraded"))
+    benchmark(asked)
+    parallel = replace(asked, out=tmp_path / "parallel", jobs=2)
+    benchmark(parallel)
+
+    def figures(request: Request) -> list[tuple[object, ...]]:
+        names = ("table", "condition", "method", "confusion", "ece")
+        return sorted((tuple(row[n] for n in names) for row in rows_of(request)), key=str)
+
+    assert figures(asked) == figures(parallel)
+
+
+def test_what_is_done_is_not_done_again(few: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    real = work.run_trial
+
+    def counted(*given: object) -> object:
+        done.append(str(given[3]))
+        return real(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(work, "run_trial", counted)
+    benchmark(replace(few, methods=("source_only",)))
+    assert done == ["source_only"] * 2
+    benchmark(few)
+    assert done == ["source_only"] * 2 + ["adabn"] * 2
+    # another configuration is another row, but not for those whom it does not concern
+    other = AdaptConfig.model_validate(few.config.model_dump() | {"coral": {"weight": 3.0}})
+    benchmark(replace(few, config=other))
+    assert len(done) == 4
+    benchmark(replace(few, config=few.config.model_copy(update={"steps": 5})))
+    assert len(done) == 8
+    # and the tables are of the configuration that was asked for
+    (text,) = [path.read_text() for path in few.out.glob("main-uar.csv")]
+    assert len(text.splitlines()) == 2 + 2
+
+
+def test_the_tables_tell_of_rows_that_other_code_made(
+    few: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    benchmark(few)
+    assert "rows were made by other code" not in (few.out / "main.md").read_text()
+    for module in (command, work):
+        monkeypatch.setattr(module, "code", lambda: "changed")
+    benchmark(replace(few, tables=("main", "degraded")))
+    told = "- code: changed; 4 of the 8 rows were made by other code"
+    assert told in (few.out / "main.md").read_text()
+
+
+def test_a_crash_costs_half_a_row(few: Request) -> None:
+    benchmark(few)
+    path = few.out / "results.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-40])
+    benchmark(few)
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(found) == 4
+    assert path.read_bytes().startswith(whole[: whole[:-1].rfind(b"\n") + 1])
+
+
+def test_a_network_is_trained_where_no_run_is_given(few: Request) -> None:
+    asked = replace(few, runs=())
+    with one_torch_thread():  # as in the fixture: two may wait for one another
+        benchmark(asked)
+    trained = asked.out / "runs" / "tiny-0" / "network.safetensors"
+    stamp = trained.stat().st_mtime_ns
+    benchmark(asked)
+    assert trained.stat().st_mtime_ns == stamp
+    with pytest.raises(TrainingError, match="another recipe"):
+        benchmark(replace(asked, recipe=asked.recipe.model_copy(update={"emotions": ("sad",)})))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"methods": ("nnpm", "magic")}, "there is no method magic; choose among source_only"),
+        ({"tables": ("main", "mane")}, "there is no table mane; choose among main"),
+        ({"methods": ("nnpm", "nnpm")}, "--methods names one twice"),
+        ({"targets": ("tiny",)}, "tiny cannot be a target: tiny learns from its labels"),
+        ({"seeds": 0}, "--seeds 0"),
+        ({"seeds": 2}, "none is of seed 1"),
+    ],
+)
+def test_wrong_requests_are_refused(few: Request, change: dict[str, object], message: str) -> None:
+    with pytest.raises(TrainingError, match=message):
+        benchmark(replace(few, **change))  # type: ignore[arg-type]
+
+
+def test_a_corpus_that_is_not_there(few: Request) -> None:
+    with pytest.raises(CorpusError, match="nowhere"):
+        benchmark(replace(few, targets=("nowhere",)))
+    assert not few.out.exists()
+
+
+def test_a_file_of_something_else_is_left_alone(few: Request) -> None:
+    few.out.mkdir()
+    (few.out / "results.jsonl").write_text("a shopping list\n")
+    with pytest.raises(TrainingError, match="is damaged"):
+        benchmark(few)
+    assert (few.out / "results.jsonl").read_text() == "a shopping list\n"
+
+
+def test_the_command_line(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "out")
+    common = ["benchmark", "--data", str(data), "--protocol", "P2", "--out", out]
+    assert cli.main([*common, "--methods", "magic"]) == 2
+    assert "there is no method magic" in capsys.readouterr().err
+    assert cli.main(common) == 2
+    message = capsys.readouterr().err
+    assert "urdu" in message
+    assert message.count("\n") == 1

@@ -1,0 +1,219 @@
+"""``nnpm adapt``: a bundle and a folder of unlabelled audio to a better bundle."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import langcodes
+import torch
+
+from service.inference import bundle as bundles
+from service.inference.bundle import SEAL, Bundle, Memory
+from training.adaptation import METHODS
+from training.adaptation.adapter import adapt_head
+from training.adaptation.config import AdaptConfig
+from training.adaptation.decision import decide
+from training.adaptation.evidence import judge
+from training.adaptation.full import fine_tune, in_memory
+from training.adaptation.publish import Adapted, publish
+from training.adaptation.report import AdaptationReport, Base, Clips
+from training.adaptation.restore import restore_network, restore_source
+from training.adaptation.source_audio import load_source
+from training.adaptation.target import Heard, hear
+from training.adaptation.views import Listener, whole_log_mel
+from training.errors import TrainingError
+from training.network import Network
+from training.replacing import require_place
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Compute each operation in one thread.
+
+    They are small here: more threads gain little, wait for one another where the cores are shared
+    with other work (measured: forty times slower), and change the rounding.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+Progress = Callable[[str, int, int], None]
+"""Called with the stage, what is done of it, and all that there is to do."""
+
+_EXAMPLES = 5  # names of skipped files per reason
+
+
+@dataclass(frozen=True, slots=True)
+class Full:
+    """What ``--full`` needs besides.
+
+    Attributes:
+        source: holds one folder per source corpus, or is the one corpus.
+        corpora: their names; empty for those that the base's card names.
+        cache: for decoded clips.
+    """
+
+    source: Path
+    corpora: tuple[str, ...]
+    cache: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What ``nnpm adapt`` was asked for.
+
+    Attributes:
+        bundle: folder of the base.
+        target: folder of audio.
+        out: where the adapted bundle shall stand.
+        method: a name in :data:`training.adaptation.METHODS`.
+        language: BCP-47; und if unknown.
+        seed: of views, draws and dropout.
+        config: all other numbers.
+        threads: that decode and pool; the result is the same for any number.
+        force: write the bundle also when the evidence says reject.
+        full: move the whole network first; None adapts the head alone.
+    """
+
+    bundle: Path
+    target: Path
+    out: Path
+    method: str
+    language: str
+    seed: int
+    config: AdaptConfig
+    threads: int
+    force: bool = False
+    full: Full | None = None
+
+
+@one_torch_thread()
+def adapt(request: Request, progress: Progress = lambda *_: None) -> AdaptationReport:
+    """Adapt, judge, and write the bundle unless the evidence says reject.
+
+    The same request gives the same bundle on the same machine, but for the hour in its card and its
+    README, which ``SOURCE_DATE_EPOCH`` sets.
+
+    Raises:
+        TrainingError: if the request cannot be carried out; nothing is written then.
+        BundleError: if the base cannot be read.
+    """
+    language = _check(request)
+    clock = _Clock(progress)
+    base = bundles.load(request.bundle)
+    network, memory = restore_network(base), base.memory()
+    config = request.config
+    if request.full is not None:
+        network, memory = _move(request, request.full, base, network, clock)
+    heard = hear(
+        request.target,
+        Listener(network, config.views, request.seed),
+        base.card,
+        config,
+        threads=request.threads,
+        on_file=clock.stage("listen"),
+    )
+    source, target = restore_source(memory), heard.target()
+    head = adapt_head(
+        network.head, source, target, request.method, config, request.seed, clock.stage("adapt")
+    )
+    clock.stage("judge")
+    evidence = judge(network.head, head, source, target, base.labels)
+    decision = decide(base.card.decision, head, source, target, base.labels, evidence, config)
+    clock.stage("publish")
+    report = AdaptationReport(
+        method=request.method,
+        seed=request.seed,
+        language=language,
+        base=Base(
+            version=base.path.resolve().name, digest=(base.path / SEAL).read_text("ascii")[:64]
+        ),
+        clips=_clips(heard),
+        windows=len(target.pooled),
+        evidence=evidence.figures,
+        seconds={},
+        bundle=None,
+        **evidence.model_dump(exclude={"figures"}),
+    )
+    if evidence.verdict != "reject" or request.force:
+        adapted = Adapted(network, memory, head, decision)
+        publish(request.out, base, adapted, report, config, heard.examples)
+        report = report.model_copy(update={"bundle": str(request.out)})
+    return report.model_copy(update={"seconds": clock.seconds()})
+
+
+def _move(
+    request: Request, full: Full, base: Bundle, network: Network, clock: "_Clock"
+) -> tuple[Network, Memory]:
+    """Fine-tune the whole network; the memory is made anew by the one that comes out."""
+    front_end = network.front_end
+    audio = load_source(full.source, full.corpora, base.card, network, full.cache)
+    clips = hear(
+        request.target,
+        lambda samples: whole_log_mel(front_end, samples)[0][0, 0].T.half(),
+        base.card,
+        request.config,
+        threads=request.threads,
+        on_file=clock.stage("decode"),
+    )
+    moved = fine_tune(
+        network,
+        audio,
+        in_memory(clips.rows),
+        request.method,
+        request.config,
+        request.seed,
+        clock.stage("fine-tune"),
+    )
+    return moved, audio.memory(moved)
+
+
+class _Clock:
+    """Tells progress by stage, and what each stage took."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.starts: dict[str, float] = {}
+
+    def stage(self, name: str) -> Callable[[int, int], None]:
+        self.starts[name] = time.perf_counter()
+        return partial(self.progress, name)
+
+    def seconds(self) -> dict[str, float]:
+        ends = [*self.starts.values(), time.perf_counter()][1:]
+        return {
+            name: round(end - start, 3)
+            for (name, start), end in zip(self.starts.items(), ends, strict=True)
+        }
+
+
+def _clips(heard: Heard) -> Clips:
+    skipped = sorted(heard.skipped.items())
+    return Clips(
+        accepted=heard.accepted,
+        skipped={reason: len(paths) for reason, paths in skipped},
+        examples={reason: tuple(paths[:_EXAMPLES]) for reason, paths in skipped},
+    )
+
+
+def _check(request: Request) -> str:
+    """Find what is wrong before any work; return the language in its canonical form."""
+    if request.out.exists():
+        raise TrainingError(f"{request.out} exists, and bundles are not overwritten")
+    require_place(request.out)
+    if request.method not in METHODS:
+        raise TrainingError(
+            f"there is no method {request.method}; choose among {', '.join(METHODS)}"
+        )
+    if not langcodes.tag_is_valid(request.language):
+        raise TrainingError(
+            f"--language {request.language} is no BCP-47 tag; ur, de or pt-BR are such tags"
+        )
+    return langcodes.standardize_tag(request.language)

@@ -1,0 +1,101 @@
+"""The decision of an adapted bundle: confidence that fits the accuracy to be expected."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from service.inference.card import Decision
+from training.adaptation.config import AdaptConfig
+from training.adaptation.estimator import core_columns
+from training.adaptation.head import AdaptedHead
+from training.adaptation.material import Source, Target
+from training.adaptation.pseudo_labels import vote
+from training.adaptation.report import Evidence
+
+_WIDEST = 8.0
+"""Factor by which a temperature may change."""
+_ROUNDS = 30
+
+
+def decide(
+    base: Decision,
+    head: AdaptedHead,
+    source: Source,
+    target: Target,
+    labels: tuple[str, ...],
+    evidence: Evidence,
+    config: AdaptConfig,
+) -> Decision:
+    """The decision for an adapted head: the base's, with confidence fitted to the evidence.
+
+    It stays the base's where no answer has changed.
+    """
+    if evidence.figures["answers_changed"] == 0:
+        return base
+    if not config.answer_vote:
+        base = base.model_copy(update={"vote_weight": 0.0})
+    expected = evidence.estimated_accuracy
+    if not config.calibrate or expected is None:
+        return base
+    return refit(base, head, source, target, core_columns(labels), expected.value)
+
+
+@torch.no_grad()
+def refit(
+    decision: Decision,
+    head: AdaptedHead,
+    source: Source,
+    target: Target,
+    columns: list[int],
+    accuracy: float,
+) -> Decision:
+    """Stretch both temperatures until the mean confidence on the target is ``accuracy``.
+
+    Temperatures fitted on the source's speakers are far too sure of a language that they have not
+    heard. There are no labels to fit others by, but there is an estimate of the accuracy, and a
+    calibrated confidence has it as its mean.
+
+    References:
+        The constraint is that of Guillory et al. (*Predicting with Confidence on Unseen
+        Distributions*, arXiv 2107.03315), turned round: they predict accuracy by confidence.
+
+    Args:
+        decision: of the base.
+        head: adapted, in evaluation mode.
+        source: the memory.
+        target: the clips.
+        columns: emotions among which the accuracy was estimated.
+        accuracy: to be expected.
+
+    Returns:
+        The decision with its temperatures multiplied by one factor between 1/8 and 8.
+    """
+    projection = head.project_target(target.pooled)
+    logits = head.classify(projection) / decision.temperature
+    known = head.project_source(source.pooled)
+    votes = vote(projection, known, source.emotion, logits.shape[1], decision.vote_slots)
+    votes = votes / decision.vote_temperature
+
+    def confidence(factor: float) -> float:
+        return _confidence(logits / factor, votes / factor, decision.vote_weight, columns)
+
+    low, high = -np.log(_WIDEST), np.log(_WIDEST)
+    for _ in range(_ROUNDS):
+        middle = (low + high) / 2
+        low, high = (
+            (middle, high) if confidence(float(np.exp(middle))) > accuracy else (low, middle)
+        )
+    factor = float(np.exp(high))
+    return decision.model_copy(
+        update={
+            "temperature": float(np.clip(decision.temperature * factor, 1e-3, 1e3)),
+            "vote_temperature": float(np.clip(decision.vote_temperature * factor, 1e-3, 1e3)),
+        }
+    )
+
+
+def _confidence(logits: Tensor, votes: Tensor, weight: float, columns: list[int]) -> float:
+    """Mean confidence of the service's answer among ``columns``."""
+    answer = (1.0 - weight) * logits.softmax(1) + weight * votes.softmax(1)
+    answer = answer[:, columns]
+    return float((answer.amax(1) / answer.sum(1)).mean())

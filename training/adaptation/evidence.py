@@ -1,0 +1,143 @@
+"""Evidence without labels: whether an adapted head is to be trusted."""
+
+import torch
+from torch import Tensor
+
+from training.adaptation.estimator import agreement, core_columns, estimate
+from training.adaptation.head import AdaptedHead
+from training.adaptation.material import Source, Target
+from training.adaptation.pseudo_labels import vote
+from training.adaptation.report import Evidence, Verdict
+from training.classifier import Head
+
+_LEAST_KEPT = 0.9
+"""Share of the old head's accuracy on the source that must be left."""
+
+_COLLAPSE = 0.9
+"""Share of the target in one emotion that is no answer any more."""
+
+_FARTHEST = 1.6
+"""Distance of the middle clip from the memory, in distances within the memory. Development: speech
+of another corpus 1.07 to 1.26, synthetic noise, music and babble 1.98 to 2.16."""
+
+_WORSE = 0.03
+"""Fall of the estimated accuracy that is not put up with."""
+
+_SAME = 0.01
+"""Share of other answers under which nothing has changed."""
+
+_VOTE_SLOTS = 20
+_DOMAIN_SLOTS = 10
+_MOST_SLOTS = 4096
+_TAIL = 4.0
+
+
+@torch.no_grad()
+def judge(
+    old: Head,
+    adapted: AdaptedHead,
+    source: Source,
+    target: Target,
+    labels: tuple[str, ...],
+) -> Evidence:
+    """Look at a head before and after adaptation.
+
+    Args:
+        old: before.
+        adapted: after.
+        source: the memory, with labels.
+        target: the clips, without.
+        labels: emotions in the order of the logits.
+    """
+    before = AdaptedHead(old.eval(), target, target_statistics=False).eval()
+    columns = core_columns(labels)
+    agreed_before = agreement(before, target, columns)
+    agreed = agreement(adapted, target, columns)
+    slots = _comb(len(source.emotion))
+    known = adapted.project_source(source.pooled)
+    heard = adapted.project_target(target.pooled)
+    logits_before = before.classify(before.project_target(target.pooled))
+    logits = adapted.classify(heard)
+    answer = logits.argmax(1)
+    votes = vote(heard, known[slots], source.emotion[slots], len(labels), _VOTE_SLOTS)
+    old_answers = before.classify(before.project_source(source.pooled)).argmax(1)
+    figures = {
+        "source_accuracy_before": _share(old_answers == source.emotion),
+        "source_accuracy_after": _share(adapted.classify(known).argmax(1) == source.emotion),
+        "answers_changed": _share(logits_before.argmax(1) != answer),
+        "largest_emotion_share": float(torch.bincount(answer).max()) / len(answer),
+        "mean_confidence_before": float(logits_before.softmax(1).amax(1).mean()),
+        "mean_confidence_after": float(logits.softmax(1).amax(1).mean()),
+        "classifier_memory_agreement": _share(votes.argmax(1) == answer),
+        "distance_to_memory": _distance(source.pooled[slots], target.pooled),
+        **{f"{name}_before": value for name, value in agreed_before.items()},
+        **{f"{name}_after": value for name, value in agreed.items()},
+    }
+    expected_before, expected = estimate(agreed_before), estimate(agreed)
+    if expected_before is not None:
+        figures["estimated_accuracy_before"] = expected_before.value
+    fall = None if not (expected_before and expected) else expected_before.value - expected.value
+    verdict, reasons = _verdict(figures, fall)
+    return Evidence(verdict=verdict, reasons=reasons, estimated_accuracy=expected, figures=figures)
+
+
+def _verdict(figures: dict[str, float], fall: float | None) -> tuple[Verdict, tuple[str, ...]]:
+    against = []
+    distance = figures["distance_to_memory"]
+    if distance > _FARTHEST:
+        against.append(
+            f"This does not sound like speech that the base knows: its middle clip lies "
+            f"{distance:.2f} times as far from the memory as the memory's own clips lie from one "
+            f"another; at most {_FARTHEST:g} is accepted."
+        )
+    before, after = figures["source_accuracy_before"], figures["source_accuracy_after"]
+    if after < _LEAST_KEPT * before:
+        against.append(
+            f"Accuracy on the source falls from {before:.3f} to {after:.3f}; "
+            f"{_LEAST_KEPT * before:.3f} must be left."
+        )
+    share = figures["largest_emotion_share"]
+    if share > _COLLAPSE:
+        against.append(
+            f"{share:.0%} of the clips are given one emotion; at most {_COLLAPSE:.0%} is accepted."
+        )
+    if fall is not None and fall > _WORSE:
+        against.append(
+            f"The estimated accuracy falls by {fall:.3f}; at most {_WORSE:g} is accepted."
+        )
+    if against:
+        return "reject", tuple(against)
+    if figures["answers_changed"] < _SAME:
+        return "no change", (
+            f"{figures['answers_changed']:.1%} of the clips are answered otherwise than before.",
+        )
+    gained = "" if fall is None else f"The estimated accuracy changes by {-fall:+.3f}. "
+    if fall is not None and fall > 0:
+        return "no change", (f"{gained}It lies within what the estimate cannot tell.",)
+    return "improved", (f"{gained}Accuracy on the source is {after:.3f}, and was {before:.3f}.",)
+
+
+def _distance(memory: Tensor, pooled: Tensor) -> float:
+    """How far the middle clip is from its nearest slots, in the same distance within the memory."""
+    centre, spread = memory.mean(0), memory.std(0, correction=0).clamp(min=1e-6)
+    known, heard = (((x - centre) / spread).clamp(-_TAIL, _TAIL) for x in (memory, pooled))
+    count = min(_DOMAIN_SLOTS, len(known) - 1)
+    among = _nearest(known[_comb(len(known), 512)], known, count + 1)[:, 1:].mean(1).median()
+    return float(_nearest(heard, known, count).mean(1).median() / among.clamp(min=1e-6))
+
+
+def _nearest(clips: Tensor, memory: Tensor, count: int) -> Tensor:
+    rows = [
+        torch.cdist(part, memory).topk(count, dim=1, largest=False).values
+        for part in torch.split(clips, 1024)
+    ]
+    return torch.cat(rows)
+
+
+def _comb(count: int, most: int = _MOST_SLOTS) -> Tensor:
+    """Indices of at most ``most`` of ``count``, evenly spread."""
+    return torch.linspace(0, count - 1, min(count, most)).round().long()
+
+
+def _share(hits: Tensor) -> float:
+    return float(hits.float().mean())

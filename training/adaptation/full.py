@@ -1,0 +1,200 @@
+"""``--full``: the whole network moves, with the source's audio and the target's."""
+
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from training.adaptation import METHODS
+from training.adaptation.config import AdaptConfig
+from training.adaptation.head import AdaptedHead
+from training.adaptation.material import Source, Target
+from training.adaptation.method import Batch
+from training.adaptation.source_audio import SourceAudio
+from training.augment import SpectralAugment
+from training.batches import BalancedSampler, training_batches
+from training.errors import TrainingError
+from training.losses import multilabel_loss, smooth_one_hot, soft_cross_entropy
+from training.network import Network
+from training.ragged import Ragged
+
+_LONGEST_FRAMES = 624
+"""Of a clip that is looked at whole: ten seconds."""
+
+
+def in_memory(log_mels: list[Tensor]) -> Ragged:
+    """Features of clips, ``(num_frames, n_mels)`` each, without a file."""
+    bounds = np.cumsum([0, *map(len, log_mels)], dtype=np.int64)
+    values = torch.cat(log_mels).numpy().astype(np.float16)
+    return Ragged(values, bounds[:-1], bounds[1:], Path())
+
+
+def fine_tune(
+    network: Network,
+    audio: SourceAudio,
+    clips: Ragged,
+    method: str,
+    config: AdaptConfig,
+    seed: int,
+    on_step: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Network:
+    """Move encoder and head by source learning and the method's loss.
+
+    Each step takes augmented crops of both sides. The source's loss is that of source learning
+    (method.md, part 2: cross-entropy and the true multilabel), for with the encoder the memory
+    moves, and there is nothing to replay. Batch normalisations keep their statistics; those at the
+    head's entrance are the source's for the source and the target's for the target. Every
+    ``refresh_steps`` the pooled features of both sides are computed anew.
+
+    Args:
+        network: of the bundle; not changed.
+        audio: the source.
+        clips: log-mel power of the target's clips.
+        method: a name in :data:`training.adaptation.METHODS`.
+        config: the section ``full``, and the method's.
+        seed: of all draws; torch's global generator is left as it was.
+        on_step: called after every step with the steps taken and the steps in all.
+
+    Returns:
+        The network, in evaluation mode, with the source's statistics in its head.
+
+    Raises:
+        TrainingError: if the method trains nothing, or the losses grow beyond all bounds.
+    """
+    if not METHODS[method].trains:
+        raise TrainingError(f"--full trains the whole network, and {method} trains nothing")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _FineTuning(network, audio, clips, method, config, seed).run(on_step)
+
+
+class _FineTuning:
+    def __init__(
+        self,
+        network: Network,
+        audio: SourceAudio,
+        clips: Ragged,
+        method: str,
+        config: AdaptConfig,
+        seed: int,
+    ) -> None:
+        self.config, self.recipe = config, network.config
+        self.audio, self.clips = audio, clips
+        self.network = deepcopy(network).eval()
+        self.augment = SpectralAugment(self.recipe.augment, self.recipe.front_end)
+        # what methods look at as a whole; computed anew in place as the encoder moves
+        self.source = Source(self._pool(audio.features), audio.emotion)
+        pooled = self._pool(clips)
+        self.target = Target(pooled, pooled.new_zeros(0, *pooled.shape))
+        self.head = AdaptedHead(
+            self.network.head, self.target, target_statistics=config.target_statistics
+        )
+        self.method = METHODS[method](config, self.source, self.target, self.head)
+        self.rng = np.random.default_rng(seed)
+
+    def run(self, on_step: Callable[[int, int], None]) -> Network:
+        full = self.config.full
+        encoder = list(self.network.encoder.parameters())
+        head = [weight for weight in self.head.parameters() if weight.requires_grad]
+        trained = [*encoder, *head, *self.method.parameters()]
+        optimizer = torch.optim.AdamW(
+            trained, lr=full.learning_rate, weight_decay=full.weight_decay
+        )
+        sides = zip(self._source_batches(), self._target_batches(), strict=True)
+        for step, (known, heard) in enumerate(sides):
+            if step % self.config.refresh_steps == 0:
+                self._refresh(again=step > 0)
+            ramp = min(1.0, step / self.config.ramp_steps) if self.config.ramp_steps else 1.0
+            batch = self._batch(known, heard)
+            loss = self._source_loss(batch) + ramp * self.method.loss(batch, step / full.steps)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(trained, full.clip_gradient)
+            optimizer.step()
+            on_step(step + 1, full.steps)
+        if not all(bool(weight.isfinite().all()) for weight in trained):
+            raise TrainingError(
+                f"{self.method.name} ends in weights that are not finite; "
+                f"lower full.learning_rate ({full.learning_rate:g}) or its weight"
+            )
+        self.network.head = deepcopy(self.head.head)
+        return self.network.requires_grad_(True).eval()
+
+    @torch.no_grad()
+    def _refresh(self, *, again: bool) -> None:
+        """Look at both sides as a whole."""
+        if again:
+            self.source.pooled.copy_(self._pool(self.audio.features))
+            self.target.pooled.copy_(self._pool(self.clips))
+            if self.config.target_statistics:
+                self.head.observe(self.target)
+        self.head.eval()
+        self.slots = self.head.project_source(self.source.pooled)
+        self.method.refresh(self.head)
+        self.head.train()
+
+    def _batch(self, known: tuple[Tensor, Tensor], heard: tuple[Tensor, Tensor]) -> Batch:
+        source = self.head.project_source(self._encode(known[0]))
+        target = self.head.project_target(self._encode(heard[0]))
+        return Batch(
+            source_index=known[1],
+            source_projection=source,
+            source_logits=self.head.classify(source),
+            source_emotion=self.audio.emotion[known[1]],
+            target_index=heard[1],
+            target_projection=target,
+            target_logits=self.head.classify(target),
+        )
+
+    def _source_loss(self, batch: Batch) -> Tensor:
+        numbers, emotion = self.recipe.loss, batch.source_emotion
+        wanted = smooth_one_hot(emotion, len(self.network.labels), numbers.label_smoothing)
+        cross_entropy = soft_cross_entropy(batch.source_logits, wanted).mean()
+        multilabel = multilabel_loss(
+            batch.source_projection @ self.slots.T,
+            self.audio.emotion == emotion[:, None],
+            numbers.multilabel_positive,
+            numbers.hard_negative_share,
+            own=batch.source_index,
+        )
+        return cross_entropy + numbers.multilabel_weight * multilabel.mean()
+
+    def _encode(self, log_mel: Tensor) -> Tensor:
+        """Augment a batch of full crops, and pool it."""
+        everywhere = log_mel.new_ones(len(log_mel), 1, 1, log_mel.shape[3])
+        with torch.no_grad():
+            varied = self.augment(log_mel)
+            features = self.augment.mask(self.network.front_end.normalise(varied, everywhere))
+        return self.network.pool(varied, features, None)
+
+    @torch.no_grad()
+    def _pool(self, log_mels: Ragged) -> Tensor:
+        """Whole clips as recorded, one by one, so that nothing is padded."""
+        rows = []
+        for log_mel in log_mels:
+            whole = torch.from_numpy(log_mel[:_LONGEST_FRAMES].T.copy())[None, None]
+            everywhere = whole.new_ones(1, 1, 1, whole.shape[3])
+            features = self.network.front_end.normalise(whole, everywhere)
+            rows.append(self.network.pool(whole, features, None))
+        return torch.cat(rows)
+
+    def _source_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        full = self.config.full
+        drawn = BalancedSampler(self.audio.utterances).draw(full.steps * full.batch, self.rng)
+        return self._crops(self.audio.features, drawn, full.batch)
+
+    def _target_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        full = self.config.full
+        size = min(full.batch, len(self.clips))
+        rounds = -(-full.steps * size // len(self.clips))
+        orders = [self.rng.permutation(len(self.clips)) for _ in range(rounds)]
+        return self._crops(self.clips, np.concatenate(orders)[: full.steps * size], size)
+
+    def _crops(
+        self, features: Ragged, drawn: NDArray[np.int64], size: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        return training_batches([features], drawn, self.recipe.augment, size, self.rng)

@@ -1,0 +1,119 @@
+"""The head while it is adapted: one projection, two sets of statistics at its entrance."""
+
+from copy import deepcopy
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - torch's own convention
+
+from training.adaptation.material import Target
+from training.classifier import Head
+
+_LEAST_VARIANCE = 1e-2
+"""Of a target feature, relative to the source's: one that hardly varies is not blown up."""
+
+
+class AdaptedHead(nn.Module):
+    """A copy of a head that normalises source and target each by statistics of its own.
+
+    Projection and class vectors are trained, the same ones for both sides. The statistics, the
+    affine part of the batch normalisation and the logit scale stay as they are.
+
+    References:
+        Li et al., *Revisiting Batch Normalization for Practical Domain Adaptation* (AdaBN), arXiv
+        1603.04779: target statistics in every normalisation. Here only the head's: the encoder
+        before it is frozen, and its features are computed once.
+
+    Args:
+        head: of the bundle that is adapted; it is not changed.
+        target: whose statistics the target's side takes.
+        target_statistics: False leaves the source's statistics on both sides.
+        anchored: train the first block of the feature only. The others hold still, and what they
+            say of a clip is a second opinion that no step can talk round.
+
+    Examples:
+        >>> from training.config import HeadConfig
+        >>> head = Head(HeadConfig(), blocks=(6,), num_emotions=4).eval()
+        >>> target = Target(torch.randn(20, 6) + 3.0, torch.zeros(0, 20, 6))
+        >>> adapted = AdaptedHead(head, target, target_statistics=True).eval()
+        >>> pooled = torch.randn(5, 6)
+        >>> moved = adapted.export().project(adapted.align(pooled))
+        >>> bool(torch.allclose(moved, head.project(pooled), atol=1e-5))
+        True
+    """
+
+    def __init__(
+        self, head: Head, target: Target, *, target_statistics: bool, anchored: bool = False
+    ) -> None:
+        super().__init__()
+        self.head = deepcopy(head).requires_grad_(False)
+        # Only their direction counts. At unit length a step turns them as far as the projection.
+        self.head.classes.copy_(F.normalize(self.head.classes, dim=1))
+        self._train_blocks(1 if anchored else len(self.head.projection.blocks))
+        mean, variance = self.head.norm.running_mean, self.head.norm.running_var
+        assert mean is not None
+        assert variance is not None
+        self.register_buffer("source_mean", mean.clone())
+        self.register_buffer("source_variance", variance.clone())
+        self.register_buffer("target_mean", mean.clone())
+        self.register_buffer("target_variance", variance.clone())
+        self.source_mean: Tensor
+        self.source_variance: Tensor
+        self.target_mean: Tensor
+        self.target_variance: Tensor
+        if target_statistics:
+            self.observe(target)
+
+    def observe(self, target: Target) -> None:
+        """Take the statistics of a target for the target's side."""
+        found, mean = torch.var_mean(target.pooled, dim=0, correction=0)
+        self.target_mean.copy_(mean)
+        self.target_variance.copy_(torch.maximum(found, _LEAST_VARIANCE * self.source_variance))
+
+    def project_source(self, pooled: Tensor) -> Tensor:
+        """Source features ``(batch, D)`` to z on the unit sphere ``(batch, projection)``."""
+        return self._project(pooled, self.source_mean, self.source_variance)
+
+    def project_target(self, pooled: Tensor) -> Tensor:
+        """Target features ``(batch, D)`` to z on the unit sphere ``(batch, projection)``."""
+        return self._project(pooled, self.target_mean, self.target_variance)
+
+    def classify(self, projection: Tensor) -> Tensor:
+        """Logits ``(batch, num_emotions)`` of z."""
+        return self.head.classify(projection)
+
+    def export(self) -> Head:
+        """A plain head for the target: its batch normalisation holds the target's statistics."""
+        head = deepcopy(self.head).requires_grad_(False)
+        norm = head.norm
+        norm.running_mean, norm.running_var = self.target_mean.clone(), self.target_variance.clone()
+        return head.eval()
+
+    def align(self, pooled: Tensor) -> Tensor:
+        """Move source features ``(n, D)`` to where the target's statistics are.
+
+        ``export().project(align(h)) == project_source(h)``: with these in its memory an adapted
+        bundle votes as this head does, and can be adapted again.
+        """
+        eps = self.head.norm.eps
+        scale = ((self.target_variance + eps) / (self.source_variance + eps)).sqrt()
+        return (pooled - self.source_mean) * scale + self.target_mean
+
+    def _train_blocks(self, count: int) -> None:
+        """Let steps change what belongs to the first ``count`` blocks of the feature, only."""
+        projection = self.head.projection
+        inputs, outputs = sum(projection.blocks[:count]), count * projection.width
+        for weight, trained in (
+            (projection.weight, inputs),
+            (projection.bias, outputs),
+            (self.head.classes, outputs),
+        ):
+            mask = (torch.arange(weight.shape[-1]) < trained).to(weight)
+            weight.requires_grad_(True)
+            weight.register_hook(partial(torch.mul, mask))  # type: ignore[no-untyped-call]
+
+    def _project(self, pooled: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        norm = self.head.norm
+        standard = F.batch_norm(pooled, mean, variance, norm.weight, norm.bias, eps=norm.eps)
+        return self.head.project_normalised(standard)

@@ -1,0 +1,1 @@
+"""``nnpm benchmark``: every method on every target, and the tables of it."""

@@ -1,0 +1,148 @@
+"""All trials of a benchmark: one row of the results each."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from training.adaptation import METHODS
+from training.adaptation.config import AdaptConfig
+from training.benchmark.ablations import ABLATIONS, changed
+from training.benchmark.cases import CASES, Case
+from training.benchmark.protocol import STUDIED, Protocol
+from training.benchmark.strange_targets import KINDS
+from training.corpora import Utterance
+
+STRANGE = "strange"
+
+TABLES = (*CASES, STRANGE)
+"""What ``--tables`` takes."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trial:
+    """One method, in one configuration, on one case.
+
+    Attributes:
+        case: of the target.
+        method: by name.
+        variant: which ablation; empty elsewhere.
+        config: of the adaptation.
+        fingerprint: of all that the figures depend on, the code excepted.
+    """
+
+    case: Case
+    method: str
+    variant: str
+    config: AdaptConfig
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Unit:
+    """The trials of one table on one target with one seed: what a worker does at a time.
+
+    Attributes:
+        table: in :data:`TABLES`.
+        target: corpus, or a kind of sound that is no speech.
+        seed: of network and adaptation.
+        run: folder of the network.
+        utterances: of the target; of the corpus that babble is made of.
+        num_views: of every clip that are computed; a trial may look at fewer.
+        trials: to be done.
+    """
+
+    table: str
+    target: str
+    seed: int
+    run: Path
+    utterances: Sequence[Utterance]
+    num_views: int
+    trials: tuple[Trial, ...]
+
+    def row_keys(self) -> list[tuple[object, ...]]:
+        """Of the rows that the trials will be (:data:`training.benchmark.results.KEY`)."""
+        return [
+            (
+                self.table,
+                self.target,
+                t.case.condition,
+                t.method,
+                t.variant,
+                self.seed,
+                t.fingerprint,
+            )
+            for t in self.trials
+        ]
+
+    def without(self, done: set[tuple[object, ...]]) -> "Unit":
+        """What is left to do."""
+        pairs = zip(self.trials, self.row_keys(), strict=True)
+        return replace(self, trials=tuple(trial for trial, key in pairs if key not in done))
+
+
+def plan(
+    protocol: Protocol,
+    targets: Mapping[str, Sequence[Utterance]],
+    networks: Mapping[int, tuple[Path, str]],
+    config: AdaptConfig,
+    tables: Sequence[str],
+    methods: Sequence[str],
+) -> list[Unit]:
+    """List the trials, table by table.
+
+    Args:
+        protocol: source and means.
+        targets: clips by corpus.
+        networks: run folder and its fingerprint, by seed.
+        config: of the adaptation.
+        tables: in :data:`TABLES`.
+        methods: by name; the studies have some of these, the ablations nnpm.
+    """
+    units = []
+    for table in tables:
+        for name in KINDS if table == STRANGE else targets:
+            utterances = targets[next(iter(targets)) if table == STRANGE else name]
+            clips = repr([(u.path.name, u.speaker, u.emotion) for u in utterances])
+            for seed, (run, network) in networks.items():
+                trials = tuple(
+                    Trial(
+                        case, method, variant, varied, _digest(network, clips, case, method, varied)
+                    )
+                    for case in _cases(table, name, utterances, protocol, seed)
+                    for method, variant, varied in _contenders(table, methods, config)
+                )
+                units.append(Unit(table, name, seed, run, utterances, config.views, trials))
+    return units
+
+
+def _cases(
+    table: str, name: str, utterances: Sequence[Utterance], protocol: Protocol, seed: int
+) -> list[Case]:
+    if table == STRANGE:
+        return [Case("not speech", ())]
+    rng = np.random.default_rng([seed, TABLES.index(table)])
+    return CASES[table](name, utterances, protocol, rng)
+
+
+def _contenders(
+    table: str, methods: Sequence[str], config: AdaptConfig
+) -> list[tuple[str, str, AdaptConfig]]:
+    """Method, variant, configuration."""
+    if table == "ablations":
+        if "nnpm" not in methods:
+            return []
+        return [("nnpm", name, changed(config, change)) for name, change in ABLATIONS.items()]
+    if table in ("main", "inductive"):
+        return [(method, "", config) for method in methods]
+    return [(method, "", config) for method in methods if method in STUDIED]
+
+
+def _digest(network: str, clips: str, case: Case, method: str, config: AdaptConfig) -> str:
+    """Of network, clips and configuration; what other methods are told does not matter."""
+    others = (set(METHODS) - {method}) | {"full"}
+    places = [(part.adapt.tolist(), part.score.tolist()) for part in case.parts]
+    told = [network, clips, case.degradation, places, config.model_dump_json(exclude=others)]
+    return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
