@@ -19,6 +19,9 @@ export NNPM_TEST_DATA := $(abspath ../shared/corpora)
 endif
 endif
 
+# make benchmark
+PROTOCOL ?= P2
+
 # make train
 DATA ?= $(or $(NNPM_TEST_DATA),data)
 CORPORA ?= ravdess nemo
@@ -31,11 +34,11 @@ BUNDLE ?= build/default-bundle
 # Tests in several environments, one after the other also under `make -j`.
 .NOTPARALLEL:
 .PHONY: help serve test test-main check check-lint check-format check-types check-imports \
-	train bench docs clean
+	train bench benchmark docs clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
 
 serve: $(SERVE_VENV)/installed ## Start the service with the bundled model (without torch); ARGS="--port 9000"
 	@$(SERVE_VENV)/bin/nnpm serve $(ARGS)
@@ -80,6 +83,10 @@ train: $(VENV)/installed ## Train and export; DATA, CORPORA, CONFIG, RUN, BUNDLE
 bench: $(VENV)/installed ## Measure what the bundled model costs (benchmarks/results/); ARGS="--peer conv.onnx"
 	@$(VENV)/bin/python -m benchmarks.latency $(ARGS)
 	@$(VENV)/bin/python -m benchmarks.footprint
+
+benchmark: $(VENV)/installed ## Compare the ways to adapt (hours); PROTOCOL=P1|P2, DATA, ARGS="--seeds 1 --runs RUN"
+	$(VENV)/bin/nnpm benchmark --data $(DATA) --protocol $(PROTOCOL) --out build/benchmark-$(PROTOCOL) \
+		$(ARGS)
 
 docs: $(DOCS_VENV)/installed ## Build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict

@@ -1,10 +1,13 @@
-"""Write the README's accuracy table from the committed results: python -m benchmarks.readme."""
+"""Write the README's tables from the committed results: python -m benchmarks.readme."""
 
+import csv
 import json
 import re
 from pathlib import Path
 
 import numpy as np
+
+from training.benchmark.table import spread
 
 ROOT = Path(__file__).parents[1]
 NAMES = {
@@ -14,6 +17,7 @@ NAMES = {
     "ased": ("ASED", "am"),
     "emotiontts": ("EmotionTTS", "ko"),
 }
+ADAPTATION = "benchmarks/results/adaptation_P2"
 
 
 def accuracy_table() -> str:
@@ -36,6 +40,38 @@ def accuracy_table() -> str:
     return "\n".join(lines)
 
 
+def adaptation_table() -> str:
+    """UAR of every method on every target of P2, mean ± standard deviation over the seeds."""
+    lines = (ROOT / ADAPTATION / "results.csv").read_text(encoding="utf-8").splitlines()
+    rows = [
+        row
+        for row in csv.DictReader(line for line in lines if not line.startswith("#"))
+        if row["table"] == "main" and row["condition"] == "curated" and not row["variant"]
+    ]
+    methods, seeds = (list(dict.fromkeys(row[key] for row in rows)) for key in ("method", "seed"))
+    targets = [name for name in NAMES if name in {row["target"] for row in rows}]
+    uar = {(row["method"], row["target"], row["seed"]): float(row["uar"]) for row in rows}
+    assert len(uar) == len(rows) == len(methods) * len(targets) * len(seeds), "rows lack or repeat"
+    columns = [*([target] for target in targets), targets, [t for t in targets if t != "urdu"]]
+    titles = [*(NAMES[target][0] for target in targets), "mean", "mean without URDU"]
+    table = [
+        f"| UAR by method | {' | '.join(titles)} |",
+        "|" + " --- |" * (len(titles) + 1),
+    ]
+    for method in methods:
+        cells = [
+            spread([float(np.mean([uar[method, t, seed] for t in column])) for seed in seeds])
+            for column in columns
+        ]
+        table.append(f"| `{method}` | {' | '.join(cells)} |")
+    told = (
+        f"Mean and standard deviation over {len(seeds)} seeds; scored on the clips adapted to, an "
+        f"answer among four emotions forced on each (`{ADAPTATION}/main.md`, where WA, "
+        "calibration, recall and cost are as well)."
+    )
+    return "\n".join([*table, "", told])
+
+
 def between_markers(text: str, name: str, content: str) -> str:
     """Replace what stands between ``<!-- measured: name -->`` and ``<!-- /measured -->``."""
     pattern = rf"(<!-- measured: {name} -->\n).*?(<!-- /measured -->)"
@@ -47,8 +83,10 @@ def between_markers(text: str, name: str, content: str) -> str:
 def main() -> None:
     """Rewrite the README in place."""
     readme = ROOT / "README.md"
-    text = between_markers(readme.read_text(), "accuracy-table", accuracy_table())
-    readme.write_text(text)
+    text = readme.read_text(encoding="utf-8")
+    text = between_markers(text, "accuracy-table", accuracy_table())
+    text = between_markers(text, "adaptation-table", adaptation_table())
+    readme.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -46,6 +46,20 @@ def test_a_perfect_clip_costs_nothing_and_a_clip_without_positives_only_repels()
     assert multilabel_loss(similarities, nothing, 5.0, 0.25).item() == 4.0
 
 
+def test_slots_that_are_neither_positive_nor_negative_do_nothing() -> None:
+    torch.manual_seed(1)
+    similarities = (torch.rand(5, 30) * 2 - 1).requires_grad_()
+    positives = torch.rand(5, 30) < 0.2
+    negatives = ~positives & (torch.rand(5, 30) < 0.4)
+    found = multilabel_loss(similarities, positives, 2.0, 0.3, negatives=negatives)
+    for clip, row in enumerate(similarities.detach()):
+        kept = positives[clip] | negatives[clip]
+        wanted = brute_force(row[kept][None], positives[clip][kept][None], 2.0, 0.3)
+        np.testing.assert_allclose(found[clip].item(), wanted[0], rtol=1e-5)
+    found.sum().backward()
+    assert (similarities.grad[~positives & ~negatives] == 0).all()
+
+
 def test_only_the_hardest_negatives_have_a_gradient() -> None:
     similarities = torch.tensor([[0.9, 0.5, -0.2, -0.9, 0.1]], requires_grad=True)
     positives = torch.tensor([[True, False, False, False, False]])

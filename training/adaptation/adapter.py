@@ -53,7 +53,7 @@ def adapt_head(
         adapted = AdaptedHead(
             head,
             target,
-            target_statistics=config.target_statistics and kind.target_statistics,
+            target_statistics=config.target_statistics if kind.target_statistics else 0.0,
             anchored=config.anchor,
         )
         if kind.trains and config.steps:

@@ -74,7 +74,7 @@ class NNPMConfig(Section):
     """Logits per standard deviation of the vote's similarities."""
     centring: bool = True
     """Compare an emotion's similarity with its mean over the target, not with other emotions'."""
-    balance: Share = 1.0
+    balance: Share = 0.5
     """How far the prior lies from the target's own mean answer (0) to equal shares (1)."""
     smoothing: Share = 0.3
     """Of the mean over a clip's nearest target clips in its pseudo label."""
@@ -126,8 +126,9 @@ class AdaptConfig(Section):
     """Steps between two looks of the method at the whole target set."""
     replay_weight: Weight = 1.0
     """Of the cross-entropy with the old head's answers on the source, which holds it still."""
-    target_statistics: bool = True
-    """Normalise target features by their own mean and variance."""
+    target_statistics: Share = 0.7
+    """How far target features are normalised by their own mean and variance (1) instead of the
+    source's (0)."""
     anchor: bool = True
     """Train only what reads the convolutional part of the feature; the functionals stay as a second
     opinion."""

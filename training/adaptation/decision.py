@@ -15,6 +15,7 @@ from training.adaptation.report import Evidence
 _WIDEST = 8.0
 """Factor by which a temperature may change."""
 _ROUNDS = 30
+_TINY = 1e-8
 
 
 def decide(
@@ -74,10 +75,15 @@ def refit(
     logits = head.classify(projection) / decision.temperature
     known = head.project_source(source.pooled)
     votes = vote(projection, known, source.emotion, logits.shape[1], decision.vote_slots)
+    if decision.vote_bias:
+        votes = votes + torch.tensor(decision.vote_bias)
+    silent = torch.bincount(source.emotion, minlength=logits.shape[1]) == 0
+    votes[:, silent] = -torch.inf  # as the service: an emotion without slots has no votes
     votes = votes / decision.vote_temperature
+    bias = torch.tensor(decision.logit_bias or 0.0)  # a temperature does not divide it
 
     def confidence(factor: float) -> float:
-        return _confidence(logits / factor, votes / factor, decision.vote_weight, columns)
+        return _confidence(logits / factor + bias, votes / factor, decision.vote_weight, columns)
 
     low, high = -np.log(_WIDEST), np.log(_WIDEST)
     for _ in range(_ROUNDS):
@@ -98,4 +104,4 @@ def _confidence(logits: Tensor, votes: Tensor, weight: float, columns: list[int]
     """Mean confidence of the service's answer among ``columns``."""
     answer = (1.0 - weight) * logits.softmax(1) + weight * votes.softmax(1)
     answer = answer[:, columns]
-    return float((answer.amax(1) / answer.sum(1)).mean())
+    return float((answer.amax(1) / answer.sum(1).clamp(min=_TINY)).mean())

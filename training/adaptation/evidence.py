@@ -49,7 +49,7 @@ def judge(
         target: the clips, without.
         labels: emotions in the order of the logits.
     """
-    before = AdaptedHead(old.eval(), target, target_statistics=False).eval()
+    before = AdaptedHead(old.eval(), target, target_statistics=0.0).eval()
     columns = core_columns(labels)
     agreed_before = agreement(before, target, columns)
     agreed = agreement(adapted, target, columns)
@@ -121,8 +121,9 @@ def _distance(memory: Tensor, pooled: Tensor) -> float:
     """How far the middle clip is from its nearest slots, in the same distance within the memory."""
     centre, spread = memory.mean(0), memory.std(0, correction=0).clamp(min=1e-6)
     known, heard = (((x - centre) / spread).clamp(-_TAIL, _TAIL) for x in (memory, pooled))
-    count = min(_DOMAIN_SLOTS, len(known) - 1)
-    among = _nearest(known[_comb(len(known), 512)], known, count + 1)[:, 1:].mean(1).median()
+    count = max(1, min(_DOMAIN_SLOTS, len(known) - 1))
+    own = _nearest(known[_comb(len(known), 512)], known, min(count + 1, len(known)))
+    among = own[:, -count:].mean(1).median()  # the nearest of all is the slot itself
     return float(_nearest(heard, known, count).mean(1).median() / among.clamp(min=1e-6))
 
 

@@ -130,8 +130,7 @@ class _FineTuning:
         if again:
             self.source.pooled.copy_(self._pool(self.audio.features))
             self.target.pooled.copy_(self._pool(self.clips))
-            if self.config.target_statistics:
-                self.head.observe(self.target)
+            self.head.observe(self.target)
         self.head.eval()
         self.slots = self.head.project_source(self.source.pooled)
         self.method.refresh(self.head)

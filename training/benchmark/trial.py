@@ -109,7 +109,7 @@ def _adapt(
     scored = subject.heard[0, torch.from_numpy(part.score)]
     answers = gated = answer(base, adapted, decision, scored)
     if evidence.verdict == "reject":
-        unmoved = AdaptedHead(head, target, target_statistics=False).eval()
+        unmoved = AdaptedHead(head, target, target_statistics=0.0).eval()
         gated = answer(base, unmoved, base.decision, scored)
     return _Outcome(evidence, answers, gated, seconds, use)
 
