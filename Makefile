@@ -110,7 +110,8 @@ endef
 
 $(VENV)/installed: pyproject.toml
 	$(new_environment)
-	@$(@D)/$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[train]' --group test --group check
+	@$(@D)/$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[train]' --group test --group test-train \
+		--group check
 	@touch $@
 
 $(SERVE_VENV)/installed: pyproject.toml

@@ -71,9 +71,9 @@ def test_the_mean_confidence_of_the_services_answer_is_the_accuracy(
 def test_an_emotion_without_slots_has_no_votes(problem) -> None:
     kept = problem.source.emotion != 2
     problem.source = Source(problem.source.pooled[kept], problem.source.emotion[kept])
-    found = refitted(problem, 0.6)
-    assert confidence(problem, found, ALL) == pytest.approx(0.6, abs=1e-3)
     alone = BASE.model_copy(update={"vote_weight": 1.0})
+    found = refitted(problem, 0.5, alone)
+    assert confidence(problem, found, ALL) == pytest.approx(0.5, abs=1e-3)
     assert np.isfinite(refitted(problem, 0.9, alone, [2]).temperature)
 
 

@@ -3,6 +3,7 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
+from training.adaptation import estimator
 from training.adaptation.estimator import agreement, core_columns, estimate
 from training.adaptation.head import AdaptedHead
 from training.adaptation.material import Target
@@ -18,7 +19,7 @@ def two_blocks() -> tuple[AdaptedHead, Target]:
         head = Head(HeadConfig(projection=4), blocks=(5, 3), num_emotions=6).eval()
         pooled = torch.randn(30, 8)
         target = Target(pooled, pooled + 0.7 * torch.randn(2, 30, 8))
-    return AdaptedHead(head, target, target_statistics=True).eval(), target
+    return AdaptedHead(head, target, target_statistics=1.0).eval(), target
 
 
 def test_core_columns_are_the_four_or_all() -> None:
@@ -85,9 +86,14 @@ def test_the_estimate_is_the_line() -> None:
     figures = {"block_agreement": 0.6, "view_agreement": 0.8, "largest_share": 0.4}
     found = estimate(figures)
     assert found is not None
-    intercept, blocks, views, largest = -0.831, 0.711, 1.590, -0.372
+    names = ("_INTERCEPT", "_BLOCKS", "_VIEWS", "_LARGEST")
+    intercept, blocks, views, largest = (getattr(estimator, name) for name in names)
     assert found.value == pytest.approx(intercept + blocks * 0.6 + views * 0.8 + largest * 0.4)
-    assert found.error == 0.058
+    assert 0 < found.value < 1
+    assert found.error == estimator._ERROR
+    for name, better in (("block_agreement", 1), ("view_agreement", 1), ("largest_share", -1)):
+        other = estimate({**figures, name: figures[name] + 0.05})
+        assert (other.value - found.value) * better > 0
 
 
 @pytest.mark.parametrize("missing", ["block_agreement", "view_agreement"])

@@ -35,7 +35,7 @@ class Case:
                 optimizer.step()
         self.head = head.eval().requires_grad_(False)
 
-    def adapted(self, *, target_statistics: bool = False) -> AdaptedHead:
+    def adapted(self, *, target_statistics: float = 0.0) -> AdaptedHead:
         head = AdaptedHead(self.head, self.target, target_statistics=target_statistics)
         return head.eval().requires_grad_(False)
 
@@ -62,7 +62,7 @@ def test_the_same_head_is_no_change(case) -> None:
 
 
 def test_the_figures_are_those_of_plain_numbers(case) -> None:
-    adapted = case.adapted(target_statistics=True)
+    adapted = case.adapted(target_statistics=1.0)
     found = case.judge(adapted).figures
     with torch.no_grad():
         before = case.head(case.target.pooled)[0].softmax(1).numpy()
@@ -115,10 +115,10 @@ def test_one_emotion_for_all_is_rejected_with_its_share(case) -> None:
 
 
 def test_what_is_no_speech_is_rejected_with_its_distance(case) -> None:
-    near = case.judge(case.adapted(target_statistics=True)).figures["distance_to_memory"]
+    near = case.judge(case.adapted(target_statistics=1.0)).figures["distance_to_memory"]
     assert 0.8 < near < 1.5
     case.target = Target(case.target.pooled * 10 + 50, case.target.views * 10 + 50)
-    found = case.judge(case.adapted(target_statistics=True))
+    found = case.judge(case.adapted(target_statistics=1.0))
     assert found.verdict == "reject"
     distance = found.figures["distance_to_memory"]
     assert distance > 2
@@ -179,7 +179,7 @@ def test_the_estimate_decides_about_a_head_that_is_otherwise_sound(case) -> None
 
 def test_one_slot_of_each_emotion_is_enough(case) -> None:
     case.source = Source(case.source.pooled[:4], case.source.emotion[:4])
-    figures = case.judge(case.adapted(target_statistics=True)).figures
+    figures = case.judge(case.adapted(target_statistics=1.0)).figures
     assert np.isfinite(list(figures.values())).all()
 
 
@@ -192,7 +192,7 @@ def test_a_memory_of_one_slot_and_one_of_equal_slots_are_finite(case) -> None:
 
 def test_without_views_there_is_no_estimate_and_still_a_verdict(case) -> None:
     case.target = Target(case.target.pooled, case.target.views[:0])
-    found = case.judge(case.adapted(target_statistics=True))
+    found = case.judge(case.adapted(target_statistics=1.0))
     assert found.estimated_accuracy is None
     assert "estimated_accuracy_before" not in found.figures
     assert found.verdict == "improved"

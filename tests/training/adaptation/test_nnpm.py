@@ -140,7 +140,7 @@ def test_the_loss_is_the_sum_of_its_parts_and_a_weight_of_0_leaves_one_out(
     found = parts(problem, method, problem.batch())
     assert all(abs(value) > 1e-3 for value in found.values())
     for name, value in found.items():
-        section = {**ALONE, "confidence_weights": weighed, "balance": 1.0, name: 0.7}
+        section = {**ALONE, "confidence_weights": weighed, name: 0.7}
         loss = refreshed(problem, **section).loss(problem.batch(), 0.5)
         assert loss.item() == pytest.approx(0.7 * value, rel=1e-4), name
     nnpm = method.config.nnpm
@@ -243,7 +243,7 @@ def test_nnpm_learns_a_target_that_was_moved_and_turned(blobs) -> None:
 
 
 def test_anchored_blocks_hold_still_bit_by_bit(blobs) -> None:
-    base = AdaptedHead(blobs[0], blobs[2], target_statistics=True).head
+    base = AdaptedHead(blobs[0], blobs[2], target_statistics=1.0).head
     for anchor in (True, False):
         head = adapted(blobs, "nnpm", anchor=anchor, steps=20)[0].head
         pairs = [
@@ -258,7 +258,7 @@ def test_anchored_blocks_hold_still_bit_by_bit(blobs) -> None:
 
 def test_anchored_blocks_have_no_gradient(blobs) -> None:
     for anchored in (True, False):
-        head = AdaptedHead(blobs[0], blobs[2], target_statistics=True, anchored=anchored)
+        head = AdaptedHead(blobs[0], blobs[2], target_statistics=1.0, anchored=anchored)
         head.classify(head.project_target(blobs[2].pooled)).square().sum().backward()
         grads = [head.head.projection.weight.grad[:, 9:], head.head.classes.grad[:, 8:]]
         grads.append(head.head.projection.bias.grad[8:])
