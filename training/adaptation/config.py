@@ -134,6 +134,9 @@ class AdaptConfig(Section):
     opinion."""
     answer_vote: bool = True
     """Keep the memory's vote in the answer, with the weight that the base gives it."""
+    prior_correction: Share = 0.0
+    """How far the classifier's answers are moved towards ``nnpm.balance``'s prior; on development
+    pairs it neither helped nor harmed."""
     calibrate: bool = True
     """Fit the confidence to the estimated accuracy; else the base's temperatures stay."""
     dropout: bool = False

@@ -9,7 +9,7 @@ from training.adaptation.config import AdaptConfig
 from training.adaptation.estimator import core_columns
 from training.adaptation.head import AdaptedHead
 from training.adaptation.material import Source, Target
-from training.adaptation.pseudo_labels import vote
+from training.adaptation.pseudo_labels import prior, vote
 from training.adaptation.report import Evidence
 
 _WIDEST = 8.0
@@ -35,10 +35,42 @@ def decide(
         return base
     if not config.answer_vote:
         base = base.model_copy(update={"vote_weight": 0.0})
+    if config.prior_correction > 0:
+        base = corrected(base, head, target, config.nnpm.balance, config.prior_correction)
     expected = evidence.estimated_accuracy
     if not config.calibrate or expected is None:
         return base
     return refit(base, head, source, target, core_columns(labels), expected.value)
+
+
+@torch.no_grad()
+def corrected(
+    decision: Decision, head: AdaptedHead, target: Target, balance: float, strength: float
+) -> Decision:
+    """Move the classifier's answers towards the emotions to expect: prior-aware calibration.
+
+    References:
+        Saerens et al., *Adjusting the Outputs of a Classifier to New a Priori Probabilities*
+        (Neural Computation, 2002): answers times the ratio of the priors. Theirs comes from EM,
+        which is biased where the source knows few clips of an emotion; here it is
+        :func:`training.adaptation.pseudo_labels.prior`, in one step, and part of the way.
+
+    Args:
+        decision: of the base.
+        head: adapted, in evaluation mode.
+        target: the clips.
+        balance: of the prior.
+        strength: 0 leaves the answers, 1 corrects by the whole ratio.
+
+    Returns:
+        The decision with ``strength * log(prior / mean answer)`` added to its ``logit_bias``.
+    """
+    logits = head.classify(head.project_target(target.pooled)) / decision.temperature
+    bias = torch.tensor(decision.logit_bias or [0.0] * logits.shape[1])
+    answers = (logits + bias).softmax(1)
+    ratio = prior(answers, balance) / answers.mean(0).clamp(min=_TINY)
+    moved = bias + strength * ratio.clamp(min=_TINY).log()
+    return decision.model_copy(update={"logit_bias": tuple(moved.tolist())})
 
 
 @torch.no_grad()

@@ -27,6 +27,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "no anchor": {"anchor": False},
     "with dropout": {"dropout": True},
     "no memory vote in the answer": {"answer_vote": False},
+    "with prior correction": {"prior_correction": 0.5},
     "no calibration by the estimate": {"calibrate": False},
 }
 """What each row changes in the configuration of an adaptation."""

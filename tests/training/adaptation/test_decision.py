@@ -8,7 +8,7 @@ from service.inference.card import Decision
 from service.inference.model import softmax
 from service.inference.neighbourhood import Neighbourhood
 from training.adaptation.config import AdaptConfig
-from training.adaptation.decision import decide, refit
+from training.adaptation.decision import corrected, decide, refit
 from training.adaptation.material import Source
 from training.adaptation.report import Estimate, Evidence
 
@@ -130,3 +130,16 @@ def test_without_the_vote_the_classifier_answers_alone(problem) -> None:
         logits = problem.head.classify(problem.head.project_target(problem.target.pooled))
     sure = F.softmax(logits / found.temperature, dim=1).amax(1).mean()
     assert sure.item() == pytest.approx(0.6, abs=1e-3)
+
+
+@pytest.mark.parametrize("strength", [0.25, 1.0])
+def test_prior_correction_adds_the_log_ratio_of_the_priors(problem, strength: float) -> None:
+    found = corrected(BIASED, problem.head, problem.target, 1.0, strength)
+    with torch.no_grad():
+        logits = problem.head.classify(problem.head.project_target(problem.target.pooled)).numpy()
+    before = np.array(BIASED.logit_bias)
+    answers = softmax((logits / BIASED.temperature + before).astype(np.float32))
+    expected = before + strength * np.log(0.25 / answers.mean(0))
+    np.testing.assert_allclose(found.logit_bias, expected, atol=1e-4)
+    after = softmax((logits / BIASED.temperature + found.logit_bias).astype(np.float32)).mean(0)
+    assert np.abs(after - 0.25).max() < np.abs(answers.mean(0) - 0.25).max()
