@@ -62,7 +62,7 @@ def verdict(monkeypatch: pytest.MonkeyPatch):
     def says(word: str) -> None:
         evidence = Evidence.model_validate(
             {"verdict": word, "reasons": ("So it is.",), "estimated_accuracy": None,
-             "figures": {"seen": 1.0}}
+             "figures": {"answers_changed": 0.5, "seen": 1.0}}
         )  # fmt: skip
         monkeypatch.setattr("training.adaptation.command.judge", lambda *_: evidence)
 
