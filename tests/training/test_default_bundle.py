@@ -27,7 +27,7 @@ def recognizer() -> Recognizer:
 
 def test_it_is_small_and_says_what_it_is(recognizer: Recognizer) -> None:
     size = sum(file.stat().st_size for file in DEFAULT.iterdir())
-    assert size < 12 * 1024**2
+    assert size < 15 * 1024**2  # 6 MB of it are the memory: 661 numbers a slot
     card = recognizer.bundle.card
     assert {corpus["name"] for corpus in card.training["corpora"]} == {"ravdess", "nemo"}
     assert card.licence == "CC BY-NC-SA 4.0"

@@ -131,7 +131,8 @@ def test_batches_are_balanced_and_of_one_view(problem, recorder) -> None:
         assert len(batch.target_index.unique()) == 8
         assert torch.allclose(batch.target_projection.norm(dim=1), torch.ones(8))
     # with nothing learnt, dropout off, one view's clips have just that view's projections
-    adapted = AdaptedHead(problem.head.export(), problem.target, target_statistics=True).train()
+    share = AdaptConfig().target_statistics
+    adapted = AdaptedHead(problem.head.export(), problem.target, target_statistics=share).train()
     adapted.head.dropout.p = 0.0
     recorder.seen = []
     problem.head.head.dropout.p = 0.0

@@ -144,7 +144,9 @@ def test_the_command_makes_a_bundle_that_answers(
     base: Bundle, tiny_corpus: Path, voices: Path, cache: Path, tmp_path: Path, capsys: Captured,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    evidence = Evidence(verdict="improved", reasons=(), estimated_accuracy=None, figures={})
+    evidence = Evidence(
+        verdict="improved", reasons=(), estimated_accuracy=None, figures={"answers_changed": 0.5}
+    )
     monkeypatch.setattr("training.adaptation.command.judge", lambda *_: evidence)
     config, out = tmp_path / "adapt.toml", tmp_path / "bundle"
     config.write_text("steps = 5\nviews = 1\n[full]\nsteps = 3\nbatch = 8\n")
