@@ -130,6 +130,7 @@ def adapt(request: Request, progress: Progress = lambda *_: None) -> AdaptationR
     clock.stage("publish")
     report = AdaptationReport(
         method=request.method,
+        full=request.full is not None,
         seed=request.seed,
         language=language,
         base=Base(

@@ -25,6 +25,11 @@ def write(card: Card, report: AdaptationReport, command: str) -> str:
         if estimate
         else ""
     )
+    trained = (
+        "Encoder and head were trained, with the source's audio"
+        if report.full
+        else "Only the head was trained; the encoder is the base's"
+    )
     reasons = "\n".join(f"- {reason}" for reason in report.reasons)
     return f"""# nnpm bundle: {", ".join(card.labels)}; adapted to {report.language}
 
@@ -39,7 +44,7 @@ was trained on.
 - Base: version {report.base.version}, whose card has the sha256 `{report.base.digest}`.
 - Language: {report.language}. Clips without labels: {report.clips.accepted} used; left out: \
 {skipped or "none"}.
-- Only the head was trained; the encoder is the base's. Seed {report.seed}.
+- {trained}. Seed {report.seed}.
 
 **Verdict, from evidence without labels: {report.verdict}.**
 

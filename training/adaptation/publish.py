@@ -137,4 +137,5 @@ def _command(report: AdaptationReport) -> str:
     return (
         f"nnpm adapt --bundle BASE --target DIR --method {report.method} "
         f"--language {report.language} --seed {report.seed} --out BUNDLE"
+        f"{' --full --source DIR' if report.full else ''}"
     )

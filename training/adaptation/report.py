@@ -57,6 +57,8 @@ class AdaptationReport(_Part):
     """The answer of ``nnpm adapt --json``."""
 
     method: str
+    full: bool = False
+    """Whether ``--full`` moved the encoder as well; the evidence is then of the head's part."""
     seed: int
     language: str
     base: Base

@@ -3,14 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from service.inference.audio import SAMPLE_RATE_HZ
 from service.inference.bundle import Memory
 from service.inference.card import Card
-from training.adaptation.views import Listener
+from training.answering import remember
 from training.clips import load_clips
 from training.corpora import Utterance, load, load_folder
 from training.corpora.manifest import MANIFEST
@@ -18,9 +16,6 @@ from training.errors import TrainingError
 from training.features import load_features
 from training.network import Network
 from training.ragged import Ragged
-
-_LONGEST_S = 10
-"""Of a source clip in the memory, as when the base was trained."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,19 +34,9 @@ class SourceAudio:
     clips: Ragged
     features: Ragged
 
-    @torch.no_grad()
     def memory(self, network: Network) -> Memory:
         """One pass over the clips: the memory of ``network``."""
-        listen = Listener(network, num_views=0, seed=0)
-        longest = _LONGEST_S * SAMPLE_RATE_HZ
-        pooled = torch.cat([listen(clip[:longest]) for clip in self.clips]).numpy()
-        return Memory(
-            # what the bundle stores
-            features=pooled.astype(np.float16).astype(np.float32),
-            emotion=self.emotion.numpy(),
-            corpus=tuple(u.corpus for u in self.utterances),
-            language=tuple(u.language for u in self.utterances),
-        )
+        return remember(network, self.utterances, self.clips)
 
 
 def load_source(
