@@ -1,11 +1,19 @@
 """The settings of the service: environment variables NNPM_..., one documented field each."""
 
 import ipaddress
+import os
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.cores import available_cores
 from service.inference.audio import Limits
@@ -37,7 +45,7 @@ class Settings(BaseSettings):
     """Folder of bundles: <models>/<name>/<version>/bundle.json."""
 
     loaded_models: PositiveInt = 4
-    """How many bundles are kept in memory at once."""
+    """How many bundles are kept in memory besides those that answer, or answered before."""
 
     max_upload_bytes: PositiveInt = 512 * 1024**2
     """Largest request body, in bytes; an hour of CD stereo fits into the default."""
@@ -54,8 +62,56 @@ class Settings(BaseSettings):
     queue_limit: int = Field(default=128, ge=0)
     """Recordings that may wait for a worker; one more is answered 503."""
 
+    jobs: Path = Field(default_factory=lambda data: data["models"].parent / "jobs")
+    """Folder of adaptation jobs: uploads while they are needed, and reports; [beside the models
+    folder]."""
+
+    database_url: str = Field(
+        default_factory=lambda data: f"sqlite:///{data['models'].parent / 'nnpm.db'}"
+    )
+    """Where jobs are kept: sqlite:///FILE or postgresql://user@host/name; [beside the models
+    folder]."""
+
+    adapt_roots: Annotated[tuple[Path, ...], NoDecode] = ()
+    """Folders, separated by colons, under which POST /adapt may name a folder; [none]."""
+
+    adapt_workers: int = Field(default=1, ge=0, le=64)
+    """Adaptations at a time; 0 leaves them to processes of ``nnpm worker``."""
+
+    adapt_threads: PositiveInt = 1
+    """Threads of one adaptation."""
+
+    adapt_nice: int = Field(default=10, ge=0, le=19)
+    """How far an adaptation stands back behind requests: 19 is the most."""
+
+    adapt_tries: PositiveInt = 3
+    """How often a job is tried whose process dies."""
+
+    adapt_min_clips: PositiveInt = 20
+    """Fewest usable clips of a job."""
+
+    adapt_max_files: PositiveInt = 500
+    """Most files of one upload; an archive holds more."""
+
+    adapt_max_members: PositiveInt = 20_000
+    """Most members of an archive."""
+
+    adapt_max_unpacked_bytes: PositiveInt = 8 * 1024**3
+    """Most bytes that an archive is unpacked to."""
+
+    adapt_max_ratio: PositiveInt = 200
+    """Most bytes that an archive's byte is unpacked to."""
+
+    job_lease_s: PositiveFloat = 30.0
+    """Seconds after which another worker takes the job of one that was not heard of."""
+
     insecure: bool = False
     """Allow listening beyond this machine although requests need no key."""
+
+    @field_validator("adapt_roots", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(filter(None, value.split(os.pathsep))) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _stays_on_this_machine(self) -> Self:

@@ -54,9 +54,9 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.set_defaults(run=_evaluate)
 
     adapt = commands.add_parser("adapt", help="adapt a bundle to unlabelled audio")
-    adapt.add_argument("--bundle", type=Path, required=True, help="the base")
-    adapt.add_argument("--target", type=Path, required=True, help="folder of audio, searched below")
-    adapt.add_argument("--out", type=Path, required=True, metavar="BUNDLE")
+    adapt.add_argument("--bundle", type=Path, help="the base")
+    adapt.add_argument("--target", type=Path, help="folder of audio, searched below")
+    adapt.add_argument("--out", type=Path, metavar="BUNDLE")
     adapt.add_argument("--method", default="nnpm", help="(%(default)s)")
     adapt.add_argument("--language", default="und", help="BCP-47 tag, such as ur (%(default)s)")
     adapt.add_argument("--seed", type=_count, default=0)
@@ -67,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     adapt.add_argument("--corpora", nargs="+", default=(), metavar="NAME", help="in --source")
     adapt.add_argument("--force", action="store_true", help="write it whatever the evidence says")
     adapt.add_argument("--json", action="store_true", help="print the report")
+    adapt.add_argument("--job", type=Path, help="the folder of a service's job; nothing else then")
     adapt.set_defaults(run=_adapt)
 
     benchmark = commands.add_parser("benchmark", help="try every method on corpora, in tables")
@@ -197,6 +198,13 @@ def _adapt(options: argparse.Namespace) -> None:
     from training.adaptation.console import Bars, describe
     from training.errors import TrainingError
 
+    if options.job is not None:
+        from training.worker import run_job
+
+        run_job(options.job)
+        return
+    if lacking := [n for n in ("bundle", "target", "out") if getattr(options, n) is None]:
+        raise TrainingError(f"the following arguments are required: --{', --'.join(lacking)}")
     if options.full != (options.source is not None):
         raise TrainingError("--full and --source DIR go together: one is not there")
     full = command.Full(options.source, tuple(options.corpora), options.cache)

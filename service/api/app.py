@@ -21,8 +21,9 @@ from service.api.routes import health, metrics, models, predict
 from service.api.services import Services
 from service.inference.errors import BundleError, NnpmError
 from service.inference.recognizer import Recognizer
-from service.registry.folder import ModelFolder
 from service.registry.loaded import LoadedModels, load_recognizer
+from service.registry.registry import Registry
+from service.registry.serving import Serving
 from service.settings import Settings
 
 RETRY_LOADING_S = 5.0
@@ -47,10 +48,11 @@ def create_app(
         An ASGI app. It answers /health/live at once and loads the default model meanwhile.
     """
     own_metrics = Metrics()
+    registry = Registry(settings.models)
     services = Services(
         settings=settings,
-        folder=ModelFolder(settings.models),
-        models=LoadedModels(load, settings.loaded_models),
+        registry=registry,
+        serving=Serving(registry, LoadedModels(load, settings.loaded_models)),
         executor=Executor(settings.workers, settings.queue_limit, own_metrics),
         metrics=own_metrics,
     )
@@ -58,8 +60,10 @@ def create_app(
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         loading = asyncio.create_task(_load_default(services, on_ready))
+        services.serving.start()
         yield
         loading.cancel()
+        await asyncio.to_thread(services.serving.stop)
         await asyncio.to_thread(services.executor.close)
 
     app = Documented(
@@ -83,8 +87,7 @@ async def _load_default(services: Services, on_ready: Callable[[], None] | None)
     readiness = services.readiness
     while not readiness.ready:
         try:
-            model = services.folder.resolve()
-            await asyncio.to_thread(services.models.get, model)
+            await asyncio.to_thread(services.serving.choose)
             readiness.ready = True
         except Exception as error:  # whatever it is, the next try may find it gone
             # Only what says nothing of this machine's files is for clients.

@@ -68,7 +68,7 @@ def predict(
     source: BinaryIO | Path,
     query: PredictQuery,
     *,
-    model: tuple[str, str],
+    model: ModelPart,
     limits: Limits,
     queue_s: float = 0.0,
     request_id: str | None = None,
@@ -79,7 +79,7 @@ def predict(
         recognizer: scores it.
         source: an audio file.
         query: how to score it.
-        model: name and version of the recognizer's bundle.
+        model: what the answer names.
         limits: what is refused.
         queue_s: seconds that the recording has waited.
         request_id: of the HTTP request, if there is one.
@@ -122,7 +122,7 @@ def predict(
             speech_ratio=answer.speech_ratio,
             warnings=list(info.warnings),
         ),
-        model=ModelPart(name=model[0], version=model[1], language=card.language),
+        model=model,
         timing_ms=TimingPart(
             queue=round(1000 * queue_s, 3),
             decode=round(1000 * decode_s, 3),

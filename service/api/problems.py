@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 from service.api import errors as api_errors
 from service.inference import errors
-from service.registry.folder import UnknownModelError
+from service.registry import registry
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -44,7 +44,16 @@ KINDS: dict[type[Exception], Kind] = {
         detail="The model's bundle cannot be loaded; the service's log says why.",
         retry_after_s=30,
     ),
-    UnknownModelError: Kind(404, "There is no such model", "unknown_model"),
+    registry.UnknownModelError: Kind(404, "There is no such model", "unknown_model"),
+    registry.ModelInUseError: Kind(409, "The version is in use", "model_in_use"),
+    registry.NothingToRollBackError: Kind(409, "Nothing to roll back", "nothing_to_roll_back"),
+    registry.RegistryError: Kind(
+        503,
+        "The registry cannot be used",
+        "registry_unavailable",
+        detail="The models folder cannot be read or written; the service's log says why.",
+        retry_after_s=30,
+    ),
     api_errors.UploadTooLargeError: Kind(413, "The upload is too large", "too_large"),
     api_errors.UnsupportedBodyError: Kind(415, "Not a body that carries audio", "bad_content_type"),
     api_errors.BadFormError: Kind(422, "The form cannot be read", "bad_form"),

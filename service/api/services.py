@@ -6,8 +6,8 @@ from fastapi import Request
 
 from service.api.executor import Executor
 from service.api.metrics import Metrics
-from service.registry.folder import ModelFolder
-from service.registry.loaded import LoadedModels
+from service.registry.registry import Registry
+from service.registry.serving import Serving
 from service.settings import Settings
 
 
@@ -24,8 +24,8 @@ class Services:
     """Everything behind the routes of one app."""
 
     settings: Settings
-    folder: ModelFolder
-    models: LoadedModels
+    registry: Registry
+    serving: Serving
     executor: Executor
     metrics: Metrics
     readiness: Readiness = field(default_factory=Readiness)

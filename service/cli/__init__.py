@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--bundle", type=Path, metavar="DIR", help="a bundle's folder")
     predict.add_argument("--model", metavar="NAME[/VERSION]", help="of the models folder [default]")
+    predict.add_argument("--language", metavar="TAG", help="BCP-47; picks what is promoted for it")
     predict.add_argument("--channels", help="mix or split [mix]")
     predict.add_argument("--window-s", metavar="S", help="seconds per window [the bundle's]")
     predict.add_argument("--hop-s", metavar="S", help="seconds between windows [the bundle's]")
@@ -76,12 +77,29 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--neighbours", metavar="K", help="add the K nearest known utterances")
     predict.add_argument("--no-abstain", action="store_true", help="force an answer")
 
-    models = commands.add_parser("models", help="what the models folder holds")
+    models = commands.add_parser("models", help="what the models folder holds, and what answers")
     actions = models.add_subparsers(dest="action", required=True, metavar="ACTION")
-    listing = actions.add_parser("list", help="names and versions")
+    listing = actions.add_parser("list", help="names, versions, aliases")
+    listing.add_argument("--json", action="store_true", help="as GET /models answers")
     show = actions.add_parser("show", help="the card of one bundle, as JSON")
     show.add_argument("model", metavar="NAME[/VERSION]")
-    listing.add_argument("--json", action="store_true", help="as GET /models answers")
+    for action, text in {
+        "promote": "let a version answer for a language",
+        "shadow": "let a version hear a language's requests without answering",
+        "delete": "delete a version that no alias holds",
+    }.items():
+        change = actions.add_parser(action, help=text)
+        change.add_argument("model", metavar="NAME/VERSION")
+        if action != "delete":
+            change.add_argument("--language", metavar="TAG", help="BCP-47 [the version's own]")
+        if action == "shadow":
+            change.add_argument("--off", action="store_true", help="end it; NAME is enough")
+    back = actions.add_parser("rollback", help="take the latest promotion back")
+    back.add_argument("model", metavar="NAME", nargs="?", default="default")
+    back.add_argument("--language", metavar="TAG", help="BCP-47 [that of the latest promotion]")
+
+    worker = commands.add_parser("worker", help="adapt for services that share jobs and models")
+    worker.add_argument("--workers", type=int, metavar="N", help="jobs at a time [1]")
 
     for name, text in TRAINING_COMMANDS.items():
         commands.add_parser(name, help=text, add_help=False)

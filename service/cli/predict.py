@@ -13,12 +13,13 @@ from tqdm import tqdm
 from service import settings
 from service.api.prediction import PredictQuery, predict
 from service.api.problems import problem_of
-from service.api.schemas import PredictAnswer
+from service.api.schemas import ModelPart, PredictAnswer
 from service.cli import UsageError
 from service.inference.errors import AudioError
 from service.inference.files import AUDIO_SUFFIXES, audio_files
-from service.registry.folder import ModelFolder
-from service.registry.loaded import load_recognizer
+from service.registry.loaded import LoadedModels, load_recognizer
+from service.registry.registry import Registry
+from service.registry.serving import Serving
 
 Outcome = PredictAnswer | AudioError
 
@@ -29,11 +30,16 @@ def run(args: argparse.Namespace) -> int:
     query = _query(args)
     files = list(_files(args.paths))
     if args.bundle is not None:
-        path, model = args.bundle, (args.bundle.resolve().name, "")
+        recognizer = load_recognizer(args.bundle)
+        language = recognizer.bundle.card.language
+        model = ModelPart(name=args.bundle.resolve().name, version="", language=language)
     else:
-        found = ModelFolder(own.models).parse(args.model)
-        path, model = found.path, (found.name, found.version)
-    recognizer = load_recognizer(path)
+        serving = Serving(Registry(own.models), LoadedModels(load_recognizer, 1))
+        chosen = serving.choose(args.model, query.language)
+        recognizer = chosen.recognizer
+        model = ModelPart(
+            name=chosen.model.name, version=chosen.model.version, language=chosen.language
+        )
 
     def score(file: Path) -> Outcome:
         try:
@@ -75,7 +81,7 @@ def _run_many(
 def _query(args: argparse.Namespace) -> PredictQuery:
     given = {
         name: getattr(args, name)
-        for name in ("channels", "window_s", "hop_s", "top_k", "neighbours")
+        for name in ("language", "channels", "window_s", "hop_s", "top_k", "neighbours")
         if getattr(args, name) is not None
     }
     try:

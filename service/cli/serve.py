@@ -11,7 +11,7 @@ from uvicorn.config import LOGGING_CONFIG
 from service import settings
 from service.api.app import create_app
 from service.cli import UsageError
-from service.registry.folder import ModelFolder, UnknownModelError
+from service.registry.registry import Registry, UnknownModelError
 
 SHUTDOWN_S = 30
 """How long requests under way, stalled uploads among them, may delay the end of the process."""
@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
     """Serve until stopped."""
     own = settings.load(host=args.host, port=args.port)
     try:
-        ModelFolder(own.models).resolve()
+        Registry(own.models).resolve()
     except UnknownModelError as error:
         raise UsageError(f"{error} Looked in {own.models}; NNPM_MODELS names the folder.") from None
     listener = _listen(own.host, own.port)

@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -25,7 +25,8 @@ class LoadedModels:
 
     Args:
         load: makes a recognizer of a bundle's folder.
-        capacity: how many are kept. One that is dropped lives on until its last job is done.
+        capacity: how many are kept besides those that are pinned. One that is dropped lives on
+            until its last job is done.
     """
 
     def __init__(self, load: Callable[[Path], Recognizer], capacity: int) -> None:
@@ -33,6 +34,7 @@ class LoadedModels:
         self._capacity = capacity
         self._lock = threading.Lock()
         self._futures: OrderedDict[Path, Future[Recognizer]] = OrderedDict()
+        self._pins: dict[str, frozenset[Path]] = {}
 
     def get(self, model: ModelVersion) -> Recognizer:
         """Return a recognizer, loading it first if need be; other threads wait for that.
@@ -44,8 +46,7 @@ class LoadedModels:
             future = self._futures.get(model.path)
             if loads_it := future is None:
                 future = self._futures[model.path] = Future()
-                if len(self._futures) > self._capacity:
-                    self._futures.popitem(last=False)
+                self._drop()
             else:
                 self._futures.move_to_end(model.path)
         if loads_it:
@@ -56,3 +57,15 @@ class LoadedModels:
                     self._futures.pop(model.path, None)
                 future.set_exception(error)
         return future.result()
+
+    def pin(self, name: str, models: Iterable[ModelVersion]) -> None:
+        """Keep these versions of a name, and those of the name pinned before no longer."""
+        with self._lock:
+            self._pins[name] = frozenset(model.path for model in models)
+            self._drop()
+
+    def _drop(self) -> None:
+        pinned = frozenset[Path]().union(*self._pins.values())
+        loose = [path for path in self._futures if path not in pinned]
+        for path in loose[: max(0, len(loose) - self._capacity)]:
+            del self._futures[path]

@@ -1,21 +1,40 @@
-"""What the registry holds. These routes read files: they are plain functions, run on threads."""
+"""What the registry holds, and which version answers.
 
+These routes read files: they are plain functions, run on threads.
+"""
+
+from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends
-from pydantic import BaseModel, ConfigDict
+from fastapi import APIRouter, Depends, Response
+from pydantic import BaseModel, ConfigDict, Field
 
+from service.api.auth import requires
 from service.api.openapi import problems
 from service.api.services import Services, services_of
 from service.inference import bundle
+from service.registry.registry import Aliases
 
 router = APIRouter(prefix="/models", tags=["models"])
 
 TheServices = Annotated[Services, Depends(services_of)]
+Readers = Depends(requires("predict"))
+Admins = Depends(requires("admin"))
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class AliasesPart(_Part):
+    """The versions of one language."""
+
+    live: str | None
+    """It answers; null: the default model does."""
+    previous: str | None
+    """It stood there before, and a roll-back brings it back; null: the default model did."""
+    shadow: str | None
+    """It hears requests without answering."""
 
 
 class ModelEntry(_Part):
@@ -23,9 +42,10 @@ class ModelEntry(_Part):
 
     name: str
     versions: list[str]
-    """Oldest first; the last one answers."""
-    aliases: dict[str, str]
-    """Alias to version."""
+    """Oldest first."""
+    aliases: dict[str, AliasesPart]
+    """By language. A language that is not here is answered by the default model: und's live
+    version or, without one, the newest version that no adaptation made."""
 
 
 class ModelList(_Part):
@@ -51,36 +71,112 @@ class VersionDetail(_Part):
     version: str
     language: str
     metrics: dict[str, Any]
+    evidence: dict[str, Any] | None
+    """Of an adapted version: verdict, reasons, estimated accuracy, figures."""
     lineage: Lineage
     card: dict[str, Any]
     """The bundle's own card, whole."""
 
 
-@router.get("")
+class VersionChoice(_Part):
+    """A version, and the language that it shall answer for."""
+
+    version: str = Field(max_length=128)
+    language: str | None = Field(default=None, max_length=64)
+    """BCP-47; the version's own unless told."""
+
+
+class ShadowChoice(_Part):
+    """A version that shall hear a language's requests; null ends that."""
+
+    version: str | None = Field(max_length=128)
+    language: str | None = Field(default=None, max_length=64)
+    """BCP-47; the version's own unless told, und where there is none."""
+
+
+class RollbackChoice(_Part):
+    """The language whose latest promotion is taken back."""
+
+    language: str | None = Field(default=None, max_length=64)
+    """BCP-47; the language that was promoted last unless told."""
+
+
+class AliasesAnswer(_Part):
+    """The aliases of a name after a change."""
+
+    name: str
+    aliases: dict[str, AliasesPart]
+
+
+@router.get("", dependencies=[Readers])
 def list_models(services: TheServices) -> ModelList:
     """List the names and their versions."""
-    return ModelList(models=[_entry(services, name) for name in services.folder.names()])
+    return ModelList(models=[_entry(services, name) for name in services.registry.names()])
 
 
-@router.get("/{name}", responses=problems(404, 422))
+@router.get("/{name}", responses=problems(404, 422), dependencies=[Readers])
 def show_model(name: str, services: TheServices) -> ModelEntry:
     """Show one name."""
     return _entry(services, name)
 
 
-@router.get("/{name}/{version}", responses=problems(404, 422, 503))
+@router.get("/{name}/{version}", responses=problems(404, 422, 503), dependencies=[Readers])
 def show_version(name: str, version: str, services: TheServices) -> VersionDetail:
-    """Show one version: its card, metrics and lineage."""
-    card = bundle.load(services.folder.resolve(name, version).path).card
+    """Show one version: its card, metrics, evidence and lineage."""
+    card = bundle.load(services.registry.resolve(name, version).path).card
     return VersionDetail(
         name=name,
         version=version,
         language=card.language,
         metrics=card.metrics,
+        evidence=card.metrics.get("adaptation"),
         lineage=Lineage(parent=card.parent, created_at=card.created_at, training=card.training),
         card=card.model_dump(mode="json"),
     )
 
 
+@router.post("/{name}/promote", responses=problems(404, 422, 503), dependencies=[Admins])
+def promote(name: str, choice: VersionChoice, services: TheServices) -> AliasesAnswer:
+    """Let a version answer for a language, once it is loaded and has passed its probe."""
+    return _answer(name, services.serving.promote(name, choice.version, choice.language))
+
+
+@router.post("/{name}/rollback", responses=problems(404, 409, 422, 503), dependencies=[Admins])
+def rollback(
+    name: str, services: TheServices, choice: RollbackChoice | None = None
+) -> AliasesAnswer:
+    """Take the latest promotion back."""
+    return _answer(name, services.serving.rollback(name, choice.language if choice else None))
+
+
+@router.post("/{name}/shadow", responses=problems(404, 422, 503), dependencies=[Admins])
+def shadow(name: str, choice: ShadowChoice, services: TheServices) -> AliasesAnswer:
+    """Let a version hear a language's requests without answering."""
+    return _answer(name, services.serving.shadow(name, choice.version, choice.language))
+
+
+@router.delete(
+    "/{name}/{version}",
+    status_code=204,
+    responses=problems(404, 409, 422, 503),
+    dependencies=[Admins],
+)
+def delete_version(name: str, version: str, services: TheServices) -> Response:
+    """Delete a version that no alias holds."""
+    services.registry.delete(name, version)
+    return Response(status_code=204)
+
+
 def _entry(services: Services, name: str) -> ModelEntry:
-    return ModelEntry(name=name, versions=services.folder.versions(name), aliases={})
+    registry = services.registry
+    return ModelEntry(
+        name=name, versions=registry.versions(name), aliases=_parts(registry.aliases(name))
+    )
+
+
+def _answer(name: str, aliases: dict[str, Aliases]) -> AliasesAnswer:
+    return AliasesAnswer(name=name, aliases=_parts(aliases))
+
+
+def _parts(aliases: dict[str, Aliases]) -> dict[str, AliasesPart]:
+    return {language: AliasesPart(**asdict(held)) for language, held in aliases.items()}

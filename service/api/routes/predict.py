@@ -9,7 +9,7 @@ from service.api.body import audio_body
 from service.api.errors import NotReadyError
 from service.api.openapi import AUDIO_BODY, problems
 from service.api.prediction import PredictQuery, predict
-from service.api.schemas import PredictAnswer
+from service.api.schemas import ModelPart, PredictAnswer
 from service.api.services import Services, services_of
 
 router = APIRouter(tags=["predict"])
@@ -38,12 +38,16 @@ async def predict_one(
     async with audio_body(request) as file:
 
         def job(queue_s: float) -> str:
-            model = services.folder.parse(query.model)
+            chosen = services.serving.choose(query.model, query.language)
             answer = predict(
-                services.models.get(model),
+                chosen.recognizer,
                 file,
                 query,
-                model=(model.name, model.version),
+                model=ModelPart(
+                    name=chosen.model.name,
+                    version=chosen.model.version,
+                    language=chosen.language,
+                ),
                 limits=services.settings.limits,
                 queue_s=queue_s,
                 request_id=request_id,

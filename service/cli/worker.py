@@ -1,0 +1,33 @@
+"""``nnpm worker``: adapts for services whose jobs it shares."""
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+
+from service import settings
+from service.cli import UsageError
+from service.jobs.office import Office, can_adapt
+from service.registry.registry import Registry
+
+
+def run(args: argparse.Namespace) -> int:
+    """Take jobs until asked to end; the one under way then goes back into the queue."""
+    own = settings.load(adapt_workers=args.workers)
+    if not can_adapt():
+        raise UsageError(
+            "a worker needs torch, which is not installed: pip install '.[train]' in the checkout"
+        )
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
+    office = Office(
+        own.model_copy(update={"adapt_workers": max(1, own.adapt_workers)}), Registry(own.models)
+    )
+    ended = threading.Event()
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(sign, lambda *_: ended.set())
+    office.start()
+    sys.stderr.write("Ready. Waiting for jobs.\n")
+    ended.wait()
+    office.stop()
+    return 0

@@ -1,0 +1,1 @@
+"""Adaptation jobs: taken in, kept, run, published."""

@@ -1,0 +1,170 @@
+"""The database behind the store: SQLite in a file, or Postgres by URL."""
+
+import importlib.util
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, exc, func, make_url, select
+from sqlalchemy.engine import URL
+
+from service.jobs.errors import StoreConfigurationError, StoreUnavailableError
+
+_WAIT_S = 10
+"""How long another process's transaction, or a server's answer, is waited for."""
+
+_PASSING = (exc.OperationalError, exc.InterfaceError, exc.InternalError, exc.TimeoutError)
+"""A server that is gone or starting, a full disk, a lock held for too long."""
+
+
+class Database:
+    """Connections to one database, whose tables are made or brought up to date first.
+
+    Args:
+        url: ``sqlite:///<file>``, or ``postgresql://user@host/name``. Nothing is opened yet: a
+            service starts, and predicts, while its database is away.
+
+    Raises:
+        StoreConfigurationError: if there is no such kind of database, or its driver is missing.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = _parse(url)
+        self._engine = _engine(self._url)
+        self._migrated = False
+        self._lock = Lock()
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Give a connection for queries.
+
+        Raises:
+            StoreUnavailableError: if the database cannot be used now.
+        """
+        with self._connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Give a connection whose changes are kept together when the block ends well.
+
+        Raises:
+            StoreUnavailableError: if the database cannot be used now; nothing is changed then,
+                unless it went away just as it agreed.
+        """
+        with self._connect(writes=True) as connection, connection.begin():
+            yield connection
+
+    def close(self) -> None:
+        """Close the connections that are not in use."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _connect(self, *, writes: bool = False) -> Iterator[Connection]:
+        with self._passing():
+            self._migrate()
+            with self._engine.connect().execution_options(nnpm_writes=writes) as connection:
+                yield connection
+
+    def _migrate(self) -> None:
+        if self._migrated:
+            return
+        from service.jobs.migrations import upgrade
+
+        with self._lock:
+            if not self._migrated:
+                if self._url.database and self._url.get_backend_name() == "sqlite":
+                    Path(self._url.database).parent.mkdir(parents=True, exist_ok=True)
+                with (
+                    self._engine.connect().execution_options(nnpm_writes=True) as connection,
+                    connection.begin(),
+                ):
+                    upgrade(connection)
+                self._migrated = True
+
+    @contextmanager
+    def _passing(self) -> Iterator[None]:
+        try:
+            yield
+        except _PASSING as error:
+            reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+            raise StoreUnavailableError(
+                f"The database {self._url.render_as_string()} cannot be used now: {reason}."
+            ) from error
+        except OSError as error:
+            raise StoreUnavailableError(
+                f"The database {self._url.render_as_string()} cannot be opened: {error.strerror}."
+            ) from error
+
+
+def now(connection: Connection) -> datetime:
+    """The time by the database's clock: the workers of several machines agree on it alone."""
+    if connection.dialect.name == "postgresql":
+        moment: datetime | None = connection.scalar(select(func.clock_timestamp()))
+        assert moment is not None
+        return moment.astimezone(UTC)
+    return datetime.now(UTC)
+
+
+def _parse(text: str) -> URL:
+    try:
+        url = make_url(text)
+        backend = url.get_backend_name()
+    except exc.ArgumentError:
+        raise StoreConfigurationError(
+            "NNPM_DATABASE_URL is not a URL; sqlite:///nnpm.db or postgresql://user@host/name are."
+        ) from None
+    if backend in ("postgresql", "postgres"):
+        if importlib.util.find_spec("psycopg") is None:
+            raise StoreConfigurationError(
+                "A Postgres database needs psycopg, which is not installed; "
+                "install the postgres extra: pip install '.[postgres]' in the checkout."
+            )
+        return url.set(drivername="postgresql+psycopg")
+    if backend != "sqlite":
+        raise StoreConfigurationError(
+            f"NNPM_DATABASE_URL names a {backend} database; sqlite and postgresql are known."
+        )
+    if url.database in (None, "", ":memory:"):
+        raise StoreConfigurationError(
+            "NNPM_DATABASE_URL names no file: jobs in memory would be lost; "
+            "sqlite:////folder/nnpm.db names one."
+        )
+    return url
+
+
+def _engine(url: URL) -> Engine:
+    if url.get_backend_name() == "sqlite":
+        engine = create_engine(url, connect_args={"timeout": _WAIT_S})
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    # pre-ping: a connection may have died with a server that is back meanwhile.
+    wait_ms = 1000 * _WAIT_S
+    options = f"-c lock_timeout={wait_ms} -c statement_timeout={wait_ms}"
+    return create_engine(
+        url,
+        pool_pre_ping=True,
+        connect_args={
+            "connect_timeout": _WAIT_S,
+            "options": options,
+            "keepalives_idle": _WAIT_S,
+            "tcp_user_timeout": wait_ms,
+        },
+    )
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
+    connection.isolation_level = None  # the driver begins nothing by itself: _begin_sqlite does
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")  # what is answered survives a loss of power
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A writer takes its lock at once: one that read first could not, once another had written.
+    writes = connection.get_execution_options().get("nnpm_writes")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,0 +1,65 @@
+"""The jobs of one process: their store, the workers that it has itself, and the janitor."""
+
+import importlib.util
+import threading
+from collections.abc import Callable, Sequence
+
+from service.jobs import janitor
+from service.jobs.runner import COMMAND
+from service.jobs.store import JobStore
+from service.jobs.worker import Worker
+from service.registry.registry import Registry
+from service.settings import Settings
+
+
+def can_adapt() -> bool:
+    """Whether what adaptation needs is installed here; nothing is imported."""
+    return all(importlib.util.find_spec(name) for name in ("training", "torch", "onnx"))
+
+
+class Office:
+    """Store and workers; opened by the first call to ``start``.
+
+    Args:
+        settings: of the service.
+        registry: gets the new versions.
+        on_published: told the name of a model whose versions or aliases have changed.
+        command: of the children; tests have their own.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry,
+        *,
+        on_published: Callable[[str], object] = lambda _: None,
+        command: Sequence[str] = COMMAND,
+    ) -> None:
+        self.store = JobStore(settings.database_url)
+        self._settings = settings
+        self._stop = threading.Event()
+        worker = Worker(self.store, registry, settings, on_published=on_published, command=command)
+        self._threads = [
+            threading.Thread(target=worker.run, args=(self._stop,), name=f"nnpm-job-{number}")
+            for number in range(settings.adapt_workers)
+        ]
+        self._threads.append(
+            threading.Thread(
+                target=janitor.run,
+                args=(settings.jobs, self.store, self._stop),
+                name="nnpm-janitor",
+            )
+        )
+
+    def start(self) -> None:
+        """Begin to work: jobs that an earlier process left are taken up as well."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Stop working; a job under way goes back into the queue."""
+        self._stop.set()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join()
+        self.store.close()

@@ -1,0 +1,336 @@
+"""The jobs, in a database that several processes share."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, fields, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, func, or_, select, update
+from sqlalchemy.exc import IntegrityError
+
+from service.jobs.database import Database, now
+from service.jobs.errors import KeyTakenError, LostLeaseError, TransitionError, UnknownJobError
+from service.jobs.job import Clips, Estimate, Job
+from service.jobs.states import ENDED, RUNNING, State, sources
+from service.jobs.tables import jobs
+
+_WITHOUT_A_WORKER: dict[str, Any] = {"worker": None, "lease_until": None, "eta_s": None}
+
+INTERRUPTED = "The work was broken off {count} times by the end of the processes that did it."
+
+
+class JobStore:
+    """Jobs of all processes that are given the same URL; callable from many threads.
+
+    A worker *claims* a job for a time, its lease, and renews that with a *heartbeat*. Each claim
+    gives a token greater than the last. Whoever writes about a job shows the token, and is refused
+    when another claim has been made since: a worker that was only slow cannot overwrite what its
+    successor says. Times are of the database's clock.
+
+    Args:
+        url: ``sqlite:///<file>`` or ``postgresql://user@host/name``; opened when first used.
+
+    Raises:
+        StoreConfigurationError: if the URL cannot be one of a store.
+
+    Every method raises StoreUnavailableError while the database cannot be used.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._database = Database(url)
+
+    def create(self, job: Job) -> Job:
+        """Add a job.
+
+        Returns:
+            As it is stored, with the time of the database.
+
+        Raises:
+            KeyTakenError: if its owner has used its idempotency key before.
+        """
+        try:
+            with self._database.write() as connection:
+                moment = now(connection)
+                job = replace(job, created_at=moment, updated_at=moment)
+                connection.execute(jobs.insert().values(_row_of(job)))
+        except IntegrityError as error:
+            raise KeyTakenError(
+                f"The Idempotency-Key {job.idempotency_key!r} has been used for another job."
+            ) from error
+        return job
+
+    def get(self, id: str) -> Job:  # noqa: A002 - the job's own word
+        """Find a job.
+
+        Raises:
+            UnknownJobError: if there is none of that id.
+        """
+        with self._database.read() as connection:
+            return _get(connection, id)
+
+    def list(self, owner: str | None = None, *, limit: int = 1000) -> list[Job]:
+        """List the jobs of one owner, or all, newest first.
+
+        Args:
+            owner: None for all.
+            limit: how many at most.
+        """
+        query = select(jobs).order_by(jobs.c.created_at.desc(), jobs.c.id).limit(limit)
+        if owner is not None:
+            query = query.where(jobs.c.owner == owner)
+        with self._database.read() as connection:
+            return [_job_of(row) for row in connection.execute(query).mappings()]
+
+    def find_idempotent(self, owner: str, key: str) -> Job | None:
+        """Find the job that an owner made with an idempotency key."""
+        with self._database.read() as connection:
+            query = select(jobs).where(jobs.c.owner == owner, jobs.c.idempotency_key == key)
+            row = connection.execute(query).mappings().one_or_none()
+            return _job_of(row) if row else None
+
+    def claim(self, worker_id: str, lease_s: float, *, tries: int = 3) -> Job | None:
+        """Take the oldest job that nobody works on: a queued one, or one whose lease has run out.
+
+        Jobs that were tried often enough are ended instead, as interrupted.
+
+        Args:
+            worker_id: who takes it.
+            lease_s: seconds until another may take it, unless a heartbeat comes.
+            tries: how often a job is taken at most.
+
+        Returns:
+            The job, in the state preparing, with a new token; None if there is nothing to do.
+        """
+        with self._database.write() as connection:
+            moment = now(connection)
+            while row := connection.execute(_next(moment)).mappings().first():
+                job = _job_of(row)
+                if job.cancel_requested:
+                    _end(connection, job, moment, State.CANCELLED, None)
+                elif job.attempts >= tries:
+                    reason = job.error or INTERRUPTED.format(count=job.attempts)
+                    _end(connection, job, moment, State.INTERRUPTED, reason)
+                else:
+                    return _set(
+                        connection,
+                        job.id,
+                        state=State.PREPARING,
+                        attempts=job.attempts + 1,
+                        token=job.token + 1,
+                        worker=worker_id,
+                        lease_until=moment + timedelta(seconds=lease_s),
+                        started_at=job.started_at or moment,
+                        updated_at=moment,
+                    )
+        return None
+
+    def heartbeat(self, id: str, token: int, lease_s: float) -> Job:  # noqa: A002
+        """Renew a lease, also one that has run out while nobody else has taken the job.
+
+        Returns:
+            The job; its ``cancel_requested`` says whether to stop.
+
+        Raises:
+            LostLeaseError: if another worker has it now, or it has ended.
+            UnknownJobError: if it is gone.
+        """
+        with self._database.write() as connection:
+            lease_until = now(connection) + timedelta(seconds=lease_s)
+            return _change(connection, id, token, RUNNING, {"lease_until": lease_until})
+
+    def update(self, id: str, token: int, **changes: Any) -> Job:  # noqa: A002
+        """Write about a job that this worker has.
+
+        Args:
+            id: of the job.
+            token: as claimed.
+            **changes: fields of :class:`Job`. A ``state`` that ends the job frees it as well.
+
+        Returns:
+            The job after it.
+
+        Raises:
+            LostLeaseError: if another worker has it now, or it has ended; nothing is changed.
+            TransitionError: if the state may not follow the one that it is in.
+            UnknownJobError: if it is gone.
+        """
+        state = changes.get("state")
+        before = RUNNING if state is None else (sources(state) | {state}) & RUNNING
+        with self._database.write() as connection:
+            moment = now(connection)
+            changes["updated_at"] = moment
+            if state in ENDED:
+                changes |= _WITHOUT_A_WORKER | {"ended_at": moment}
+            return _change(connection, id, token, before, changes)
+
+    def give_back(
+        self,
+        id: str,  # noqa: A002
+        token: int,
+        *,
+        delay_s: float = 0.0,
+        error: str | None = None,
+        counts: bool = True,
+    ) -> Job:
+        """Queue a job again that this worker has.
+
+        Args:
+            id: of the job.
+            token: as claimed.
+            delay_s: seconds before it is tried again.
+            error: why it did not work.
+            counts: whether it was a try; not where the worker was merely asked to stop.
+
+        Raises:
+            LostLeaseError: if another worker has it now, or it has ended.
+            UnknownJobError: if it is gone.
+        """
+        with self._database.write() as connection:
+            moment = now(connection)
+            attempts = jobs.c.attempts if counts else jobs.c.attempts - 1
+            changes: dict[str, Any] = {
+                **_WITHOUT_A_WORKER,
+                "state": State.QUEUED,
+                "progress": 0.0,
+                "attempts": attempts,
+                "error": error,
+                "not_before": moment + timedelta(seconds=delay_s) if delay_s else None,
+                "updated_at": moment,
+            }
+            return _change(connection, id, token, RUNNING, changes)
+
+    def request_cancel(self, id: str) -> Job:  # noqa: A002
+        """Cancel a queued job at once, and ask the worker of a running one to stop.
+
+        Returns:
+            The job after it; one that has ended is left as it is.
+
+        Raises:
+            UnknownJobError: if there is none of that id.
+        """
+        with self._database.write() as connection:
+            moment = now(connection)
+            job = _get(connection, id, lock=True)
+            if job.state is State.QUEUED:
+                return _end(connection, job, moment, State.CANCELLED, None)
+            if job.running and not job.cancel_requested:
+                return _set(connection, id, cancel_requested=True, updated_at=moment)
+            return job
+
+    def remove(self, id: str) -> None:  # noqa: A002
+        """Forget a job; no error if there is none. A worker that has it stops."""
+        with self._database.write() as connection:
+            connection.execute(jobs.delete().where(jobs.c.id == id))
+
+    def counts(self) -> dict[State, int]:
+        """Count the jobs in each state; all states are there."""
+        query = select(jobs.c.state, func.count()).group_by(jobs.c.state)
+        with self._database.read() as connection:
+            found = {State(state): count for state, count in connection.execute(query)}
+        return {state: found.get(state, 0) for state in State}
+
+    def durations(self) -> dict[State, tuple[int, float]]:
+        """Sum up how long ended jobs took.
+
+        Returns:
+            By the state they ended in: how many, and the seconds of all, from the first claim.
+        """
+        seconds = func.sum(jobs.c.ended_at - jobs.c.started_at).label("seconds")
+        query = (
+            select(jobs.c.state, func.count().label("count"), seconds)
+            .where(jobs.c.ended_at.is_not(None), jobs.c.started_at.is_not(None))
+            .group_by(jobs.c.state)
+        )
+        with self._database.read() as connection:
+            rows = connection.execute(query).all()
+        return {State(row[0]): (row[1], float(row[2])) for row in rows}
+
+    def oldest_queued_s(self) -> float:
+        """Seconds that the oldest queued job has waited; 0 if none does."""
+        query = select(func.min(jobs.c.created_at)).where(jobs.c.state == State.QUEUED)
+        with self._database.read() as connection:
+            oldest = connection.scalar(query)
+            return max(0.0, (now(connection) - oldest).total_seconds()) if oldest else 0.0
+
+    def close(self) -> None:
+        """Close the connections that are not in use."""
+        self._database.close()
+
+
+def _next(moment: datetime) -> Any:
+    queued = and_(
+        jobs.c.state == State.QUEUED,
+        or_(jobs.c.not_before.is_(None), jobs.c.not_before <= moment),
+    )
+    left = and_(jobs.c.state.in_(list(RUNNING)), jobs.c.lease_until < moment)
+    # Those that others are just taking are passed over; SQLite has one writer and needs no lock.
+    return (
+        select(jobs)
+        .where(or_(queued, left))
+        .order_by(jobs.c.created_at, jobs.c.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+
+
+def _get(connection: Connection, id: str, *, lock: bool = False) -> Job:  # noqa: A002
+    query = select(jobs).where(jobs.c.id == id)
+    row = connection.execute(query.with_for_update() if lock else query).mappings().one_or_none()
+    if row is None:
+        raise UnknownJobError(f"There is no job {id!r}.")
+    return _job_of(row)
+
+
+def _set(connection: Connection, id: str, **changes: Any) -> Job:  # noqa: A002
+    connection.execute(update(jobs).where(jobs.c.id == id).values(_plain(changes)))
+    return _get(connection, id)
+
+
+def _end(
+    connection: Connection, job: Job, moment: datetime, state: State, error: str | None
+) -> Job:
+    times = {"updated_at": moment, "ended_at": moment}
+    return _set(connection, job.id, state=state, error=error, **_WITHOUT_A_WORKER, **times)
+
+
+def _change(
+    connection: Connection,
+    id: str,  # noqa: A002
+    token: int,
+    before: frozenset[State],
+    changes: dict[str, Any],
+) -> Job:
+    own: list[ColumnElement[bool]] = [jobs.c.id == id, jobs.c.token == token]
+    statement = update(jobs).where(*own, jobs.c.state.in_(list(before))).values(_plain(changes))
+    if connection.execute(statement).rowcount == 1:
+        return _get(connection, id)
+    job = _get(connection, id)
+    if job.token != token or not job.running:
+        raise LostLeaseError(
+            f"Job {id} is {job.state} under claim {job.token}; claim {token} was given up."
+        )
+    raise TransitionError(f"Job {id} is {job.state}, which {changes['state']} cannot follow.")
+
+
+def _plain(changes: dict[str, Any]) -> dict[str, Any]:
+    """Values as the columns take them."""
+    return {
+        name: asdict(value) if isinstance(value, Clips | Estimate) else value
+        for name, value in changes.items()
+    }
+
+
+def _row_of(job: Job) -> dict[str, Any]:
+    return _plain({field.name: getattr(job, field.name) for field in fields(Job)})
+
+
+def _job_of(row: RowMapping) -> Job:
+    values = dict(row)
+    clips, estimate = values["clips"], values["estimated_accuracy"]
+    if clips is not None:
+        examples: dict[str, Sequence[str]] = clips["examples"]
+        tuples = {reason: tuple(names) for reason, names in examples.items()}
+        values["clips"] = Clips(clips["accepted"], clips["skipped"], tuples)
+    if estimate is not None:
+        values["estimated_accuracy"] = Estimate(**estimate)
+    return Job(**values | {"state": State(values["state"])})

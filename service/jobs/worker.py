@@ -1,0 +1,243 @@
+"""Takes jobs from the store, has them done by a child process, and publishes what comes of it."""
+
+import errno
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from service.inference import bundle as bundles
+from service.inference.errors import BundleError, NnpmError
+from service.jobs.errors import (
+    CancelledError,
+    LostLeaseError,
+    StoreUnavailableError,
+    UnknownJobError,
+)
+from service.jobs.intake.prepare import prepare
+from service.jobs.job import Clips, Estimate, Job
+from service.jobs.layout import JobFolder, read_json, write_json
+from service.jobs.lease import Lease
+from service.jobs.runner import COMMAND, Child
+from service.jobs.states import State
+from service.jobs.store import JobStore
+from service.registry.registry import Registry, RegistryError
+from service.settings import Settings
+
+LOOK_S = 0.5
+"""How often an idle worker looks for a job."""
+
+_WATCH_S = 0.1
+_TELL_S = 0.5
+_AGAIN_S = 2.0
+_PREPARED = 0.05  # of the whole
+_ADAPTED = 0.95
+
+log = logging.getLogger("nnpm")
+
+
+class Worker:
+    """Does jobs, one at a time; any number of workers may share a store, also across machines.
+
+    Args:
+        store: of the jobs.
+        registry: gets the new versions.
+        settings: folders, limits, lease.
+        on_published: told the name of a model whose versions or aliases have changed.
+        command: of the child; tests have their own.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        registry: Registry,
+        settings: Settings,
+        *,
+        on_published: Callable[[str], object] = lambda _: None,
+        command: Sequence[str] = COMMAND,
+    ) -> None:
+        self._store = store
+        self._registry = registry
+        self._settings = settings
+        self._on_published = on_published
+        self._command = command
+        self._id = f"{socket.gethostname()}:{os.getpid()}:{threading.get_ident()}"
+
+    def run(self, stop: threading.Event) -> None:
+        """Do jobs until ``stop`` is set; the job under way then goes back into the queue."""
+        while not stop.is_set():
+            try:
+                if not self.work_once(stop):
+                    stop.wait(LOOK_S)
+            except StoreUnavailableError as error:
+                # The child goes on; whoever claims the job next finds it.
+                log.warning("jobs wait: %s", error)
+                stop.wait(_AGAIN_S)
+            except Exception:
+                log.exception("a job failed in a way that nobody foresaw; its lease will run out")
+                stop.wait(_AGAIN_S)
+
+    def work_once(self, stop: threading.Event) -> bool:
+        """Take one job and see it through; False if there was none.
+
+        Raises:
+            StoreUnavailableError: if the database went away; the job is taken up again later.
+        """
+        lease_s, tries = self._settings.job_lease_s, self._settings.adapt_tries
+        job = self._store.claim(self._id, lease_s, tries=tries)
+        if job is None:
+            return False
+        with Lease(self._store, job, lease_s) as lease:
+            try:
+                self._see_through(job, lease, stop)
+            except (LostLeaseError, UnknownJobError) as error:
+                log.warning("job %s is another's now: %s", job.id, error)
+        return True
+
+    def _see_through(self, job: Job, lease: Lease, stop: threading.Event) -> None:
+        folder = JobFolder(self._settings.jobs, job.id)
+        child = Child(folder, self._command)
+        try:
+            if read_json(folder.report) is None:
+                self._adapt(job, folder, child, lease, stop)
+            self._conclude(job, folder, lease)
+        except CancelledError:
+            self._end(job, folder, state=State.CANCELLED)
+        except _StoppedError:
+            self._store.give_back(job.id, job.token, counts=False)
+        except _BrokenOffError as error:
+            self._again(job, folder, str(error), State.INTERRUPTED)
+        except (OSError, RegistryError) as error:
+            self._again(job, folder, _plainly(error), State.FAILED)
+        except StoreUnavailableError:
+            raise
+        except (LostLeaseError, UnknownJobError):
+            child.stop()  # whoever has the job now starts another
+            raise
+        except NnpmError as error:
+            self._end(job, folder, state=State.FAILED, error=str(error))
+
+    def _adapt(
+        self, job: Job, folder: JobFolder, child: Child, lease: Lease, stop: threading.Event
+    ) -> None:
+        """Have report and bundle made, by a child that may be at work already."""
+        if not child.alive():
+            target = prepare(job, folder, self._settings)
+            lease.check()
+            for old in (folder.progress, folder.error):
+                old.unlink(missing_ok=True)
+            write_json(folder.request, self._request(job, folder, target))
+            child.start(self._settings.adapt_threads)
+        self._tell(job, State.ADAPTING, _PREPARED)
+        try:
+            self._watch(job, folder, child, lease, stop)
+        except (CancelledError, _StoppedError):
+            child.stop()
+            raise
+        if read_json(folder.report) is not None:
+            return
+        if (error := read_json(folder.error)) is None:
+            raise _BrokenOffError(child.how_it_ended())
+        if error.get("errno") is not None:
+            raise OSError(error["errno"], str(error.get("detail")))
+        raise NnpmError(str(error.get("detail")))
+
+    def _watch(
+        self, job: Job, folder: JobFolder, child: Child, lease: Lease, stop: threading.Event
+    ) -> None:
+        told, told_at = None, 0.0
+        while child.alive():
+            lease.check()
+            if stop.wait(_WATCH_S):
+                raise _StoppedError
+            found = read_json(folder.progress)
+            moment = time.monotonic()
+            if found and found != told and moment - told_at >= _TELL_S:
+                told, told_at = found, moment
+                share = _PREPARED + (_ADAPTED - _PREPARED) * float(found["progress"])
+                self._tell(job, State(found["state"]), share)
+
+    def _request(self, job: Job, folder: JobFolder, target: Path) -> dict[str, Any]:
+        if job.base is None:
+            base = self._registry.live(job.name, job.language)
+        else:
+            base = self._registry.resolve(job.name, job.base)
+        self._store.update(job.id, job.token, base=base.version)
+        return {
+            "bundle": str(base.path.resolve()),
+            "target": str(target.resolve()),
+            "out": str(folder.out.resolve()),
+            "method": job.method,
+            "language": job.language,
+            "seed": job.seed,
+            "force": job.force,
+            "threads": self._settings.adapt_threads,
+            "min_clips": self._settings.adapt_min_clips,
+            "nice": self._settings.adapt_nice,
+        }
+
+    def _conclude(self, job: Job, folder: JobFolder, lease: Lease) -> None:
+        """Publish what the child made, or say why not; all of it may be done twice."""
+        report = read_json(folder.report)
+        assert report is not None
+        estimate, clips = report["estimated_accuracy"], report["clips"]
+        found: dict[str, Any] = {
+            "clips": Clips(clips["accepted"], clips["skipped"], clips["examples"]),
+            "verdict": report["verdict"],
+            "estimated_accuracy": Estimate(**estimate) if estimate else None,
+        }
+        if report["bundle"] is None:
+            self._end(job, folder, state=State.REJECTED, error=" ".join(report["reasons"]), **found)
+            return
+        self._tell(job, State.PUBLISHING, _ADAPTED, **found)
+        lease.check()
+        try:
+            version = self._registry.publish(folder.out, job.name, key=job.id)
+        except BundleError as error:
+            # What a crash or a disk has spoilt is made anew.
+            folder.report.unlink(missing_ok=True)
+            raise _BrokenOffError(f"The new bundle is damaged: {error}") from error
+        if job.auto_promote and report["verdict"] == "improved":
+            bundles.load(version.path)
+            self._registry.promote(job.name, version.version, job.language)
+        self._on_published(job.name)
+        self._end(job, folder, state=State.SUCCEEDED, version=version.version, progress=1.0)
+
+    def _tell(self, job: Job, state: State, progress: float, **more: Any) -> None:
+        started = job.started_at
+        elapsed = 0.0 if started is None else time.time() - started.timestamp()
+        eta_s = max(0.0, elapsed * (1 - progress) / progress) if progress > _PREPARED else None
+        self._store.update(job.id, job.token, state=state, progress=progress, eta_s=eta_s, **more)
+
+    def _again(self, job: Job, folder: JobFolder, reason: str, last: State) -> None:
+        if job.attempts >= self._settings.adapt_tries:
+            self._end(job, folder, state=last, error=reason)
+        else:
+            log.warning("job %s will be tried again: %s", job.id, reason)
+            self._store.give_back(job.id, job.token, delay_s=_AGAIN_S, error=reason)
+
+    def _end(self, job: Job, folder: JobFolder, **changes: Any) -> None:
+        changes.setdefault("error", None)
+        self._store.update(job.id, job.token, eta_s=None, **changes)
+        folder.remove_work()
+
+
+class _StoppedError(Exception):
+    """This worker was asked to stop."""
+
+
+class _BrokenOffError(Exception):
+    """The child died without a word."""
+
+
+def _plainly(error: Exception) -> str:
+    """What a user of the service may read: no path of this machine."""
+    if isinstance(error, OSError):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return "The disk of the service is full."
+        return f"The job's files cannot be read or written: {error.strerror or 'unknown reason'}."
+    return "The new version cannot be written to the registry."

@@ -1,0 +1,373 @@
+"""Names, versions and aliases of bundles in a folder that several processes share."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import langcodes
+
+from service.inference import bundle as bundles
+from service.inference.errors import NnpmError, ParameterError
+from service.registry import state as states
+from service.registry.folder import DEFAULT_NAME, ModelFolder, ModelVersion, UnknownModelError
+from service.registry.state import RegistryError, State
+
+DEFAULT_LANGUAGE = "und"
+"""The language of requests that name none, and of bundles for any."""
+
+_COMING = ".publishing-"
+_GOING = ".deleted-"
+
+
+class ModelInUseError(NnpmError):
+    """A version that an alias holds."""
+
+
+class NothingToRollBackError(NnpmError):
+    """No promotion has been made that could be taken back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Aliases:
+    """The versions of one language: what answers, what answered before, what is being tried."""
+
+    live: str | None
+    previous: str | None
+    shadow: str | None
+
+
+def canonical(language: str) -> str:
+    """Write a BCP-47 tag as everybody does.
+
+    Raises:
+        ParameterError: if it is none.
+
+    Examples:
+        >>> canonical("PT_br"), canonical("urd")
+        ('pt-BR', 'ur')
+    """
+    if len(language) > 64 or not langcodes.tag_is_valid(language):
+        raise ParameterError(
+            f"language is {language[:64]!r}; a BCP-47 tag such as ur, de or pt-BR is wanted."
+        )
+    return langcodes.standardize_tag(language)
+
+
+class Registry:
+    """Bundles by name and version, and which of them answers for a language.
+
+    A version is a folder that never changes once it is there; what changes is one small file per
+    name, replaced whole under a lock of the operating system. Readers need no lock.
+
+    Args:
+        root: holds <name>/<version>/bundle.json.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._folder = ModelFolder(root)
+
+    def names(self) -> list[str]:
+        """List the names that have a version, sorted."""
+        return self._folder.names()
+
+    def versions(self, name: str) -> list[str]:
+        """List the versions of a model, oldest first: named ones, then integers by value.
+
+        Raises:
+            UnknownModelError: if there is no such model.
+        """
+        return self._folder.versions(name)
+
+    def resolve(self, name: str = DEFAULT_NAME, version: str | None = None) -> ModelVersion:
+        """Find a version, or the one that answers where no language is named.
+
+        Raises:
+            UnknownModelError: if there is no such model, or no such version of it.
+        """
+        return self.live(name) if version is None else self._folder.resolve(name, version)
+
+    def parse(self, text: str | None) -> ModelVersion:
+        """Find a bundle by ``name`` or ``name/version``; None is the default model.
+
+        Raises:
+            UnknownModelError: as ``resolve``.
+        """
+        name, slash, version = (text or DEFAULT_NAME).partition("/")
+        return self.resolve(name, version if slash else None)
+
+    def revision(self, name: str) -> tuple[int, tuple[str, ...]]:
+        """What changes whenever anything of a name has changed."""
+        return self._state(name).revision, tuple(self.versions(name))
+
+    def routes(self, name: str) -> dict[str, ModelVersion]:
+        """The version that answers, by language; und is always among them.
+
+        Raises:
+            UnknownModelError: if there is no such model.
+        """
+        versions = self.versions(name)
+        live = {k: v for k, v in self._state(name).live().items() if v in versions}
+        live.setdefault(DEFAULT_LANGUAGE, self._unadapted(name, versions))
+        return {k: ModelVersion(name, v, self.root / name / v) for k, v in live.items()}
+
+    def live(self, name: str = DEFAULT_NAME, language: str = DEFAULT_LANGUAGE) -> ModelVersion:
+        """Find the version that answers for a language.
+
+        Raises:
+            UnknownModelError: if there is no such model.
+        """
+        return pick(self.routes(name), language)[1]
+
+    def aliases(self, name: str) -> dict[str, Aliases]:
+        """Show the aliases of a name, by language.
+
+        Raises:
+            UnknownModelError: if there is no such model.
+        """
+        self.versions(name)
+        state = self._state(name)
+        live = state.live()
+        return {
+            language: Aliases(
+                live.get(language), state.previous(language), state.shadows.get(language)
+            )
+            for language in sorted({*live, *state.shadows})
+        }
+
+    def publish(self, source: Path, name: str, *, key: str) -> ModelVersion:
+        """Add a bundle as the next version; nothing answers with it before it is promoted.
+
+        Args:
+            source: a bundle's folder; it is copied.
+            name: of the model.
+            key: of this publication: the same key gives the same version, however often a crash
+                makes it be tried again.
+
+        Raises:
+            BundleError: if it is damaged.
+            RegistryError: if it cannot be written; then there is no such version.
+        """
+        check_name(name)
+        bundles.load(source)
+        home = self.root / name
+        with states.locked(home):
+            self._sweep(home)
+            state = states.read(home)
+            version = state.published.get(key)
+            if version is None:
+                version = str(max(state.next_version, 1 + self._highest(name)))
+                # Told first: a crash from here on gives this key the same number again.
+                told = {"next_version": int(version) + 1}
+                told_keys = {**state.published, key: version}
+                states.write(home, state.model_copy(update={**told, "published": told_keys}))
+            if not (home / version).exists():
+                self._copy(source, home, version)
+        return ModelVersion(name, version, home / version)
+
+    def promote(self, name: str, version: str, language: str | None = None) -> dict[str, Aliases]:
+        """Let a version answer for a language; its own unless told.
+
+        Raises:
+            UnknownModelError: if there is no such version.
+            BundleError: if its card cannot be read.
+        """
+        tag = self._language(name, version, language)
+        return self._change(name, lambda state: state.promoted(version, tag), version)
+
+    def rollback(self, name: str, language: str | None = None) -> dict[str, Aliases]:
+        """Take the latest promotion back: of a language, or of any.
+
+        Raises:
+            UnknownModelError: if there is no such model.
+            NothingToRollBackError: if there was none.
+        """
+        tag = None if language is None else canonical(language)
+
+        def back(state: State) -> State:
+            step = state.last(tag)
+            if step is None:
+                of = "" if tag is None else f" for {tag}"
+                raise NothingToRollBackError(f"No version of {name!r} has been promoted{of}.")
+            return state.rolled_back(step)
+
+        return self._change(name, back)
+
+    def shadow(
+        self, name: str, version: str | None, language: str | None = None
+    ) -> dict[str, Aliases]:
+        """Let a version hear a language's requests without answering; None ends that.
+
+        Raises:
+            UnknownModelError: if there is no such version.
+            BundleError: if its card cannot be read.
+        """
+        if version is None:
+            tag = canonical(language or DEFAULT_LANGUAGE)
+        else:
+            tag = self._language(name, version, language)
+
+        def hear(state: State) -> State:
+            others = {k: v for k, v in state.shadows.items() if k != tag}
+            added = {} if version is None else {tag: version}
+            return state.model_copy(update={"shadows": {**others, **added}})
+
+        return self._change(name, hear, version)
+
+    def delete(self, name: str, version: str) -> None:
+        """Delete a version for good.
+
+        Raises:
+            UnknownModelError: if there is no such version.
+            ModelInUseError: if it answers, is what a roll-back would bring back, or is a shadow.
+        """
+        found = self._folder.resolve(name, version)
+        with states.locked(self.root / name):
+            state = states.read(self.root / name)
+            holders = [
+                f"{alias} ({language})"
+                for language, held in self.aliases(name).items()
+                for alias in ("live", "previous", "shadow")
+                if getattr(held, alias) == version
+            ]
+            if self.live(name).version == version:
+                holders.append("the default of requests without a language")
+            if holders:
+                raise ModelInUseError(
+                    f"{name}/{version} is {', '.join(dict.fromkeys(holders))}; promote another "
+                    "version, or end the shadow, first."
+                )
+            gone = found.path.with_name(f"{_GOING}{version}-{os.getpid()}")
+            try:
+                found.path.rename(gone)
+            except OSError as error:
+                raise RegistryError(f"{found.path} cannot be deleted: {error.strerror}.") from error
+            states.write(self.root / name, state.without(version))
+        shutil.rmtree(gone, ignore_errors=True)
+
+    def _change(
+        self, name: str, change: Callable[[State], State], version: str | None = None
+    ) -> dict[str, Aliases]:
+        self.versions(name)  # before a lock makes a folder of an unknown name
+        with states.locked(self.root / name):
+            if version is not None:
+                self._folder.resolve(name, version)
+            state = states.read(self.root / name)
+            if (new := change(state)) != state:
+                states.write(self.root / name, new)
+        return self.aliases(name)
+
+    def _language(self, name: str, version: str, language: str | None) -> str:
+        if language is not None:
+            return canonical(language)
+        return canonical(bundles.load(self._folder.resolve(name, version).path).card.language)
+
+    def _state(self, name: str) -> State:
+        return states.read(self.root / name)
+
+    def _highest(self, name: str) -> int:
+        numbers = [int(f.name) for f in (self.root / name).iterdir() if f.name.isdecimal()]
+        return max(numbers, default=0)
+
+    def _unadapted(self, name: str, versions: list[str]) -> str:
+        """The newest version that no adaptation made, so that publishing changes no answer."""
+        for version in reversed(versions):
+            if not _is_adapted(self.root / name / version / bundles.CARD):
+                return version
+        return versions[-1]
+
+    def _copy(self, source: Path, home: Path, version: str) -> None:
+        coming = home / f"{_COMING}{version}-{os.getpid()}"
+        try:
+            shutil.copytree(source, coming)
+            for path in [*coming.iterdir(), coming]:
+                handle = os.open(path, os.O_RDONLY)
+                try:
+                    os.fsync(handle)
+                finally:
+                    os.close(handle)
+            bundles.load(coming)  # what arrived, not what was sent
+            coming.rename(home / version)
+        except (OSError, shutil.Error) as error:
+            reason = getattr(error, "strerror", None) or "copying failed"
+            raise RegistryError(f"{home / version} cannot be written: {reason}.") from error
+        finally:
+            shutil.rmtree(coming, ignore_errors=True)
+
+    def _sweep(self, home: Path) -> None:
+        """Remove what crashes left; whoever calls holds the lock, so nobody is at work on it."""
+        for pattern in (f"{_COMING}*", f"{_GOING}*"):
+            for path in home.glob(pattern):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def pick(routes: dict[str, ModelVersion], language: str) -> tuple[str, ModelVersion]:
+    """Find the route of a language, a wider one, or und's.
+
+    Args:
+        routes: by canonical tag; und is among them.
+        language: a canonical tag.
+
+    Examples:
+        >>> brazil = ModelVersion("default", "2", Path("2"))
+        >>> other = ModelVersion("default", "1", Path("1"))
+        >>> pick({"pt": brazil, "und": other}, "pt-BR")[0]
+        'pt'
+        >>> pick({"pt": brazil, "und": other}, "ur")[0]
+        'und'
+    """
+    parts = language.split("-")
+    for length in range(len(parts), 0, -1):
+        tag = "-".join(parts[:length])
+        if tag in routes:
+            return tag, routes[tag]
+    return DEFAULT_LANGUAGE, routes[DEFAULT_LANGUAGE]
+
+
+def check_name(name: str) -> None:
+    """See that a name can be a folder's.
+
+    Raises:
+        ParameterError: if it cannot.
+    """
+    plain = name.replace("-", "").replace("_", "").replace(".", "")
+    if not (name.isascii() and plain.isalnum() and len(name) <= 64 and name[0].isalnum()):
+        raise ParameterError(
+            f"name is {name[:64]!r}; 1 to 64 letters, digits, '-', '_' and '.' are wanted, the "
+            "first a letter or digit."
+        )
+
+
+@lru_cache(maxsize=1024)
+def _is_adapted_as_of(card: Path, _modified_ns: int) -> bool:
+    try:
+        return json.loads(card.read_bytes())["parent"] is not None
+    except (OSError, ValueError, LookupError, TypeError):
+        return False  # loading it will say what is wrong
+
+
+def _is_adapted(card: Path) -> bool:
+    try:
+        return _is_adapted_as_of(card, card.stat().st_mtime_ns)
+    except OSError:
+        return False
+
+
+__all__ = [
+    "DEFAULT_LANGUAGE",
+    "DEFAULT_NAME",
+    "Aliases",
+    "ModelInUseError",
+    "ModelVersion",
+    "NothingToRollBackError",
+    "Registry",
+    "RegistryError",
+    "UnknownModelError",
+    "canonical",
+    "check_name",
+    "pick",
+]
