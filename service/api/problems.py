@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict
 
 from service.api import errors as api_errors
 from service.inference import errors
+from service.jobs import errors as job_errors
+from service.jobs.intake.errors import IntakeError
 from service.registry import registry
 
 MEDIA_TYPE = "application/problem+json"
@@ -36,6 +38,7 @@ KINDS: dict[type[Exception], Kind] = {
     errors.DamagedAudioError: Kind(422, "The audio is damaged", "damaged_audio"),
     errors.AudioTooShortError: Kind(422, "The audio is too short", "too_short"),
     errors.AudioTooLongError: Kind(413, "The audio is too long", "too_long"),
+    errors.DecodingTooSlowError: Kind(422, "The audio takes too long to decode", "too_slow"),
     errors.ParameterError: Kind(422, "A parameter is out of range", "bad_parameter"),
     errors.BundleError: Kind(
         503,
@@ -53,6 +56,26 @@ KINDS: dict[type[Exception], Kind] = {
         "registry_unavailable",
         detail="The models folder cannot be read or written; the service's log says why.",
         retry_after_s=30,
+    ),
+    IntakeError: Kind(422, "What was handed over cannot be used", "bad_intake"),
+    job_errors.UnknownJobError: Kind(404, "There is no such job", "unknown_job"),
+    job_errors.KeyTakenError: Kind(409, "The key was used before", "key_taken"),
+    job_errors.TransitionError: Kind(409, "The job cannot go there", "job_state"),
+    job_errors.LostLeaseError: Kind(409, "The job is another's", "lost_lease"),
+    job_errors.CancelledError: Kind(409, "The job is cancelled", "cancelled"),
+    job_errors.StoreUnavailableError: Kind(
+        503,
+        "The jobs cannot be reached",
+        "store_unavailable",
+        detail="The database of jobs cannot be used now; the service's log says why.",
+        retry_after_s=10,
+    ),
+    job_errors.StoreConfigurationError: Kind(
+        503,
+        "The jobs cannot be reached",
+        "store_misconfigured",
+        detail="The database of jobs is not set up; the service's log says why.",
+        retry_after_s=60,
     ),
     api_errors.UploadTooLargeError: Kind(413, "The upload is too large", "too_large"),
     api_errors.UnsupportedBodyError: Kind(415, "Not a body that carries audio", "bad_content_type"),
