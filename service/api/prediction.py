@@ -8,8 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from service.api.schemas import AudioPart, ChannelPart, ModelPart, PredictAnswer, TimingPart
 from service.inference.answer import Options
-from service.inference.audio import Limits
-from service.inference.hearing import hear
+from service.inference.audio import Limits, decode
 from service.inference.recognizer import Recognizer
 
 WindowSeconds = Annotated[float, Field(ge=0.5, le=10, allow_inf_nan=False)]
@@ -93,10 +92,11 @@ def predict(
         ParameterError: if an option does not fit the bundle.
     """
     started = time.perf_counter()
-    heard = hear(recognizer, source, query.options, channels=query.channels, limits=limits)
-    answer = heard.answer
+    recording = decode(source, channels=query.channels, limits=limits)
+    decode_s = time.perf_counter() - started
+    answer = recognizer.answer(recording, query.options)
     card = recognizer.bundle.card
-    info = heard.info
+    info = recording.info
 
     how: dict[str, Any] = {
         "calibrated": card.calibrated,
@@ -125,7 +125,7 @@ def predict(
         model=model,
         timing_ms=TimingPart(
             queue=round(1000 * queue_s, 3),
-            decode=round(heard.decode_ms, 3),
+            decode=round(1000 * decode_s, 3),
             inference=round(answer.inference_ms, 3),
             total=round(1000 * total_s, 3),
         ),

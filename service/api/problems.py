@@ -38,7 +38,6 @@ KINDS: dict[type[Exception], Kind] = {
     errors.DamagedAudioError: Kind(422, "The audio is damaged", "damaged_audio"),
     errors.AudioTooShortError: Kind(422, "The audio is too short", "too_short"),
     errors.AudioTooLongError: Kind(413, "The audio is too long", "too_long"),
-    errors.DecodingTooSlowError: Kind(422, "The audio takes too long to decode", "too_slow"),
     errors.ParameterError: Kind(422, "A parameter is out of range", "bad_parameter"),
     errors.BundleError: Kind(
         503,

@@ -92,8 +92,6 @@ class Verdict(_Part):
     out_of_domain: Share
     """0: like what the model knows; 1: like nothing that it knows."""
     segments: list[SegmentPart]
-    timeline: list[SegmentPart] = Field(default_factory=list)
-    """Of a long recording: its windows merged into stretches of one emotion, without overlap."""
     top: list[TopPart] = Field(default_factory=list)
     neighbours: list[NeighbourPart] = Field(default_factory=list)
 
@@ -105,8 +103,6 @@ class Verdict(_Part):
         extras: dict[str, Any] = {}
         if top_k is not None:
             extras["top"] = _top(answer.scores, top_k)
-        if answer.timeline:
-            extras["timeline"] = [_segment(stretch) for stretch in answer.timeline]
         if neighbours:
             extras["neighbours"] = [NeighbourPart(**_fields(near)) for near in answer.neighbours]
         return cls(
