@@ -1,3 +1,4 @@
+import contextlib
 import json
 import sys
 import threading
@@ -44,12 +45,13 @@ def _job(tmp_path: Path, **changes: object) -> Job:
 
 
 def _run(settings: Settings, job: Job, code: str) -> tuple[Job, Registry]:
-    store, registry = JobStore(settings.database_url), Registry(settings.models)
-    store.create(job)
-    JobFolder(settings.jobs, job.id).create()
-    worker = Worker(store, registry, settings, command=(sys.executable, "-c", code))
-    assert worker.work_once(threading.Event())
-    return store.get(job.id), registry
+    registry = Registry(settings.models)
+    with contextlib.closing(JobStore(settings.database_url)) as store:
+        store.create(job)
+        JobFolder(settings.jobs, job.id).create()
+        worker = Worker(store, registry, settings, command=(sys.executable, "-c", code))
+        assert worker.work_once(threading.Event())
+        return store.get(job.id), registry
 
 
 def test_a_job_is_done_published_and_promoted(settings: Settings, tmp_path: Path) -> None:
