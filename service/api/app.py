@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from service import __version__
 from service.api import handlers
 from service.api.executor import Executor
+from service.api.job_metrics import JobsCollector
 from service.api.limits import UploadLimit
 from service.api.linger import Linger
 from service.api.metrics import Metrics
@@ -62,6 +63,8 @@ def create_app(
         metrics=own_metrics,
         office=Office(settings, registry, on_published=serving.refresh, command=adapt_command),
     )
+
+    own_metrics.registry.register(JobsCollector(services.office.store))
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -79,7 +79,7 @@ def list_jobs(
     return JobList(jobs=[JobPart.of(job) for job in found])
 
 
-@router.get("/{id}", responses=problems(404, 503))
+@router.get("/{id}", responses=problems(404, 422, 503))
 def show_job(job: TheJob) -> JobPart:
     """Show one job."""
     return JobPart.of(job)
@@ -94,7 +94,7 @@ def show_job(job: TheJob) -> JobPart:
             "gives it. The last is of its end.",
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
         },
-        **problems(404, 503),
+        **problems(404, 422, 503),
     },
 )
 def watch_job(job: TheJob, services: TheServices) -> Response:
@@ -110,7 +110,7 @@ def watch_job(job: TheJob, services: TheServices) -> Response:
             "description": "A page; JSON, as `nnpm adapt --json` prints it, where Accept asks so.",
             "content": {"application/json": {"schema": {"type": "object"}}},
         },
-        **problems(404, 503),
+        **problems(404, 422, 503),
     },
 )
 def show_report(request: Request, job: TheJob, services: TheServices) -> Response:
@@ -124,7 +124,7 @@ def show_report(request: Request, job: TheJob, services: TheServices) -> Respons
     return HTMLResponse(reports.page(job, report), headers=headers)
 
 
-@router.delete("/{id}", responses=problems(404, 503))
+@router.delete("/{id}", responses=problems(404, 422, 503))
 def cancel_job(job: TheJob, services: TheServices) -> JobPart:
     """Cancel a job: at once while it waits, within a second while it runs.
 
