@@ -51,7 +51,7 @@ test-service-%:
 		$(MAKE) --no-print-directory .venv-service-$*/installed PYTHON="$$python" && \
 		echo "Service without torch on Python $*:" && \
 		.venv-service-$*/bin/python scripts/without_torch.py && \
-		.venv-service-$*/bin/python -m pytest -q --doctest-modules service tests/service; \
+		.venv-service-$*/bin/python -m pytest -q -m "not slow" --doctest-modules service tests/service; \
 	else \
 		echo "Service without torch on Python $*: SKIPPED, no such interpreter here."; \
 	fi

@@ -1,0 +1,111 @@
+"""Stand-ins for the process that adapts, and a worker that a test can kill."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+
+# Does what training/worker.py does as far as others see it. It takes the lock, notes that it is at
+# work (a second one at the same time would note that), and waits while hold-<stage> is there.
+CHILD = """
+import fcntl, json, os, pathlib, shutil, sys, time
+folder = pathlib.Path(sys.argv[1])
+top = folder.parent.parent
+lock = os.open(folder / "child.lock", os.O_RDWR | os.O_CREAT)
+fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+os.pwrite(lock, json.dumps({"pid": os.getpid(), "host": os.uname().nodename}).encode(), 0)
+with (top / "children").open("a") as log:
+    log.write(f"{os.getpid()}\\n")
+asked = json.loads((folder / "request.json").read_text())
+shutil.rmtree(asked["out"], ignore_errors=True)
+for number, stage in enumerate(("adapting", "evaluating")):
+    told = {"state": stage, "stage": stage, "done": 1, "total": 2, "progress": 0.3 + number / 3}
+    (folder / "p.tmp").write_text(json.dumps(told))
+    (folder / "p.tmp").rename(folder / "progress.json")
+    (top / f"at-{stage}").touch()
+    while (top / f"hold-{stage}").exists():
+        time.sleep(0.01)
+shutil.copytree(asked["bundle"], asked["out"])
+report = {"clips": {"accepted": 20, "skipped": {}, "examples": {}}, "verdict": "improved",
+          "reasons": [], "estimated_accuracy": None, "bundle": asked["out"]}
+(folder / "r.tmp").write_text(json.dumps(report))
+(folder / "r.tmp").rename(folder / "report.json")
+"""
+
+# A worker in a process of its own; it waits where hold-preparing or hold-publishing is there.
+WORKER = """
+import pathlib, sys, threading, time
+from service.jobs import worker as module
+from service.jobs.store import JobStore
+from service.registry.registry import Registry
+from service.settings import Settings
+top, url, child, lease = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3], float(sys.argv[4])
+
+def held(stage, call):
+    def then(*args, **more):
+        (top / f"at-{stage}").touch()
+        while (top / f"hold-{stage}").exists():
+            time.sleep(0.01)
+        return call(*args, **more)
+    return then
+
+module.prepare = held("preparing", module.prepare)
+Registry.publish = held("publishing", Registry.publish)
+settings = Settings(models=top / "models", adapt_roots=(top / "audio",), database_url=url,
+                    job_lease_s=lease, adapt_tries=5)
+store, registry = JobStore(url), Registry(settings.models)
+worker = module.Worker(store, registry, settings, command=(sys.executable, "-c", child))
+worker.run(threading.Event())
+"""
+
+
+class WorkerProcess:
+    """A worker that a test may kill, freeze and thaw."""
+
+    def __init__(self, top: Path, url: str, *, lease_s: float = 1.0) -> None:
+        self._top = top
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(top), url, CHILD, str(lease_s)], cwd=ROOT
+        )
+
+    def kill(self) -> None:
+        """As the kernel does when memory runs out."""
+        self.process.kill()
+        self.process.wait()
+
+    def signal(self, sign: signal.Signals) -> None:
+        self.process.send_signal(sign)
+
+
+def hold(top: Path, stage: str) -> Path:
+    """Let whoever comes to a stage wait there, until the file that is returned is removed."""
+    path = top / f"hold-{stage}"
+    path.touch()
+    return path
+
+
+def children(top: Path) -> list[int]:
+    """Process numbers of all children that ever had the lock, in order."""
+    log = top / "children"
+    return [int(line) for line in log.read_text().split()] if log.exists() else []
+
+
+def kill_children(top: Path) -> None:
+    for pid in children(top):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def until(what: Callable[[], object], seconds: float = 20.0) -> None:
+    """Wait for something that happens in another process."""
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)

@@ -1,0 +1,298 @@
+"""Processes die, freeze and come back, disks fill up, databases go: no job is lost or doubled."""
+
+import errno
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from service.jobs.janitor import sweep
+from service.jobs.job import Job
+from service.jobs.layout import JobFolder
+from service.jobs.states import State
+from service.jobs.store import JobStore
+from service.jobs.worker import Worker
+from service.registry.registry import Registry
+from service.settings import Settings
+from tests.service.jobs.children import (
+    CHILD,
+    WorkerProcess,
+    children,
+    hold,
+    kill_children,
+    until,
+)
+from tests.service.jobs.making import job
+from tests.service.jobs.postgres import Postgres
+from tests.service.tiny_bundle import write_tiny_bundle
+
+pytestmark = pytest.mark.slow
+STAGES = ("preparing", "adapting", "evaluating", "publishing")
+
+
+@pytest.fixture
+def top(tmp_path: Path) -> Iterator[Path]:
+    write_tiny_bundle(tmp_path / "models/default/1")
+    (tmp_path / "audio").mkdir()
+    yield tmp_path
+    for path in tmp_path.glob("hold-*"):
+        path.unlink()
+    kill_children(tmp_path)
+
+
+@pytest.fixture
+def workers() -> Iterator[list[WorkerProcess]]:
+    started: list[WorkerProcess] = []
+    yield started
+    for worker in started:
+        worker.signal(signal.SIGCONT)
+        worker.kill()
+
+
+def made(store: JobStore, top: Path, **changes: object) -> Job:
+    one = store.create(job(source=f"folder:{top / 'audio'}", **changes))
+    JobFolder(top / "jobs", one.id).create()
+    return one
+
+
+def succeeded(store: JobStore, top: Path, one: Job, seconds: float = 30) -> Job:
+    """See that the job came to its end, once, with one version and nothing left behind."""
+    until(lambda: store.get(one.id).ended, seconds)
+    done = store.get(one.id)
+    assert (done.state, done.version) == (State.SUCCEEDED, "2"), done
+    assert Registry(top / "models").versions("default") == ["1", "2"]
+    assert sorted(path.name for path in (top / "models/default").iterdir() if path.is_dir()) == [
+        "1", "2",
+    ]  # fmt: skip
+    return done
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_worker_is_killed_and_its_child_goes_on(
+    url: str, store: JobStore, top: Path, workers: list[WorkerProcess], stage: str
+) -> None:
+    one = made(store, top)
+    held = hold(top, stage)
+    workers.append(WorkerProcess(top, url))
+    until((top / f"at-{stage}").exists)
+    workers[0].kill()
+    held.unlink()
+    workers.append(WorkerProcess(top, url))
+    done = succeeded(store, top, one)
+    assert done.attempts == 2
+    assert len(children(top)) == 1  # adopted, or not begun yet, or done
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_worker_and_child_are_killed(
+    url: str, store: JobStore, top: Path, workers: list[WorkerProcess], stage: str
+) -> None:
+    one = made(store, top)
+    held = hold(top, stage)
+    workers.append(WorkerProcess(top, url))
+    until((top / f"at-{stage}").exists)
+    workers[0].kill()
+    kill_children(top)
+    assert Registry(top / "models").versions("default") == ["1"]
+    held.unlink()
+    workers.append(WorkerProcess(top, url))
+    succeeded(store, top, one)
+    assert len(children(top)) == (2 if stage in ("adapting", "evaluating") else 1)
+
+
+@pytest.mark.parametrize("stage", ["adapting", "evaluating"])
+def test_a_child_is_killed(
+    url: str, store: JobStore, top: Path, workers: list[WorkerProcess], stage: str
+) -> None:
+    one = made(store, top)
+    held = hold(top, stage)
+    workers.append(WorkerProcess(top, url))
+    until((top / f"at-{stage}").exists)
+    kill_children(top)
+    until(lambda: store.get(one.id).state is State.QUEUED)
+    assert "signal 9" in str(store.get(one.id).error)
+    held.unlink()
+    assert succeeded(store, top, one).error is None
+    assert len(children(top)) == 2
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_frozen_worker_is_fenced(
+    url: str, store: JobStore, top: Path, workers: list[WorkerProcess], stage: str
+) -> None:
+    one = made(store, top)
+    held = hold(top, stage)
+    workers.append(WorkerProcess(top, url, lease_s=0.6))
+    until((top / f"at-{stage}").exists)
+    workers[0].signal(signal.SIGSTOP)
+    workers.append(WorkerProcess(top, url, lease_s=0.6))
+    until(lambda: store.get(one.id).attempts == 2)
+    held.unlink()
+    workers[0].signal(signal.SIGCONT)
+    done = succeeded(store, top, one)
+    time.sleep(0.5)
+    assert store.get(one.id) == done
+    assert Registry(top / "models").versions("default") == ["1", "2"]
+
+
+def test_postgres_goes_and_comes_back(
+    postgres: Postgres, top: Path, workers: list[WorkerProcess]
+) -> None:
+    url = postgres.database(f"t{uuid.uuid4().hex}")
+    with closing(JobStore(url)) as store:
+        one = made(store, top)
+        held = hold(top, "adapting")
+        workers.append(WorkerProcess(top, url))
+        until((top / "at-adapting").exists)
+        postgres.stop()
+        held.unlink()
+        time.sleep(1.5)  # longer than the lease
+        postgres.start()
+        succeeded(store, top, one, 40)
+        assert len(children(top)) == 1
+
+
+def in_process(top: Path, store: JobStore, tries: int = 2) -> tuple[Worker, Settings]:
+    settings = Settings(models=top / "models", adapt_roots=(top / "audio",), adapt_tries=tries)
+    registry = Registry(settings.models)
+    return Worker(store, registry, settings, command=(sys.executable, "-c", CHILD)), settings
+
+
+def again(store: JobStore, worker: Worker, one: Job) -> Job:
+    """Let the worker try until the job has ended."""
+    until(lambda: (worker.work_once(threading.Event()) and store.get(one.id).ended) or
+          store.get(one.id).ended)  # fmt: skip
+    return store.get(one.id)
+
+
+@pytest.mark.parametrize(
+    "place", ["service.jobs.worker.write_json", "service.jobs.worker.prepare", "publish"]
+)
+def test_a_full_disk_is_tried_again_and_then_said(
+    store: JobStore, top: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    worker, _ = in_process(top, store)
+    one = made(store, top)
+    with monkeypatch.context() as patch:
+        if place == "publish":
+            patch.setattr(Registry, "publish", full)
+        else:
+            patch.setattr(place, full)
+        worker.work_once(threading.Event())
+        waiting = store.get(one.id)
+        assert (waiting.state, waiting.error) == (State.QUEUED, "The disk of the service is full.")
+        done = again(store, worker, one)
+    assert (done.state, done.error) == (State.FAILED, "The disk of the service is full.")
+    assert Registry(top / "models").versions("default") == ["1"]
+
+
+def test_a_disk_that_has_room_again(
+    store: JobStore, top: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    worker, _ = in_process(top, store)
+    one = made(store, top)
+    with monkeypatch.context() as patch:
+        patch.setattr(Registry, "publish", full)
+        worker.work_once(threading.Event())
+    again(store, worker, one)
+    succeeded(store, top, one)
+    assert len(children(top)) == 1  # what the child had made was still there
+
+
+def test_what_a_loss_of_power_leaves_is_no_version(store: JobStore, top: Path) -> None:
+    half = top / "models/default/.publishing-2"
+    shutil.copytree(top / "models/default/1", half)
+    (half / "bundle.json").write_text("{")
+    worker, _ = in_process(top, store)
+    one = made(store, top)
+    folder = JobFolder(top / "jobs", one.id)
+    (folder.path / ".request.json.77.tmp").write_text("{")
+    folder.report.write_text("{")
+    worker.work_once(threading.Event())
+    succeeded(store, top, one)
+    assert not half.exists()
+
+
+def test_a_report_without_its_bundle_is_made_again(store: JobStore, top: Path) -> None:
+    worker, _ = in_process(top, store)
+    one = made(store, top)
+    JobFolder(top / "jobs", one.id).report.write_text(
+        '{"clips": {"accepted": 20, "skipped": {}, "examples": {}}, "verdict": "improved",'
+        ' "reasons": [], "estimated_accuracy": null, "bundle": "/nowhere"}'
+    )
+    again(store, worker, one)
+    succeeded(store, top, one)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
+def test_a_folder_that_cannot_be_read_fails_the_job(store: JobStore, top: Path) -> None:
+    worker, _ = in_process(top, store)
+    one = made(store, top)
+    (top / "audio").chmod(0)
+    worker.work_once(threading.Event())
+    (top / "audio").chmod(0o700)
+    assert store.get(one.id).error == "The service may not read this folder."
+
+
+@pytest.mark.parametrize("stage", ["adapting", "evaluating"])
+def test_cancelling_takes_effect_within_a_second(
+    url: str, store: JobStore, top: Path, workers: list[WorkerProcess], stage: str
+) -> None:
+    one = made(store, top)
+    hold(top, stage)
+    workers.append(WorkerProcess(top, url, lease_s=30))
+    until((top / f"at-{stage}").exists)
+    began = time.monotonic()
+    store.request_cancel(one.id)
+    until(lambda: store.get(one.id).ended)
+    assert store.get(one.id).state is State.CANCELLED
+    assert time.monotonic() - began < 2.5  # a second, but for a machine that is busy
+    with pytest.raises(ProcessLookupError):
+        os.kill(children(top)[0], 0)
+
+
+def test_a_worker_that_is_stopped_gives_its_job_back(store: JobStore, top: Path) -> None:
+    worker, _ = in_process(top, store)
+    one = made(store, top)
+    held = hold(top, "adapting")
+    stop = threading.Event()
+    thread = threading.Thread(target=worker.run, args=(stop,))
+    thread.start()
+    until((top / "at-adapting").exists)
+    stop.set()
+    thread.join(10)
+    back = store.get(one.id)
+    assert (back.state, back.attempts, back.error) == (State.QUEUED, 0, None)
+    held.unlink()
+    worker.work_once(threading.Event())
+    succeeded(store, top, one)
+
+
+def test_audio_of_ended_jobs_and_orphans_go_and_reports_stay(store: JobStore, top: Path) -> None:
+    worker, settings = in_process(top, store)
+    ended, waiting = made(store, top), made(store, top)
+    worker.work_once(threading.Event())
+    folders = {name: JobFolder(settings.jobs, name) for name in (ended.id, waiting.id, "orphan")}
+    folders["orphan"].create()
+    for folder in folders.values():
+        folder.upload.mkdir()
+    sweep(settings.jobs, store)
+    assert [folder.upload.exists() for folder in folders.values()] == [False, True, True]
+    assert folders[ended.id].report.exists()
+    sweep(settings.jobs, store, orphan_s=-1)
+    assert not folders["orphan"].path.exists()
+    assert folders[waiting.id].upload.exists()
