@@ -12,7 +12,8 @@ RUN python -m venv /opt/pip \
     && python -m venv --without-pip /opt/nnpm
 COPY requirements/service.txt requirements/
 RUN /opt/pip/bin/pip --python /opt/nnpm/bin/python install -q \
-    --require-hashes --only-binary :all: -r requirements/service.txt
+    --require-hashes --only-binary :all: -r requirements/service.txt \
+    && find /opt/nnpm -type d -name tests -prune -exec rm -rf {} +
 # What changes most comes last.
 COPY pyproject.toml README.md LICENSE ./
 COPY training training
@@ -24,7 +25,8 @@ FROM ${BASE_IMAGE}
 # The volumes take their owner from these folders; service and worker share them, hence one number.
 RUN groupadd --gid 10001 nnpm \
     && useradd --uid 10001 --gid nnpm --no-create-home --home-dir /tmp --shell /usr/sbin/nologin nnpm \
-    && install -d -o nnpm -g nnpm /data /data/models /data/jobs
+    && install -d -o nnpm -g nnpm /data /data/models /data/jobs \
+    && rm -rf /var/cache/apt/* /var/lib/apt/lists/* /var/log/*.log
 COPY models /opt/nnpm-models
 COPY --from=build /opt/nnpm /opt/nnpm
 # NNPM_BUNDLED is copied into the registry NNPM_MODELS at the start, as far as it is not there.

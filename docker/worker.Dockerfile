@@ -30,7 +30,8 @@ FROM ${BASE_IMAGE}
 # The volumes take their owner from these folders; service and worker share them, hence one number.
 RUN groupadd --gid 10001 nnpm \
     && useradd --uid 10001 --gid nnpm --no-create-home --home-dir /tmp --shell /usr/sbin/nologin nnpm \
-    && install -d -o nnpm -g nnpm /data /data/models /data/jobs
+    && install -d -o nnpm -g nnpm /data /data/models /data/jobs \
+    && rm -rf /var/cache/apt/* /var/lib/apt/lists/* /var/log/*.log
 COPY models /opt/nnpm-models
 COPY --from=build /opt/nnpm /opt/nnpm
 # NNPM_BUNDLED is copied into the registry NNPM_MODELS at the start, as far as it is not there.

@@ -13,11 +13,12 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 PYTHONS = ("3.11", "3.12", "3.13")
+MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
 EXTRAS = {
     kind: re.findall(r"--extra (\S+)", line)
     for kind in ("service", "worker")
-    for line in re.findall(rf"^\t.*-o requirements/{kind}\.txt", (ROOT / "Makefile").read_text(), re.MULTILINE)
-}  # fmt: skip
+    for line in re.findall(rf"^\t.*-o requirements/{kind}\.txt", MAKEFILE, re.MULTILINE)
+}
 
 
 def asked(extras: list[str]) -> list[Requirement]:
