@@ -93,6 +93,9 @@ class Settings(BaseSettings):
     adapt_tries: PositiveInt = 3
     """How often a job is tried whose process dies."""
 
+    adapt_queue_limit: PositiveInt = 100
+    """Adaptations that may wait; one more is answered 503."""
+
     adapt_min_clips: PositiveInt = 20
     """Fewest usable clips of a job."""
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -11,16 +11,19 @@ from fastapi import FastAPI
 from service import __version__
 from service.api import handlers
 from service.api.executor import Executor
+from service.api.job_metrics import JobsCollector
 from service.api.limits import UploadLimit
 from service.api.linger import Linger
 from service.api.metrics import Metrics
 from service.api.observe import Observe
 from service.api.openapi import Documented
 from service.api.problems import KINDS, kind_of
-from service.api.routes import health, metrics, models, predict
+from service.api.routes import adapt, health, metrics, models, predict
 from service.api.services import Services
 from service.inference.errors import BundleError, NnpmError
 from service.inference.recognizer import Recognizer
+from service.jobs.office import Office
+from service.jobs.runner import COMMAND
 from service.registry.loaded import LoadedModels, load_recognizer
 from service.registry.registry import Registry
 from service.registry.serving import Serving
@@ -35,6 +38,7 @@ def create_app(
     settings: Settings,
     *,
     load: Callable[[Path], Recognizer] = load_recognizer,
+    adapt_command: Sequence[str] = COMMAND,
     on_ready: Callable[[], None] | None = None,
 ) -> FastAPI:
     """Make the HTTP service.
@@ -42,6 +46,7 @@ def create_app(
     Args:
         settings: of this app.
         load: makes a recognizer of a bundle's folder.
+        adapt_command: of the process that does an adaptation.
         on_ready: called once the default model is loaded.
 
     Returns:
@@ -49,20 +54,26 @@ def create_app(
     """
     own_metrics = Metrics()
     registry = Registry(settings.models)
+    serving = Serving(registry, LoadedModels(load, settings.loaded_models))
     services = Services(
         settings=settings,
         registry=registry,
-        serving=Serving(registry, LoadedModels(load, settings.loaded_models)),
+        serving=serving,
         executor=Executor(settings.workers, settings.queue_limit, own_metrics),
         metrics=own_metrics,
+        office=Office(settings, registry, on_published=serving.refresh, command=adapt_command),
     )
+
+    own_metrics.registry.register(JobsCollector(services.office.store))
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         loading = asyncio.create_task(_load_default(services, on_ready))
         services.serving.start()
+        services.office.start()
         yield
         loading.cancel()
+        await asyncio.to_thread(services.office.stop)
         await asyncio.to_thread(services.serving.stop)
         await asyncio.to_thread(services.executor.close)
 
@@ -73,7 +84,7 @@ def create_app(
         lifespan=lifespan,
     )
     app.state.services = services
-    for routes in (predict, models, health, metrics):
+    for routes in (predict, adapt, models, health, metrics):
         app.include_router(routes.router)
     handlers.install(app)
     app.add_middleware(UploadLimit, max_bytes=settings.max_upload_bytes)

@@ -21,3 +21,15 @@ class OverloadedError(NnpmError):
 
 class NotReadyError(NnpmError):
     """The default model is not loaded yet."""
+
+
+class ExtraMissingError(NnpmError):
+    """What was asked for needs packages that are not installed."""
+
+
+class StorageError(NnpmError):
+    """What was sent cannot be kept: the disk is full, or refuses."""
+
+
+class NoReportError(NnpmError):
+    """A job that has no report, or none yet."""

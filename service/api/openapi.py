@@ -4,6 +4,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from service.api.adaptation.fields import AdaptFields, FolderFields
 from service.api.problems import KINDS, MEDIA_TYPE, Problem
 
 AUDIO_BODY = {
@@ -27,6 +28,31 @@ AUDIO_BODY = {
     },
 }
 """Request body of a route that takes one recording."""
+
+_ADAPT_FIELDS = AdaptFields.model_json_schema()["properties"]
+_FILE = {"type": "string", "format": "binary"}
+
+ADAPT_BODY = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": FolderFields.model_json_schema(),
+            "example": {"folder": "/data/urdu", "language": "ur"},
+        },
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "properties": {
+                    "archive": {**_FILE, "description": "zip, tar, tar.gz or tar.zst."},
+                    "files": {"type": "array", "items": _FILE, "description": "Recordings."},
+                    **_ADAPT_FIELDS,
+                },
+                "oneOf": [{"required": ["archive"]}, {"required": ["files"]}],
+            }
+        },
+    },
+}
+"""Request body of POST /adapt."""
 
 REQUEST_ID = "0b7e4c9c-6f0a-4a52-9f1e-7d8f2f0a3c11"
 

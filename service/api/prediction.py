@@ -44,6 +44,9 @@ class PredictQuery(BaseModel):
     abstain: bool = True
     """False forces an answer."""
 
+    emotions: tuple[str, ...] | None = Field(default=None, min_length=1, max_length=8)
+    """Those that may be answered, where it is known that no others occur; repeat it for each."""
+
     @model_validator(mode="after")
     def _hop_fits_window(self) -> Self:
         if self.window_s is not None and self.hop_s is not None and self.hop_s > self.window_s:
@@ -60,6 +63,7 @@ class PredictQuery(BaseModel):
             hop_s=self.hop_s,
             neighbours=self.neighbours,
             abstain=self.abstain,
+            emotions=self.emotions,
         )
 
 

@@ -6,6 +6,7 @@ from fastapi import Request
 
 from service.api.executor import Executor
 from service.api.metrics import Metrics
+from service.jobs.office import Office
 from service.registry.registry import Registry
 from service.registry.serving import Serving
 from service.settings import Settings
@@ -28,6 +29,7 @@ class Services:
     serving: Serving
     executor: Executor
     metrics: Metrics
+    office: Office
     readiness: Readiness = field(default_factory=Readiness)
 
 

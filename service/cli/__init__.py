@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--hop-s", metavar="S", help="seconds between windows [the bundle's]")
     predict.add_argument("--top-k", metavar="K", help="add the K most probable emotions")
     predict.add_argument("--neighbours", metavar="K", help="add the K nearest known utterances")
+    predict.add_argument("--emotions", nargs="+", metavar="NAME", help="only these may be answered")
     predict.add_argument("--no-abstain", action="store_true", help="force an answer")
 
     models = commands.add_parser("models", help="what the models folder holds, and what answers")

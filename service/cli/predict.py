@@ -81,7 +81,7 @@ def _run_many(
 def _query(args: argparse.Namespace) -> PredictQuery:
     given = {
         name: getattr(args, name)
-        for name in ("language", "channels", "window_s", "hop_s", "top_k", "neighbours")
+        for name in ("language", "channels", "window_s", "hop_s", "top_k", "neighbours", "emotions")
         if getattr(args, name) is not None
     }
     try:

@@ -5,6 +5,8 @@ import threading
 from collections.abc import Callable, Sequence
 
 from service.jobs import janitor
+from service.jobs.job import Job
+from service.jobs.layout import JobFolder
 from service.jobs.runner import COMMAND
 from service.jobs.store import JobStore
 from service.jobs.worker import Worker
@@ -37,11 +39,12 @@ class Office:
     ) -> None:
         self.store = JobStore(settings.database_url)
         self._settings = settings
+        self._can_work = can_adapt() or command is not COMMAND
         self._stop = threading.Event()
         worker = Worker(self.store, registry, settings, on_published=on_published, command=command)
         self._threads = [
             threading.Thread(target=worker.run, args=(self._stop,), name=f"nnpm-job-{number}")
-            for number in range(settings.adapt_workers)
+            for number in range(settings.adapt_workers if self._can_work else 0)
         ]
         self._threads.append(
             threading.Thread(
@@ -50,6 +53,25 @@ class Office:
                 name="nnpm-janitor",
             )
         )
+
+    @property
+    def takes_jobs(self) -> bool:
+        """Whether a job that is kept would be done: here, or by workers elsewhere."""
+        return self._can_work or self._settings.adapt_workers == 0
+
+    def cancel(self, id: str) -> Job:  # noqa: A002 - the job's own word
+        """Cancel a job; the audio of one that only waited is removed at once.
+
+        Returns:
+            The job after it; one that has ended is left as it is.
+
+        Raises:
+            UnknownJobError: if there is none of that id.
+        """
+        job = self.store.request_cancel(id)
+        if job.ended:
+            JobFolder(self._settings.jobs, id).remove_work()
+        return job
 
     def start(self) -> None:
         """Begin to work: jobs that an earlier process left are taken up as well."""

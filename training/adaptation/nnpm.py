@@ -13,6 +13,8 @@ from training.losses import multilabel_loss, soft_cross_entropy
 from training.memory import ExternalMemory
 
 _ROWS_AT_ONCE = 1024
+_ROUNDING = 1e-5
+"""The clip that sets a slot's reach is within it, in whatever order its similarity was summed."""
 
 
 class NNPM(Method):
@@ -102,7 +104,7 @@ class NNPM(Method):
         own = self.memory.emotion == emotion[:, None]
         count = max(1, round(nnpm.positive_share * similarities.shape[1]))
         best = similarities.masked_fill(~own, -2.0).topk(count, dim=1).values[:, -1:]
-        positives = own & (similarities >= best) & (similarities >= self.reach)
+        positives = own & (similarities >= best) & (similarities >= self.reach - _ROUNDING)
         return positives, ~own
 
     def _reach(self, projection: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""For Prometheus."""
+"""For Prometheus. The database is asked for figures, so this runs on a thread."""
 
 from typing import Annotated
 
@@ -13,6 +13,6 @@ router = APIRouter(tags=["metrics"])
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
-async def metrics(services: Annotated[Services, Depends(services_of)]) -> Response:
+def metrics(services: Annotated[Services, Depends(services_of)]) -> Response:
     """Give the metrics in Prometheus' text format."""
     return Response(services.metrics.text(), media_type=CONTENT_TYPE_LATEST)

@@ -3,7 +3,6 @@
 import io
 import struct
 import tarfile
-import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -14,10 +13,9 @@ from typing import IO, BinaryIO, cast
 
 from service.inference.files import AUDIO_SUFFIXES
 from service.jobs.intake.errors import ArchiveError
+from service.jobs.intake.names import free_place, safe_path
 
 _CHUNK_BYTES = 1 << 20
-_LONGEST_PART_BYTES = 100
-_MOST_PARTS = 16
 _FREE_BYTES = 16 << 20
 """Unpacked bytes up to which no ratio is too high: silence packs very well."""
 _DIRECTORY_BYTES = 64 << 20
@@ -74,12 +72,12 @@ def unpack(archive: Path, into: Path, limits: IntakeLimits) -> int:
                 raise ArchiveError(
                     f"The archive holds more than {limits.max_members} members; cut it into parts."
                 )
-            path = _safe(member.name)
+            path = safe_path(member.name)
             if not member.is_file or member.data is None or not path:
                 continue
             if path.suffix.lower() not in AUDIO_SUFFIXES:
                 continue
-            place = _free_place(into, path)
+            place = free_place(into, path)
             place.parent.mkdir(parents=True, exist_ok=True)
             with place.open("xb") as out:
                 while chunk := member.data.read(_CHUNK_BYTES):
@@ -213,30 +211,3 @@ def _check_name(name: str) -> None:
 def _refused(name: str, what: str) -> ArchiveError:
     shown = name.encode("ascii", "backslashreplace").decode()[:80]
     return ArchiveError(f"The archive's member {shown!r} {what}; nothing of it is unpacked.")
-
-
-def _safe(name: str) -> PurePosixPath | None:
-    """A relative path of plain parts; None for a hidden file, or one that is nested too deep."""
-    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
-    if not parts or len(parts) > _MOST_PARTS or any(part.startswith(".") for part in parts):
-        return None
-    return PurePosixPath(*map(_plain, parts))
-
-
-def _plain(part: str) -> str:
-    text = part.encode("utf-8", "replace").decode()
-    text = "".join(c if unicodedata.category(c)[0] != "C" else "_" for c in text)
-    stem, dot, suffix = text.rpartition(".")
-    if not dot or len(suffix) > 8:
-        stem, dot, suffix = text, "", ""
-    room = _LONGEST_PART_BYTES - len(suffix.encode()) - 1
-    return (stem.encode()[:room].decode("utf-8", "ignore") or "_") + dot + suffix
-
-
-def _free_place(into: Path, path: PurePosixPath) -> Path:
-    place = into / path
-    number = 1
-    while place.exists():
-        number += 1
-        place = into / path.with_name(f"{path.stem}~{number}{path.suffix}")
-    return place

@@ -42,6 +42,10 @@ REQUESTS = [
     ("/models/default/1", "get", {}, 200),
     ("/models/nope", "get", {}, 404),
     ("/models/default/9", "get", {}, 404),
+    ("/adapt", "get", {}, 200),
+    ("/adapt", "post", {"json": {"folder": "/"}}, 422),
+    ("/adapt/nope", "get", {}, 404),
+    ("/adapt/nope", "delete", {}, 404),
     ("/health/live", "get", {}, 200),
     ("/health/ready", "get", {}, 200),
 ]
@@ -83,9 +87,10 @@ def test_predict_documents_both_bodies_and_all_its_errors(document: dict[str, An
         "multipart/form-data", "audio/*", "application/octet-stream"
     }  # fmt: skip
     assert {parameter["name"] for parameter in operation["parameters"]} == {
-        "model", "language", "channels", "window_s", "hop_s", "top_k", "neighbours", "abstain"
+        "model", "language", "channels", "window_s", "hop_s", "top_k", "neighbours", "abstain",
+        "emotions",
     }  # fmt: skip
     assert all(parameter["description"] for parameter in operation["parameters"])
-    statuses = {kind.status for kind in KINDS.values()} - {409}  # of changes, not of answers
+    statuses = {kind.status for kind in KINDS.values()} - {409, 501}  # of changes, of adaptation
     assert {str(status) for status in statuses} <= set(operation["responses"])
     assert "Retry-After" in operation["responses"]["503"]["headers"]

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from tests.service.api.problem import problem
 from tests.service.sounds import encode, speechlike
 from tests.service.tiny_bundle import LABELS
 
@@ -158,3 +159,15 @@ def test_long_audio_is_a_timeline(client: TestClient) -> None:
     assert starts == sorted(starts)
     assert all(one["end_s"] - one["start_s"] == pytest.approx(2) for one in segments)
     assert segments[-1]["end_s"] <= 10
+
+
+def test_only_the_emotions_that_occur_are_answered(client: TestClient, clip: bytes) -> None:
+    whole = client.post("/predict?abstain=false", content=clip).json()
+    least = sorted(whole["scores"], key=whole["scores"].get)[:2]
+    query = {"abstain": "false", "emotions": least}
+    answer = client.post("/predict", params=query, content=clip).json()
+    assert answer["emotion"] == least[1]
+    assert sum(answer["scores"][name] for name in least) == pytest.approx(1)
+    assert set(answer["scores"]) == set(whole["scores"])
+    told = problem(client.post("/predict?emotions=joy", content=clip), 422, "bad_parameter")
+    assert "joy" in told["detail"]

@@ -271,7 +271,7 @@ def test_an_interrupt_leaves_nothing_and_exits_130(
     time.sleep(6)
     assert process.poll() is None, process.communicate()
     process.send_signal(signal.SIGINT)
-    output, error = process.communicate(timeout=30)
+    output, error = process.communicate(timeout=120)
     assert process.returncode == 130
     assert output == ""
     assert error == "nnpm: interrupted; nothing half-written is left\n"

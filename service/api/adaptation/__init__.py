@@ -1,0 +1,1 @@
+"""What POST /adapt and the routes beside it are made of."""
