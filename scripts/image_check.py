@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import local_postgres
 from containers import CheckError, Container, Image, ask, image, obstacle, run, say, until
 
 MAX_SERVICE_MB = 450
@@ -73,18 +74,25 @@ def look(service: Image) -> None:
 
 
 def use(service: Image, worker: Image | None, clips: list[Path]) -> None:
-    """Predict, adapt, restart, compare; both containers share only volumes."""
-    with tempfile.TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-        free.close()
+    """Predict, adapt, restart, compare; both containers share only volumes and database."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.chmod(0o755)
+        port = free_port()
         volumes = {}
         for name, where in {"models": "/data/models", "jobs": "/data/jobs"}.items():
-            (here := Path(folder, name)).mkdir()
+            (here := folder / name).mkdir()
             run("chown", service.config["User"], str(here))  # as a named volume gets it
             volumes[here] = where
-        (secrets := Path(folder, "secrets")).mkdir()
-        secrets.joinpath("nnpm_database_url").write_text("sqlite:////data/jobs/nnpm.db\n")
+        (secrets := folder / "secrets").mkdir()
         volumes[secrets] = "/run/secrets"
+        url = secrets / "nnpm_database_url"
+        database = None
+        if local_postgres.available():
+            (home := folder / "postgres").mkdir()
+            database = stack.enter_context(local_postgres.running(home, free_port()))
+        say(f"jobs are kept by {'Postgres' if database else 'SQLite'}")
+        url.write_text(database.url("postgres") if database else "sqlite:////data/jobs/nnpm.db")
         settings = {"NNPM_PORT": str(port), "NNPM_ADAPT_WORKERS": "0"}
 
         with Container(service, volumes, settings) as first:
@@ -103,6 +111,9 @@ def use(service: Image, worker: Image | None, clips: list[Path]) -> None:
                     raise CheckError("the promoted version answers as the default does")
             say(f"service: ended {first.stop(10):.1f} s after SIGTERM")
 
+        if database and worker:  # from a backup, as if on another machine
+            database.move("postgres", "restored")
+            url.write_text(database.url("restored"))
         with Container(service, volumes, settings) as second:
             ready(second, port)
             if answers(port, clips) != before:
@@ -111,10 +122,16 @@ def use(service: Image, worker: Image | None, clips: list[Path]) -> None:
                 if answers(port, clips, "?language=ur") != then:
                     raise CheckError("the restarted service has another version for ur")
                 job = expect(200, ask(port, "GET", f"/adapt/{adapted['id']}"))
-                if job["version"] != adapted["version"]:
-                    raise CheckError(f"the job's version is {job['version']} after the restart")
+                if job != adapted:
+                    raise CheckError(f"the job was {adapted}, and is {job} after the restart")
             second.stop(10)
         say(f"{len(before)} clips: the same answers before and after the restart")
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
 
 
 def ready(container: Container, port: int) -> None:
