@@ -70,10 +70,14 @@ def image(name: str, dockerfile: str, flags: list[str]) -> Iterator[Image]:
 
     Without --layers, which may be among the flags: vfs copies the whole image for each of them.
     """
+    old = subprocess.run([*BUILDAH, "images", "-q", name], capture_output=True, check=False).stdout
     started = time.monotonic()
     fixed = ("bud", "--format", "docker", "--isolation", "chroot")
     run(*BUILDAH, *fixed, *flags, "-f", dockerfile, "-t", name, ".")
     took_s = time.monotonic() - started
+    for left in old.decode().split():  # what lost its name to the new one; gigabytes
+        if left not in run(*BUILDAH, "images", "-q", name):
+            subprocess.run([*BUILDAH, "rmi", left], capture_output=True, check=False)
     inspected = json.loads(run(*BUILDAH, "inspect", "--type", "image", name))
     container = run(*BUILDAH, "from", "--pull-never", name)
     try:

@@ -100,10 +100,16 @@ def use(service: Image, worker: Image | None, clips: list[Path]) -> None:
             before = answers(port, clips)
             adapted = None
             if worker is not None:
-                with Container(worker, volumes, {"NNPM_ADAPT_THREADS": "2"}) as other:
-                    until(other.healthy, "the worker is healthy", 60)
-                    adapted = adapt(port, clips)
-                    say(f"worker: ended {other.stop(10):.1f} s after SIGTERM")
+                job = send(port, clips)
+                with Container(worker, volumes, {}) as one:
+                    until(one.healthy, "the worker is healthy", 60)
+                    until(lambda: state(port, job)["state"] == "adapting", "it adapts", 60)
+                    say(f"worker: ended {one.stop(10):.1f} s after SIGTERM, in the midst of a job")
+                if state(port, job)["state"] != "queued":
+                    raise CheckError(f"the job of a worker that was stopped is {state(port, job)}")
+                with Container(worker, volumes, {}) as other:
+                    adapted = see_through(port, job)
+                    other.stop(10)
                 if answers(port, clips) != before:
                     raise CheckError("the default model answers otherwise than before")
                 then = answers(port, clips, "?language=ur")
@@ -121,8 +127,7 @@ def use(service: Image, worker: Image | None, clips: list[Path]) -> None:
             if adapted is not None:
                 if answers(port, clips, "?language=ur") != then:
                     raise CheckError("the restarted service has another version for ur")
-                job = expect(200, ask(port, "GET", f"/adapt/{adapted['id']}"))
-                if job != adapted:
+                if (job := state(port, adapted)) != adapted:
                     raise CheckError(f"the job was {adapted}, and is {job} after the restart")
             second.stop(10)
         say(f"{len(before)} clips: the same answers before and after the restart")
@@ -151,8 +156,8 @@ def answers(port: int, clips: list[Path], query: str = "") -> list[dict[str, Any
     return found
 
 
-def adapt(port: int, clips: list[Path]) -> Any:
-    """Have the worker learn from the clips, and put what comes of it to use."""
+def send(port: int, clips: list[Path]) -> Any:
+    """Ask for an adaptation to the clips."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         for clip in clips:
@@ -171,10 +176,19 @@ def adapt(port: int, clips: list[Path]) -> Any:
     )
     kind = f"multipart/form-data; boundary={boundary}"
     sent = ask(port, "POST", "/adapt", body + f"--{boundary}--\r\n".encode(), Content_Type=kind)
-    job = expect(202, sent)
+    return expect(202, sent)
+
+
+def state(port: int, job: Any) -> Any:
+    """The job as it is now."""
+    return expect(200, ask(port, "GET", f"/adapt/{job['id']}"))
+
+
+def see_through(port: int, job: Any) -> Any:
+    """Wait for the end of a job, and put what comes of it to use."""
 
     def ended() -> Any:
-        now = expect(200, ask(port, "GET", f"/adapt/{job['id']}"))
+        now = state(port, job)
         return now if now["state"] in ("succeeded", "failed", "rejected", "interrupted") else None
 
     job = until(ended, "the job ends", 300)
