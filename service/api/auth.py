@@ -1,6 +1,6 @@
 """Who calls, and what they may do."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,17 +30,17 @@ class Caller:
 ANONYMOUS = Caller("anonymous", frozenset({"predict", "adapt", "admin"}))
 
 
-def caller_of(request: Request) -> Caller:
+async def caller_of(request: Request) -> Caller:
     """Dependency: the caller of this request."""
     caller: Caller = getattr(request.state, "caller", ANONYMOUS)
     return caller
 
 
-def requires(scope: Scope) -> Callable[[Request], Caller]:
+def requires(scope: Scope) -> Callable[[Request], Awaitable[Caller]]:
     """Make the dependency of routes that want a scope."""
 
-    def dependency(request: Request) -> Caller:
-        return caller_of(request)
+    async def dependency(request: Request) -> Caller:
+        return await caller_of(request)
 
     dependency.__doc__ = f"The caller, who has the scope {scope}."
     return dependency

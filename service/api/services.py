@@ -33,7 +33,7 @@ class Services:
     readiness: Readiness = field(default_factory=Readiness)
 
 
-def services_of(request: Request) -> Services:
+async def services_of(request: Request) -> Services:
     """Dependency: the services of the app that serves this request."""
     services: Services = request.app.state.services
     return services

@@ -168,7 +168,7 @@ def test_the_same_key_at_once_makes_one_job(
 def test_a_job_is_its_owners_alone(
     start: Callable[..., TestClient], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def caller(request: Request) -> Caller:
+    async def caller(request: Request) -> Caller:
         name = request.headers["x-caller"]
         return Caller(name, frozenset({"admin"} if name == "boss" else {"adapt"}))
 

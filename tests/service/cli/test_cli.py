@@ -11,6 +11,7 @@ from service import __version__, cli
 from service.inference.audio import Limits
 from tests.service.sounds import encode, speechlike
 
+ROOT = Path(__file__).parents[3]
 Captured = pytest.CaptureFixture[str]
 
 
@@ -192,3 +193,19 @@ def test_limits_are_those_of_the_settings(
     monkeypatch.setenv("NNPM_MAX_DURATION_S", "0.5")
     assert Limits().max_duration_s == 7200
     assert "at most 0.5 s" in fails(capsys, "predict", str(folder / "a.wav"))
+
+
+def test_products_of_matrices_have_one_thread() -> None:
+    code = """
+from service.cli import main
+main(["models", "list"])
+import os, sys
+assert "numpy" in sys.modules
+print(os.environ["OPENBLAS_NUM_THREADS"])
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert ran.stdout.splitlines()[-1] == "1"
+    early = "import sys, service.cli; sys.exit('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", early], check=False, cwd=ROOT).returncode == 0

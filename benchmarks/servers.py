@@ -1,0 +1,150 @@
+"""The servers of a comparison: started, stopped in their tracks, weighed by their processes."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from benchmarks.footprint import free_port
+
+ROOT = Path(__file__).parents[1]
+_TICK_MS = 1000 / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a server is started and asked.
+
+    Attributes:
+        name: in the table.
+        folder: of the peer, which holds its run.sh; None for our own.
+        path: to post to.
+        raw: Content-Type of a body that is the audio alone; None for a form.
+        settings: environment variables.
+    """
+
+    name: str
+    folder: str | None
+    path: str = "/predict"
+    raw: str | None = None
+    settings: dict[str, str] = field(default_factory=dict)
+
+
+KINDS = (
+    Kind("nnpm", None),
+    Kind("plain FastAPI", "fastapi_plain"),
+    Kind("KServe", "kserve", "/v1/models/ser:predict", "audio/wav"),
+    Kind("MLServer", "mlserver", "/predict", "application/octet-stream"),
+    Kind("LitServe", "litserve", settings={"WORKERS": "2"}),
+    Kind("BentoML", "bentoml", settings={"BENTO_MODE": "plain"}),
+    Kind("Ray Serve", "rayserve"),
+)
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a load generator saw."""
+
+    requests: int
+    seconds: float
+    p50_ms: float
+    p99_ms: float
+    failed: int
+
+
+class Server:
+    """One server, in as many processes as it likes; all carry a mark in their environment."""
+
+    def __init__(self, kind: Kind, model: Path, peers: Path | None, venvs: Path | None) -> None:
+        self.kind = kind
+        self.port = free_port()
+        self._mark = f"BENCH_MARK={kind.name.replace(' ', '_')}-{self.port}"
+        name, _, value = self._mark.partition("=")
+        env = {**os.environ, **kind.settings, name: value, "PORT": str(self.port)}
+        env["THREADS"] = "1"
+        if kind.folder is None:
+            command = [sys.executable, "-c", "from service.cli import main; main(['serve'])"]
+            env |= {"NNPM_PORT": str(self.port), "NNPM_ADAPT_WORKERS": "0"}
+        else:
+            assert peers is not None
+            assert venvs is not None
+            command = [str(peers / kind.folder / "run.sh")]
+            venv = "base" if kind.folder == "fastapi_plain" else kind.folder
+            env |= {"MODEL": str(model), "PY": str(venvs / venv / "bin")}
+        self._process = subprocess.Popen(
+            command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.signal(signal.SIGCONT)
+        self.signal(signal.SIGTERM)
+        time.sleep(2)
+        self.signal(signal.SIGKILL)
+        self._process.wait()
+
+    def wait(self, clip: Path, seconds: float = 90) -> bool:
+        """Ask until it answers; False if it does not."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            load = self.load(clip, connections=1, seconds=1)
+            if load is not None and load.requests and not load.failed:
+                return True
+        return False
+
+    def load(self, clip: Path, *, connections: int, seconds: int) -> Load | None:
+        """Let wrk post the clip, as fast as answers come; None if it saw nothing."""
+        env = {**os.environ, "CLIP": str(clip)} | ({"RAW": self.kind.raw} if self.kind.raw else {})
+        told = subprocess.run(
+            ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s",
+             "-s", str(ROOT / "benchmarks/upload.lua"),
+             f"http://127.0.0.1:{self.port}{self.kind.path}"],
+            env=env, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        found = re.search(r"RESULT (\d+) (\S+) (\S+) (\S+) (\d+)", told.stdout)
+        if found is None:
+            return None
+        requests, took, p50, p99, failed = found.groups()
+        return Load(int(requests), float(took), float(p50), float(p99), int(failed))
+
+    def signal(self, sign: signal.Signals) -> None:
+        """Send a signal to all of its processes: SIGSTOP and SIGCONT let others have the cores."""
+        for pid in self._pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, sign)
+
+    def cpu_ms(self) -> float:
+        """CPU time that its processes have used, in ms."""
+        ticks = 0
+        for pid in self._pids():
+            with contextlib.suppress(OSError):
+                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+                ticks += int(fields[11]) + int(fields[12])
+        return ticks * _TICK_MS
+
+    def memory_mib(self) -> float:
+        """Memory of all its processes, pages that they share counted once (PSS)."""
+        total = 0
+        for pid in self._pids():
+            with contextlib.suppress(OSError):
+                text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+                total += int(re.findall(r"^Pss:\s+(\d+)", text, re.MULTILINE)[0])
+        return total / 1024
+
+    def _pids(self) -> list[int]:
+        found = []
+        for path in Path("/proc").iterdir():
+            if path.name.isdigit():
+                with contextlib.suppress(OSError):
+                    if self._mark.encode() in (path / "environ").read_bytes().split(b"\0"):
+                        found.append(int(path.name))
+        return found
