@@ -10,6 +10,7 @@ ARGS ?=
 VENV := .venv
 SERVE_VENV := .venv-serve
 DOCS_VENV := .venv-docs
+TOOLS_VENV := .venv-tools
 PIP := bin/python -m pip install -qq --disable-pip-version-check
 
 # Tests on real corpora are skipped where there are none.
@@ -34,11 +35,11 @@ BUNDLE ?= build/default-bundle
 # Tests in several environments, one after the other also under `make -j`.
 .NOTPARALLEL:
 .PHONY: help serve test test-main check check-lint check-format check-types check-imports \
-	train bench benchmark docs clean
+	train bench benchmark docs clean lock image image-check monitoring-check
 .DEFAULT_GOAL := help
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
 
 serve: $(SERVE_VENV)/installed ## Start the service with the bundled model (without torch); ARGS="--port 9000"
 	@$(SERVE_VENV)/bin/nnpm serve $(ARGS)
@@ -91,6 +92,34 @@ benchmark: $(VENV)/installed ## Compare the ways to adapt (hours); PROTOCOL=P1|P
 docs: $(DOCS_VENV)/installed ## Build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict
 
+# The locks hold for every Python that we support; torch is not in them, see requirements/torch.in.
+UV_COMPILE = UV_CUSTOM_COMPILE_COMMAND='make lock' $(TOOLS_VENV)/bin/uv pip compile -q --upgrade \
+	--universal --python-version 3.11 --generate-hashes --no-emit-index-url
+
+lock: $(TOOLS_VENV)/installed ## Write the pinned, hashed requirements of the images anew (requirements/)
+	@$(UV_COMPILE) requirements/build.in -o requirements/build.txt
+	@$(UV_COMPILE) pyproject.toml requirements/torch.in --override requirements/without-torch.in \
+		--extra train --extra postgres -o requirements/worker.txt
+	@# what both have, both have in the same version
+	@$(UV_COMPILE) pyproject.toml -c requirements/worker.txt --extra postgres -o requirements/service.txt
+
+# Any engine that reads Dockerfiles.
+DOCKER ?= docker
+IMAGE_ARGS ?=
+
+image: ## Build the images nnpm-service and nnpm-worker with docker; IMAGE_ARGS="--build-arg ..."
+	@for kind in service worker; do \
+		$(DOCKER) build -f docker/$$kind.Dockerfile -t nnpm-$$kind \
+			--build-arg VERSION="$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' service/__init__.py)" \
+			--build-arg REVISION="$$(git rev-parse HEAD)" $(IMAGE_ARGS) . || exit 1; \
+	done
+
+image-check: ## Build the images with buildah (as root), run them read-only, adapt, restart, compare
+	@$(PYTHON) scripts/image_check.py $(ARGS)
+
+monitoring-check: $(VENV)/installed ## Ask a real Prometheus the questions of dashboards and alerts
+	@$(VENV)/bin/python scripts/monitoring_check.py $(ARGS)
+
 clean: ## Remove environments and what tools left; runs/ and models/ stay
 	rm -rf .venv .venv-* build dist site .coverage *.egg-info
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
@@ -111,7 +140,7 @@ endef
 $(VENV)/installed: pyproject.toml
 	$(new_environment)
 	@$(@D)/$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[train]' --group test --group test-train \
-		--group check
+		--group test-deploy --group check
 	@touch $@
 
 $(SERVE_VENV)/installed: pyproject.toml
@@ -122,6 +151,11 @@ $(SERVE_VENV)/installed: pyproject.toml
 $(DOCS_VENV)/installed: pyproject.toml
 	$(new_environment)
 	@$(@D)/$(PIP) --group docs
+	@touch $@
+
+$(TOOLS_VENV)/installed: pyproject.toml
+	$(new_environment)
+	@$(@D)/$(PIP) --group lock
 	@touch $@
 
 .venv-service-%/installed: pyproject.toml

@@ -19,6 +19,9 @@ from service.cores import available_cores
 from service.inference.audio import Limits
 from service.inference.errors import NnpmError
 
+SECRETS = Path("/run/secrets")
+"""Where containers find secrets: a file nnpm_database_url is NNPM_DATABASE_URL, and so on."""
+
 
 class SettingsError(NnpmError):
     """A setting that cannot be used."""
@@ -43,6 +46,9 @@ class Settings(BaseSettings):
 
     models: Path = Path("models")
     """Folder of bundles: <models>/<name>/<version>/bundle.json."""
+
+    bundled: Path | None = None
+    """Folder of bundles that are copied into the models folder at the start; [none]."""
 
     loaded_models: PositiveInt = 4
     """How many bundles are kept in memory besides those that answer, or answered before."""
@@ -132,7 +138,7 @@ class Settings(BaseSettings):
 
 
 def load(**overrides: Any) -> Settings:
-    """Read the settings from the environment.
+    """Read the settings from the environment, and what it lacks from files of secrets.
 
     Args:
         **overrides: fields that win over the environment; None does not.
@@ -141,7 +147,9 @@ def load(**overrides: Any) -> Settings:
         SettingsError: one line that names each bad setting.
     """
     try:
-        return Settings(**{key: value for key, value in overrides.items() if value is not None})
+        given = {key: value for key, value in overrides.items() if value is not None}
+        given["_secrets_dir"] = SECRETS if SECRETS.is_dir() else None
+        return Settings(**given)
     except ValidationError as error:
         raise SettingsError("; ".join(map(_sentence, error.errors()))) from None
 

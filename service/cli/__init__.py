@@ -112,6 +112,12 @@ def _parser() -> argparse.ArgumentParser:
 
     worker = commands.add_parser("worker", help="adapt for services that share jobs and models")
     worker.add_argument("--workers", type=int, metavar="N", help="jobs at a time [1]")
+    worker.add_argument("--heartbeat", type=Path, metavar="FILE", help="renewed while it works")
+
+    health = commands.add_parser("health", help="exit 0 if the service of this machine is ready")
+    health.add_argument(
+        "--heartbeat", type=Path, metavar="FILE", help="ask this file of a worker instead"
+    )
 
     for name, text in TRAINING_COMMANDS.items():
         commands.add_parser(name, help=text, add_help=False)

@@ -12,6 +12,7 @@ from service import settings
 from service.api.app import create_app
 from service.cli import UsageError
 from service.registry.registry import Registry, UnknownModelError
+from service.registry.seed import seed
 
 SHUTDOWN_S = 30
 """How long requests under way, stalled uploads among them, may delay the end of the process."""
@@ -20,8 +21,11 @@ SHUTDOWN_S = 30
 def run(args: argparse.Namespace) -> int:
     """Serve until stopped."""
     own = settings.load(host=args.host, port=args.port)
+    registry = Registry(own.models)
+    if own.bundled is not None:
+        seed(registry, own.bundled)
     try:
-        Registry(own.models).resolve()
+        registry.resolve()
     except UnknownModelError as error:
         raise UsageError(f"{error} Looked in {own.models}; NNPM_MODELS names the folder.") from None
     listener = _listen(own.host, own.port)

@@ -10,6 +10,10 @@ from service import settings
 from service.cli import UsageError
 from service.jobs.office import Office, can_adapt
 from service.registry.registry import Registry
+from service.registry.seed import seed
+
+BEAT_S = 5.0
+"""How often the heartbeat file is renewed."""
 
 
 def run(args: argparse.Namespace) -> int:
@@ -20,14 +24,19 @@ def run(args: argparse.Namespace) -> int:
             "a worker needs torch, which is not installed: pip install '.[train]' in the checkout"
         )
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
-    office = Office(
-        own.model_copy(update={"adapt_workers": max(1, own.adapt_workers)}), Registry(own.models)
-    )
+    registry = Registry(own.models)
+    if own.bundled is not None:
+        seed(registry, own.bundled)
+    office = Office(own.model_copy(update={"adapt_workers": max(1, own.adapt_workers)}), registry)
     ended = threading.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: ended.set())
     office.start()
     sys.stderr.write("Ready. Waiting for jobs.\n")
-    ended.wait()
+    while True:
+        if args.heartbeat is not None and office.alive:
+            args.heartbeat.touch()
+        if ended.wait(BEAT_S):
+            break
     office.stop()
     return 0

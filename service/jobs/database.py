@@ -73,6 +73,8 @@ class Database:
     def _migrate(self) -> None:
         if self._migrated:
             return
+        from alembic.util import CommandError
+
         from service.jobs.migrations import upgrade
 
         with self._lock:
@@ -83,7 +85,13 @@ class Database:
                     self._engine.connect().execution_options(nnpm_writes=True) as connection,
                     connection.begin(),
                 ):
-                    upgrade(connection)
+                    try:
+                        upgrade(connection)
+                    except CommandError as error:
+                        raise StoreUnavailableError(
+                            f"The database {self._url.render_as_string()} was made by a newer "
+                            "nnpm; restore a backup from before that, or upgrade again."
+                        ) from error
                 self._migrated = True
 
     @contextmanager

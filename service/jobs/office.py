@@ -78,6 +78,11 @@ class Office:
         for thread in self._threads:
             thread.start()
 
+    @property
+    def alive(self) -> bool:
+        """Whether all that was started is at work still."""
+        return all(thread.is_alive() for thread in self._threads)
+
     def stop(self) -> None:
         """Stop working; a job under way goes back into the queue."""
         self._stop.set()

@@ -112,3 +112,15 @@ def test_the_service_runs_without_torch() -> None:
         "assert not {'torch', 'training', 'onnx'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_secret_is_a_file_and_the_environment_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = "postgresql://nnpm:hidden@db/nnpm"
+    (tmp_path / "nnpm_database_url").write_text(url + "\n")
+    (tmp_path / "of_another").write_text("not ours")
+    monkeypatch.setattr("service.settings.SECRETS", tmp_path)
+    assert load().database_url == url
+    monkeypatch.setenv("NNPM_DATABASE_URL", "sqlite:///here.db")
+    assert load().database_url == "sqlite:///here.db"

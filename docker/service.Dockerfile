@@ -1,0 +1,51 @@
+# The service: HTTP and prediction, without torch. The worker's image adapts.
+#   docker build -f docker/service.Dockerfile -t nnpm-service .
+ARG BASE_IMAGE=python:3.13-slim
+
+FROM ${BASE_IMAGE} AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
+WORKDIR /src
+# /opt/pip builds and installs, and stays behind; /opt/nnpm is what the image gets.
+COPY requirements/build.txt requirements/
+RUN python -m venv /opt/pip \
+    && /opt/pip/bin/pip install -q --require-hashes -r requirements/build.txt \
+    && python -m venv --without-pip /opt/nnpm
+COPY requirements/service.txt requirements/
+RUN /opt/pip/bin/pip --python /opt/nnpm/bin/python install -q \
+    --require-hashes --only-binary :all: -r requirements/service.txt \
+    && find /opt/nnpm -type d -name tests -prune -exec rm -rf {} +
+# What changes most comes last.
+COPY pyproject.toml README.md LICENSE ./
+COPY training training
+COPY service service
+RUN /opt/pip/bin/pip wheel -q --no-deps --no-index --no-build-isolation -w /wheels . \
+    && /opt/pip/bin/pip --python /opt/nnpm/bin/python install -q --no-deps --no-index /wheels/*.whl
+
+FROM ${BASE_IMAGE}
+# The volumes take their owner from these folders; service and worker share them, hence one number.
+RUN groupadd --gid 10001 nnpm \
+    && useradd --uid 10001 --gid nnpm --no-create-home --home-dir /tmp --shell /usr/sbin/nologin nnpm \
+    && install -d -o nnpm -g nnpm /data /data/models /data/jobs \
+    && rm -rf /var/cache/apt/* /var/lib/apt/lists/* /usr/share/locale/* /usr/share/man/*
+COPY models /opt/nnpm-models
+COPY --from=build /opt/nnpm /opt/nnpm
+# NNPM_BUNDLED is copied into the registry NNPM_MODELS at the start, as far as it is not there.
+ENV PATH=/opt/nnpm/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    NNPM_BUNDLED=/opt/nnpm-models \
+    NNPM_MODELS=/data/models
+ARG VERSION=unknown
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="nnpm-service" \
+    org.opencontainers.image.description="Speech emotion recognition over HTTP, with its model" \
+    org.opencontainers.image.licenses="Apache-2.0 AND CC-BY-NC-SA-4.0" \
+    org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.revision="${REVISION}"
+USER 10001:10001
+WORKDIR /data
+EXPOSE 8000
+# It ends on SIGTERM by itself, also as process 1: no shell stands between.
+ENTRYPOINT ["nnpm"]
+CMD ["serve"]
+HEALTHCHECK --interval=30s --timeout=5s --start-period=30s CMD ["nnpm", "health"]

@@ -1,0 +1,49 @@
+"""The Dockerfiles, by a linter and by what both must have in common."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+KINDS = ("service", "worker")
+
+
+def read(kind: str) -> str:
+    return (ROOT / f"docker/{kind}.Dockerfile").read_text()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_linter_has_nothing_to_say(kind: str) -> None:
+    linter = Path(sys.executable).with_name("hadolint")
+    if not linter.exists():
+        pytest.skip("hadolint has no package for this machine")
+    done = subprocess.run(
+        [linter, "--failure-threshold", "info", ROOT / f"docker/{kind}.Dockerfile"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_both_run_as_one_user_on_one_base() -> None:
+    for pattern in (r"^ARG BASE_IMAGE=.*$", r"^USER .*$", r"useradd .*", r"^ENTRYPOINT .*$"):
+        service, worker = (re.findall(pattern, read(kind), re.MULTILINE) for kind in KINDS)
+        assert service == worker != []
+    assert re.findall(r"^USER (\d+):(\d+)$", read("service"), re.MULTILINE) == [("10001", "10001")]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_shell_stands_before_the_process(kind: str) -> None:
+    starts = re.findall(r"^(?:ENTRYPOINT|CMD|HEALTHCHECK[^\[]*) ?(.)", read(kind), re.MULTILINE)
+    assert starts[:2] == ["[", "["]
+    assert re.search(r"^HEALTHCHECK [^\[]*\[", read(kind), re.MULTILINE)
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="no git")
+def test_the_images_get_the_models_that_are_committed() -> None:
+    committed = re.findall(r"^!(/models/\S+?)/?$", (ROOT / ".gitignore").read_text(), re.MULTILINE)
+    sent = re.findall(r"^!(models/\S+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
+    assert [f"/{name}" for name in sent] == committed
