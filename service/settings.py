@@ -53,6 +53,9 @@ class Settings(BaseSettings):
     loaded_models: PositiveInt = 4
     """How many bundles are kept in memory besides those that answer, or answered before."""
 
+    shadow_share: float = Field(default=0.1, ge=0, le=1)
+    """Share of the requests that a shadow hears as well, after they were answered."""
+
     max_upload_bytes: PositiveInt = 512 * 1024**2
     """Largest request body, in bytes; an hour of CD stereo fits into the default."""
 

@@ -63,10 +63,14 @@ def run_job(folder: Path) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with _alone(folder):
         (folder / "error.json").unlink(missing_ok=True)
+        asked = _read(folder)
         try:
-            _adapt(folder, _read(folder))
+            _adapt(folder, asked)
         except NnpmError as error:
-            _write(folder / "error.json", {"detail": str(error), "errno": None})
+            # For whoever sent the recordings: where they lie on this machine is not theirs to know.
+            detail = str(error).replace(str(asked.target), "the folder")
+            detail = detail.replace(str(asked.bundle), "the base")
+            _write(folder / "error.json", {"detail": detail, "errno": None})
             raise
         except OSError as error:
             told = {"detail": error.strerror or str(error), "errno": error.errno}

@@ -20,6 +20,9 @@ from service.api.openapi import Documented
 from service.api.problems import KINDS, kind_of
 from service.api.routes import adapt, health, metrics, models, predict
 from service.api.services import Services
+from service.api.shadow import Shadows
+from service.api.traffic import Traffic
+from service.api.traffic_metrics import TrafficCollector
 from service.inference.errors import BundleError, NnpmError
 from service.inference.recognizer import Recognizer
 from service.jobs.office import Office
@@ -55,16 +58,21 @@ def create_app(
     own_metrics = Metrics()
     registry = Registry(settings.models)
     serving = Serving(registry, LoadedModels(load, settings.loaded_models))
+    executor = Executor(settings.workers, settings.queue_limit, own_metrics)
+    traffic = Traffic()
     services = Services(
         settings=settings,
         registry=registry,
         serving=serving,
-        executor=Executor(settings.workers, settings.queue_limit, own_metrics),
+        executor=executor,
+        traffic=traffic,
+        shadows=Shadows(settings.shadow_share, executor, serving, traffic),
         metrics=own_metrics,
         office=Office(settings, registry, on_published=serving.refresh, command=adapt_command),
     )
 
     own_metrics.registry.register(JobsCollector(services.office.store))
+    own_metrics.registry.register(TrafficCollector(traffic, registry))
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -1,15 +1,18 @@
 """The one pool that computes: bounded, measured, and never on the event loop."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from service.api.errors import OverloadedError
 from service.api.metrics import Metrics
 
 T = TypeVar("T")
+
+log = logging.getLogger("nnpm")
 
 
 class Executor:
@@ -60,6 +63,21 @@ class Executor:
         future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._count, -1))
         return await asyncio.wrap_future(future)
 
+    def spare(self, job: Callable[[], object]) -> bool:
+        """Run a job that nobody waits for, if a thread is free and no other job waits.
+
+        Returns:
+            Whether it was taken. Its error goes to the log.
+        """
+        if self._jobs >= self._workers:
+            return False
+        loop = asyncio.get_running_loop()
+        future = self._pool.submit(job)
+        self._count(1)
+        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._count, -1))
+        future.add_done_callback(_log_error)
+        return True
+
     def close(self) -> None:
         """Let running jobs end, and drop those that wait."""
         self._pool.shutdown(wait=True, cancel_futures=True)
@@ -67,3 +85,8 @@ class Executor:
     def _count(self, change: int) -> None:
         self._jobs += change
         self._metrics.queue_depth.set(max(0, self._jobs - self._workers))
+
+
+def _log_error(future: Future[object]) -> None:
+    if not future.cancelled() and (error := future.exception()) is not None:
+        log.warning("a job in the background failed: %s", error)

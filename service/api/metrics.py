@@ -29,6 +29,13 @@ class Metrics:
         self.queue_seconds = self._histogram("queue_seconds", "Waiting for a worker.")
         self.decode_seconds = self._histogram("decode_seconds", "Decoding one recording.")
         self.inference_seconds = self._histogram("inference_seconds", "Scoring one recording.")
+        self._out_of_domain = Histogram(
+            "nnpm_out_of_domain",
+            "Out-of-domain figures of the answers.",
+            ("model", "version"),
+            registry=self.registry,
+            buckets=[n / 10 for n in range(1, 10)],
+        )
         self.in_flight = Gauge(
             "nnpm_requests_in_flight", "HTTP requests under way.", registry=self.registry
         )
@@ -51,6 +58,7 @@ class Metrics:
         self._answers.labels(model.name, model.version, emotion).inc()
         for reason in answer.reasons if answer.abstained else ():
             self._abstentions.labels(reason).inc()
+        self._out_of_domain.labels(model.name, model.version).observe(answer.out_of_domain)
         self._audio.inc(answer.audio.duration_s)
 
     def text(self) -> bytes:

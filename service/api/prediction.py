@@ -1,14 +1,15 @@
 """One recording to one answer: what /predict and ``nnpm predict`` share. No HTTP in here."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from service.api.schemas import AudioPart, ChannelPart, ModelPart, PredictAnswer, TimingPart
-from service.inference.answer import Options
-from service.inference.audio import Limits, decode
+from service.inference.answer import Answer, Options
+from service.inference.audio import Limits, Recording, decode
 from service.inference.recognizer import Recognizer
 
 WindowSeconds = Annotated[float, Field(ge=0.5, le=10, allow_inf_nan=False)]
@@ -76,6 +77,7 @@ def predict(
     limits: Limits,
     queue_s: float = 0.0,
     request_id: str | None = None,
+    on_heard: Callable[[Recording, Answer], object] = lambda *_: None,
 ) -> PredictAnswer:
     """Decode one recording and score it.
 
@@ -87,6 +89,7 @@ def predict(
         limits: what is refused.
         queue_s: seconds that the recording has waited.
         request_id: of the HTTP request, if there is one.
+        on_heard: told the recording as decoded, and what was answered.
 
     Returns:
         The answer as JSON has it.
@@ -99,6 +102,7 @@ def predict(
     recording = decode(source, channels=query.channels, limits=limits)
     decode_s = time.perf_counter() - started
     answer = recognizer.answer(recording, query.options)
+    on_heard(recording, answer)
     card = recognizer.bundle.card
     info = recording.info
 

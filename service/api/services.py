@@ -6,6 +6,8 @@ from fastapi import Request
 
 from service.api.executor import Executor
 from service.api.metrics import Metrics
+from service.api.shadow import Shadows
+from service.api.traffic import Traffic
 from service.jobs.office import Office
 from service.registry.registry import Registry
 from service.registry.serving import Serving
@@ -30,6 +32,8 @@ class Services:
     executor: Executor
     metrics: Metrics
     office: Office
+    traffic: Traffic
+    shadows: Shadows
     readiness: Readiness = field(default_factory=Readiness)
 
 

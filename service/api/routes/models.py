@@ -4,7 +4,7 @@ These routes read files: they are plain functions, run on threads.
 """
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -37,6 +37,33 @@ class AliasesPart(_Part):
     """It hears requests without answering."""
 
 
+class FiguresPart(_Part):
+    """What a version heard lately, in this process: at most 200 recordings that hold speech."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, from_attributes=True)
+
+    version: str
+    language: str
+    """The route by which the recordings came."""
+    role: Literal["live", "shadow"]
+    """live: it answered them; shadow: it only heard them."""
+    heard: int
+    """Recordings since the process began."""
+    recent: int
+    """Recordings that the shares are of."""
+    mean_confidence: float
+    abstained: float
+    """Share that it abstained from, or would have."""
+    out_of_domain: float
+    """Mean figure."""
+    drift: float
+    """Share of recordings that are out of its domain."""
+    hint: str
+    """What the drift means: few recordings yet, as expected, adapt again."""
+    agreement: float | None
+    """Share in which a shadow agrees with what was answered; null for live versions."""
+
+
 class ModelEntry(_Part):
     """One name and its versions."""
 
@@ -46,6 +73,8 @@ class ModelEntry(_Part):
     aliases: dict[str, AliasesPart]
     """By language. A language that is not here is answered by the default model: und's live
     version or, without one, the newest version that no adaptation made."""
+    figures: list[FiguresPart]
+    """What the versions heard lately."""
 
 
 class ModelList(_Part):
@@ -170,7 +199,10 @@ def delete_version(name: str, version: str, services: TheServices) -> Response:
 def _entry(services: Services, name: str) -> ModelEntry:
     registry = services.registry
     return ModelEntry(
-        name=name, versions=registry.versions(name), aliases=_parts(registry.aliases(name))
+        name=name,
+        versions=registry.versions(name),
+        aliases=_parts(registry.aliases(name)),
+        figures=[FiguresPart.model_validate(one) for one in services.traffic.figures(name)],
     )
 
 

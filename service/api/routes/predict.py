@@ -1,8 +1,11 @@
 """POST /predict: one recording, one answer."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
+from starlette.background import BackgroundTask
 from starlette.responses import Response
 
 from service.api.body import audio_body
@@ -11,6 +14,8 @@ from service.api.openapi import AUDIO_BODY, problems
 from service.api.prediction import PredictQuery, predict
 from service.api.schemas import ModelPart, PredictAnswer
 from service.api.services import Services, services_of
+from service.inference.answer import Answer
+from service.inference.audio import Recording
 
 router = APIRouter(tags=["predict"])
 
@@ -37,8 +42,18 @@ async def predict_one(
     request_id = request.state.request_id
     async with audio_body(request) as file:
 
-        def job(queue_s: float) -> str:
+        def job(queue_s: float) -> tuple[str, Callable[[], None] | None]:
             chosen = services.serving.choose(query.model, query.language)
+            shadow: Callable[[], None] | None = None
+
+            def heard(recording: Recording, told: Answer) -> None:
+                nonlocal shadow
+                limit = chosen.recognizer.bundle.card.decision.out_of_domain
+                model = chosen.model
+                services.traffic.live(model.name, model.version, chosen.language, told, limit)
+                if services.shadows.wants(chosen, recording):
+                    shadow = partial(services.shadows.hear, chosen, recording, query.options, told)
+
             answer = predict(
                 chosen.recognizer,
                 file,
@@ -51,9 +66,16 @@ async def predict_one(
                 limits=services.settings.limits,
                 queue_s=queue_s,
                 request_id=request_id,
+                on_heard=heard,
             )
             services.metrics.answer(answer)
-            return answer.to_json()
+            return answer.to_json(), shadow
 
-        body = await services.executor.run(job)
-    return Response(body, media_type="application/json")
+        body, shadow = await services.executor.run(job)
+    # After the answer: a shadow may take time, but nobody's.
+    after = None if shadow is None else BackgroundTask(_on_the_loop, shadow)
+    return Response(body, media_type="application/json", background=after)
+
+
+async def _on_the_loop(call: Callable[[], None]) -> None:
+    call()

@@ -12,7 +12,7 @@ def test_models_are_listed(serve: Callable[..., TestClient], models: Path) -> No
     client = serve()
     (models / ".being-written" / "1").mkdir(parents=True)
     (models / "empty").mkdir()
-    entry = {"name": "default", "versions": ["1", "2"], "aliases": {}}
+    entry = {"name": "default", "versions": ["1", "2"], "aliases": {}, "figures": []}
     assert client.get("/models").json() == {"models": [entry]}
     assert client.get("/models/default").json() == entry
 

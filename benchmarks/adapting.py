@@ -1,0 +1,142 @@
+"""What requests feel of an adaptation: /predict while a job runs, beside the idle service.
+
+    python -m benchmarks.adapting --data DIR [--rounds 4] [--rate 8]
+
+The service is started as users start it. Requests come at a fixed rate (open loop: a slow answer does
+not hold up the next request), a 3 s clip each; phases with and without a job alternate in one run.
+DIR/urdu holds the recordings that are adapted to. Writes benchmarks/results/adapting.md.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from benchmarks.footprint import ROOT, free_port, post
+from benchmarks.provenance import provenance, write
+from training.probe import voice
+
+_CLIPS = 400
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=os.environ.get("NNPM_TEST_DATA", "data"))
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--rate", type=float, default=8.0)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        top = Path(folder)
+        shutil.copytree(ROOT / "models/default/1", top / "models/default/1")
+        (top / "audio").mkdir()
+        for path in sorted((Path(options.data) / "urdu").rglob("*.opus"))[:_CLIPS]:
+            shutil.copy(path, top / "audio")
+        clip = top / "clip.wav"
+        soundfile.write(clip, voice(180.0, 3.0, seed=0), 16_000, subtype="PCM_16")
+        process, address = _start(top)
+        try:
+            _measure(address, clip.read_bytes(), top / "audio", options)
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _start(top: Path) -> tuple[subprocess.Popen[bytes], str]:
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    settings = {
+        "NNPM_PORT": str(port), "NNPM_MODELS": str(top / "models"),
+        "NNPM_ADAPT_ROOTS": str(top / "audio"), "PYTHONPATH": str(ROOT),
+    }  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from service.cli import main; main(['serve'])"],
+        env={**os.environ, **settings}, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    while True:
+        try:
+            urllib.request.urlopen(f"{address}/health/ready")
+            return process, address
+        except OSError:
+            assert process.poll() is None, "the service ended"
+            time.sleep(0.05)
+
+
+def _measure(address: str, clip: bytes, audio: Path, options: argparse.Namespace) -> None:
+    _requests(address, clip, options.rate, lambda begun: time.monotonic() - begun < 3)
+    idle, busy, jobs = [], [], []
+    for _ in range(options.rounds):
+        job = _adapt(address, audio)
+        began = time.monotonic()
+        busy += _requests(address, clip, options.rate, lambda _, j=job: _running(address, j))
+        took = time.monotonic() - began
+        jobs.append(took)
+        idle += _requests(address, clip, options.rate, lambda b, t=took: time.monotonic() - b < t)
+    rows = [
+        "| /predict, 3 s WAV | requests | median ms | p95 ms | p99 ms |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, found in (("idle service", idle), ("while a job runs", busy)):
+        quantiles = " | ".join(f"{np.percentile(found, q):.1f}" for q in (50, 95, 99))
+        rows.append(f"| {name} | {len(found)} | {quantiles} |")
+    ratios = " | ".join(
+        f"{np.percentile(busy, q) / np.percentile(idle, q):.2f}" for q in (50, 95, 99)
+    )
+    rows.append(f"| ratio | | {ratios} |")
+    rows += [
+        "",
+        f"{options.rounds} jobs of {_CLIPS} clips, {np.median(jobs):.0f} s each (median, with "
+        f"requests); {options.rate:g} requests a second in both.",
+    ]
+    write("adapting", "\n".join(rows), provenance("python -m benchmarks.adapting"))
+
+
+def _adapt(address: str, audio: Path) -> str:
+    body = json.dumps({"folder": str(audio), "language": "ur"}).encode()
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{address}/adapt", data=body, headers=headers)
+    with urllib.request.urlopen(request) as answer:
+        return str(json.load(answer)["id"])
+
+
+def _running(address: str, job: str) -> bool:
+    with urllib.request.urlopen(f"{address}/adapt/{job}") as answer:
+        found = json.load(answer)
+    assert found["state"] not in ("failed", "rejected", "interrupted"), found
+    return bool(found["state"] != "succeeded")
+
+
+def _requests(address: str, clip: bytes, rate: float, goes_on) -> list[float]:
+    """Milliseconds of each request."""
+    times: list[float] = []
+    threads = []
+
+    def ask() -> None:
+        start = time.perf_counter()
+        post(address, clip)
+        times.append(1000 * (time.perf_counter() - start))
+
+    begun = time.monotonic()
+    number = 0
+    while goes_on(begun):
+        threads.append(threading.Thread(target=ask))
+        threads[-1].start()
+        number += 1
+        time.sleep(max(0.0, begun + number / rate - time.monotonic()))
+    for thread in threads:
+        thread.join()
+    return times
+
+
+if __name__ == "__main__":
+    main()
