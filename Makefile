@@ -85,6 +85,12 @@ bench: $(VENV)/installed ## Measure what the bundled model costs (benchmarks/res
 	@$(VENV)/bin/python -m benchmarks.latency $(ARGS)
 	@$(VENV)/bin/python -m benchmarks.footprint
 
+bench-serving: $(VENV)/installed ## The service beside other servers; ARGS="--peers DIR --venvs DIR"; needs wrk
+	@$(VENV)/bin/python -m benchmarks.serving $(ARGS)
+
+bench-adapting: $(VENV)/installed ## What requests feel while an adaptation runs; DATA
+	@$(VENV)/bin/python -m benchmarks.adapting --data $(DATA) $(ARGS)
+
 benchmark: $(VENV)/installed ## Compare the ways to adapt (hours); PROTOCOL=P1|P2, DATA, ARGS="--seeds 1 --runs RUN"
 	$(VENV)/bin/nnpm benchmark --data $(DATA) --protocol $(PROTOCOL) --out build/benchmark-$(PROTOCOL) \
 		$(ARGS)

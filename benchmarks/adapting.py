@@ -2,9 +2,9 @@
 
     python -m benchmarks.adapting --data DIR [--rounds 4] [--rate 8]
 
-The service is started as users start it. Requests come at a fixed rate (open loop: a slow answer does
-not hold up the next request), a 3 s clip each; phases with and without a job alternate in one run.
-DIR/urdu holds the recordings that are adapted to. Writes benchmarks/results/adapting.md.
+The service is started as users start it. Requests come at a fixed rate (open loop: a slow answer
+does not hold up the next request), a 3 s clip each; phases with and without a job alternate in one
+run. DIR/urdu holds the recordings that are adapted to. Writes benchmarks/results/adapting.md.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -116,7 +117,9 @@ def _running(address: str, job: str) -> bool:
     return bool(found["state"] != "succeeded")
 
 
-def _requests(address: str, clip: bytes, rate: float, goes_on) -> list[float]:
+def _requests(
+    address: str, clip: bytes, rate: float, goes_on: Callable[[float], bool]
+) -> list[float]:
     """Milliseconds of each request."""
     times: list[float] = []
     threads = []
