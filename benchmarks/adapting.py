@@ -79,7 +79,7 @@ def _measure(address: str, clip: bytes, audio: Path, options: argparse.Namespace
     for _ in range(options.rounds):
         job = _adapt(address, audio)
         began = time.monotonic()
-        busy += _requests(address, clip, options.rate, lambda _, j=job: _running(address, j))
+        busy += _requests(address, clip, options.rate, _Running(address, job))
         took = time.monotonic() - began
         jobs.append(took)
         idle += _requests(address, clip, options.rate, lambda b, t=took: time.monotonic() - b < t)
@@ -110,11 +110,21 @@ def _adapt(address: str, audio: Path) -> str:
         return str(json.load(answer)["id"])
 
 
-def _running(address: str, job: str) -> bool:
-    with urllib.request.urlopen(f"{address}/adapt/{job}") as answer:
-        found = json.load(answer)
-    assert found["state"] not in ("failed", "rejected", "interrupted"), found
-    return bool(found["state"] != "succeeded")
+class _Running:
+    """Whether a job still runs, asked once a second: asking is a request, too."""
+
+    def __init__(self, address: str, job: str) -> None:
+        self._url = f"{address}/adapt/{job}"
+        self._asked = time.monotonic()
+
+    def __call__(self, _: float) -> bool:
+        if time.monotonic() - self._asked < 1:
+            return True
+        self._asked = time.monotonic()
+        with urllib.request.urlopen(self._url) as answer:
+            found = json.load(answer)
+        assert found["state"] not in ("failed", "rejected", "interrupted"), found
+        return bool(found["state"] != "succeeded")
 
 
 def _requests(

@@ -23,6 +23,9 @@ SECRETS = Path("/run/secrets")
 """Where containers find secrets: a file nnpm_database_url is NNPM_DATABASE_URL, and so on."""
 
 
+RegistryUrl = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://")]
+
+
 class SettingsError(NnpmError):
     """A setting that cannot be used."""
 
@@ -44,8 +47,11 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535)
     """TCP port to listen on; 0 takes a free one."""
 
-    models: Path = Path("models")
-    """Folder of bundles: <models>/<name>/<version>/bundle.json."""
+    models: Path | RegistryUrl = Path("models")
+    """Folder of bundles, <models>/<name>/<version>/bundle.json, or its URL for fsspec."""
+
+    models_cache: Path = Path("models-cache")
+    """Folder that a registry at a URL is mirrored into."""
 
     bundled: Path | None = None
     """Folder of bundles that are copied into the models folder at the start; [none]."""
@@ -71,13 +77,11 @@ class Settings(BaseSettings):
     queue_limit: int = Field(default=128, ge=0)
     """Recordings that may wait for a worker; one more is answered 503."""
 
-    jobs: Path = Field(default_factory=lambda data: data["models"].parent / "jobs")
+    jobs: Path = Field(default_factory=lambda data: _home(data) / "jobs")
     """Folder of adaptation jobs: uploads while they are needed, and reports; [beside the models
     folder]."""
 
-    database_url: str = Field(
-        default_factory=lambda data: f"sqlite:///{data['models'].parent / 'nnpm.db'}"
-    )
+    database_url: str = Field(default_factory=lambda data: f"sqlite:///{_home(data) / 'nnpm.db'}")
     """Where jobs are kept: sqlite:///FILE or postgresql://user@host/name; [beside the models
     folder]."""
 
@@ -138,6 +142,12 @@ class Settings(BaseSettings):
     def limits(self) -> Limits:
         """The limits for decoding."""
         return Limits(max_duration_s=self.max_duration_s, max_channels=self.max_channels)
+
+
+def _home(data: dict[str, Any]) -> Path:
+    """Beside the models; where the process began if these are elsewhere."""
+    models = data.get("models")
+    return models.parent if isinstance(models, Path) else Path()
 
 
 def load(**overrides: Any) -> Settings:

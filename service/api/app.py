@@ -28,7 +28,7 @@ from service.inference.recognizer import Recognizer
 from service.jobs.office import Office
 from service.jobs.runner import COMMAND
 from service.registry.loaded import LoadedModels, load_recognizer
-from service.registry.registry import Registry
+from service.registry.opening import open_registry
 from service.registry.serving import Serving
 from service.settings import Settings
 
@@ -56,7 +56,7 @@ def create_app(
         An ASGI app. It answers /health/live at once and loads the default model meanwhile.
     """
     own_metrics = Metrics()
-    registry = Registry(settings.models)
+    registry = open_registry(settings)
     serving = Serving(registry, LoadedModels(load, settings.loaded_models))
     executor = Executor(settings.workers, settings.queue_limit, own_metrics)
     traffic = Traffic()

@@ -9,12 +9,13 @@ from service import settings
 from service.cli import UsageError
 from service.inference import bundle
 from service.registry.loaded import load_recognizer
+from service.registry.opening import open_registry
 from service.registry.registry import Aliases, Registry
 
 
 def run(args: argparse.Namespace) -> int:
     """Show or change the models folder; a running service sees a change within two seconds."""
-    registry = Registry(settings.load().models)
+    registry = open_registry(settings.load())
     match args.action:
         case "list":
             _list(registry, as_json=args.json)

@@ -18,7 +18,7 @@ from service.cli import UsageError
 from service.inference.errors import AudioError
 from service.inference.files import AUDIO_SUFFIXES, audio_files
 from service.registry.loaded import LoadedModels, load_recognizer
-from service.registry.registry import Registry
+from service.registry.opening import open_registry
 from service.registry.serving import Serving
 
 Outcome = PredictAnswer | AudioError
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
         language = recognizer.bundle.card.language
         model = ModelPart(name=args.bundle.resolve().name, version="", language=language)
     else:
-        serving = Serving(Registry(own.models), LoadedModels(load_recognizer, 1))
+        serving = Serving(open_registry(own), LoadedModels(load_recognizer, 1))
         chosen = serving.choose(args.model, query.language)
         recognizer = chosen.recognizer
         model = ModelPart(

@@ -11,7 +11,8 @@ from uvicorn.config import LOGGING_CONFIG
 from service import settings
 from service.api.app import create_app
 from service.cli import UsageError
-from service.registry.registry import Registry, UnknownModelError
+from service.registry.opening import open_registry
+from service.registry.registry import UnknownModelError
 from service.registry.seed import seed
 
 SHUTDOWN_S = 30
@@ -21,7 +22,7 @@ SHUTDOWN_S = 30
 def run(args: argparse.Namespace) -> int:
     """Serve until stopped."""
     own = settings.load(host=args.host, port=args.port)
-    registry = Registry(own.models)
+    registry = open_registry(own)
     if own.bundled is not None:
         seed(registry, own.bundled)
     try:

@@ -9,7 +9,7 @@ import threading
 from service import settings
 from service.cli import UsageError
 from service.jobs.office import Office, can_adapt
-from service.registry.registry import Registry
+from service.registry.opening import open_registry
 from service.registry.seed import seed
 
 BEAT_S = 5.0
@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
             "a worker needs torch, which is not installed: pip install '.[train]' in the checkout"
         )
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
-    registry = Registry(own.models)
+    registry = open_registry(own)
     if own.bundled is not None:
         seed(registry, own.bundled)
     office = Office(own.model_copy(update={"adapt_workers": max(1, own.adapt_workers)}), registry)

@@ -1,0 +1,221 @@
+"""A registry in an object store, or wherever else fsspec leads: mirrored into a folder."""
+
+import contextlib
+import json
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from service.inference import bundle as bundles
+from service.registry import state as states
+from service.registry.registry import Aliases, ModelVersion, Registry
+from service.registry.state import STATE, RegistryError
+
+_FRESH_S = 1.0
+"""How old a look at the store may be."""
+
+_LOCK = ".lock"
+_LOCK_S = 60.0
+"""After so long a writer that holds the lock is taken for dead."""
+
+_COMING = ".publishing-"
+
+
+class RemoteRegistry(Registry):
+    """The same registry, whose truth lies at a URL.
+
+    Versions never change, so each is fetched once. One that is being written is not seen: its card
+    is uploaded last. Writers keep each other out by an object that only one can create.
+
+    Args:
+        url: as fsspec takes it: ``s3://bucket/models``.
+        cache: folder of the mirror; processes of one machine may share it.
+
+    Raises:
+        RegistryError: if fsspec, or what it needs for this kind of URL, is not installed.
+    """
+
+    def __init__(self, url: str, cache: Path) -> None:
+        super().__init__(cache)
+        try:
+            from fsspec.core import url_to_fs
+
+            self._store, top = url_to_fs(url, use_listings_cache=False)
+        except (ImportError, ValueError) as error:
+            raise RegistryError(
+                f"{url.partition('://')[0]}:// needs fsspec and its driver: install the extra "
+                "'remote' (pip install '.[remote]' in the checkout), and s3fs, gcsfs or adlfs."
+            ) from error
+        self._top = PurePosixPath(top)
+        self._looked = -_FRESH_S
+
+    def names(self) -> list[str]:
+        """List the names that have a version, sorted."""
+        self._refresh()
+        return super().names()
+
+    def versions(self, name: str) -> list[str]:
+        """List the versions of a model, oldest first."""
+        self._refresh()
+        return super().versions(name)
+
+    def revision(self, name: str) -> tuple[int, tuple[str, ...]]:
+        """What changes whenever anything of a name has changed."""
+        self._refresh()
+        return super().revision(name)
+
+    def publish(self, source: Path, name: str, *, key: str) -> ModelVersion:
+        """Add a bundle as the next version; nothing answers with it before it is promoted."""
+        with self._writing(name):
+            return super().publish(source, name, key=key)
+
+    def promote(self, name: str, version: str, language: str | None = None) -> dict[str, Aliases]:
+        """Let a version answer for a language; its own unless told."""
+        with self._writing(name):
+            return super().promote(name, version, language)
+
+    def rollback(self, name: str, language: str | None = None) -> dict[str, Aliases]:
+        """Take the latest promotion back: of a language, or of any."""
+        with self._writing(name):
+            return super().rollback(name, language)
+
+    def shadow(
+        self, name: str, version: str | None, language: str | None = None
+    ) -> dict[str, Aliases]:
+        """Let a version hear a language's requests without answering; None ends that."""
+        with self._writing(name):
+            return super().shadow(name, version, language)
+
+    def delete(self, name: str, version: str) -> None:
+        """Delete a version for good."""
+        with self._writing(name):
+            super().delete(name, version)
+
+    def _refresh(self) -> None:
+        if time.monotonic() - self._looked >= _FRESH_S:
+            with states.locked(self.root), _speaking():
+                self._pull()
+
+    @contextlib.contextmanager
+    def _writing(self, name: str) -> Iterator[None]:
+        """Change the mirror, then the store; what fails in between is as if it had not been."""
+        with _speaking(), states.locked(self.root), self._alone(name):
+            self._pull()
+            self._looked = time.monotonic() + _LOCK_S  # the mirror is the newest until it is pushed
+            try:
+                yield
+                self._push(name)
+            except BaseException:
+                self._pull()
+                raise
+            finally:
+                self._looked = time.monotonic()
+
+    @contextlib.contextmanager
+    def _alone(self, name: str) -> Iterator[None]:
+        lock, mine = str(self._top / name / _LOCK), uuid.uuid4().hex
+        deadline = time.monotonic() + _LOCK_S
+        while not self._create(lock, {"by": mine, "until": time.time() + _LOCK_S}):
+            if time.monotonic() > deadline:
+                raise RegistryError(f"{lock} is held by another writer; remove it if none is.")
+            with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
+                if json.loads(self._store.cat_file(lock))["until"] < time.time():
+                    self._store.rm_file(lock)
+            time.sleep(0.05)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                if json.loads(self._store.cat_file(lock))["by"] == mine:
+                    self._store.rm_file(lock)
+
+    def _create(self, path: str, told: dict[str, Any]) -> bool:
+        try:
+            self._store.makedirs(str(PurePosixPath(path).parent), exist_ok=True)
+            self._store.pipe_file(path, json.dumps(told).encode(), mode="create")
+        except FileExistsError:
+            return False
+        return True
+
+    def _pull(self) -> None:
+        """Make the mirror what the store is."""
+        there = self._listing()
+        for name, files in there.items():
+            home = self.root / name
+            home.mkdir(parents=True, exist_ok=True)
+            versions = {p.parts[0] for p in files if len(p.parts) == 2 and p.name == bundles.CARD}
+            for version in sorted(versions):
+                if not (home / version).exists():
+                    self._fetch(name, version, [p for p in files if p.parts[0] == version])
+            _keep(home, versions)
+            if PurePosixPath(STATE) in files:
+                self._replace(home / STATE, self._store.cat_file(str(self._top / name / STATE)))
+        _keep(self.root, set(there))
+        self._looked = time.monotonic()
+
+    def _listing(self) -> dict[str, list[PurePosixPath]]:
+        """Files by name, relative to the name."""
+        found: dict[str, list[PurePosixPath]] = {}
+        for text in self._store.find(str(self._top)):
+            path = PurePosixPath(text)
+            parts = path.parts[len(self._top.parts) :]
+            if len(parts) > 1 and not parts[0].startswith(".") and parts[1] != _LOCK:
+                found.setdefault(parts[0], []).append(PurePosixPath(*parts[1:]))
+        return found
+
+    def _fetch(self, name: str, version: str, files: list[PurePosixPath]) -> None:
+        home = self.root / name
+        coming = home / f"{_COMING}{version}-{uuid.uuid4().hex}"
+        try:
+            for path in files:
+                place = coming / path.relative_to(version)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                self._store.get_file(str(self._top / name / path), str(place))
+            coming.rename(home / version)  # whoever loads it checks its digests
+        finally:
+            shutil.rmtree(coming, ignore_errors=True)
+
+    def _push(self, name: str) -> None:
+        """Make the store what the mirror is: aliases point to nothing that is not there."""
+        files = self._listing().get(name, [])
+        remote = {p.parts[0] for p in files if len(p.parts) == 2 and p.name == bundles.CARD}
+        home = self.root / name
+        own = {f.name for f in home.iterdir() if (f / bundles.CARD).is_file() and f.name[0] != "."}
+        for version in sorted(own - remote):
+            self._store.makedirs(str(self._top / name / version), exist_ok=True)
+            cards_last = sorted((home / version).iterdir(), key=lambda p: p.name == bundles.CARD)
+            for path in cards_last:
+                self._store.put_file(str(path), str(self._top / name / version / path.name))
+        if (home / STATE).exists():
+            self._store.pipe_file(str(self._top / name / STATE), (home / STATE).read_bytes())
+        for version in remote - own:
+            folder = self._top / name / version
+            self._store.rm_file(str(folder / bundles.CARD))
+            self._store.rm(str(folder), recursive=True)
+
+    def _replace(self, path: Path, data: bytes) -> None:
+        if not path.exists() or path.read_bytes() != data:
+            temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+            temporary.write_bytes(data)
+            temporary.replace(path)
+
+
+def _keep(home: Path, names: set[str]) -> None:
+    """Remove the folders that have other names; hidden ones stay."""
+    for folder in home.iterdir():
+        if folder.is_dir() and not folder.name.startswith(".") and folder.name not in names:
+            shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def _speaking() -> Iterator[None]:
+    """Whatever the store's driver says becomes one error; its own text may hold credentials."""
+    try:
+        yield
+    except OSError as error:
+        raise RegistryError(
+            f"The registry's store cannot be used now ({type(error).__name__})."
+        ) from error
