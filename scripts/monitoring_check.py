@@ -44,6 +44,7 @@ def main() -> int:
         shutil.copytree(ROOT / "models", folder / "models")
         an_ended_job(f"sqlite:///{folder / 'nnpm.db'}")
         own = {"NNPM_MODELS": str(folder / "models"), "NNPM_PORT": str(service)}
+        own["NNPM_SHADOW_SHARE"] = "1"
         code = "import sys; from service.cli import main; sys.exit(main(['serve']))"
         stack.enter_context(process([sys.executable, "-c", code], own))
         wait(f"http://127.0.0.1:{service}/health/ready")
@@ -63,6 +64,8 @@ def main() -> int:
         ]
         stack.enter_context(process(command, {}))
         wait(f"http://127.0.0.1:{prometheus}/-/ready")
+        shadow = b'{"version": "1", "language": "und"}'
+        post(f"http://127.0.0.1:{service}/models/default/shadow", shadow, "application/json")
         for _ in range(8):  # rates need figures that grow from one look to the next
             for query in ("", "?abstain=false"):
                 post(f"http://127.0.0.1:{service}/predict{query}", clip)
@@ -122,9 +125,9 @@ def wait(address: str, seconds: float = 30) -> None:
             time.sleep(0.1)
 
 
-def post(address: str, body: bytes) -> None:
-    """Post audio, or what is none."""
-    request = urllib.request.Request(address, body, {"Content-Type": "audio/wav"})
+def post(address: str, body: bytes, kind: str = "audio/wav") -> None:
+    """Post audio, what is none, or something else; a refusal is an answer too."""
+    request = urllib.request.Request(address, body, {"Content-Type": kind})
     try:
         with urllib.request.urlopen(request):
             pass
