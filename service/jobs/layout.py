@@ -30,7 +30,7 @@ class JobFolder:
         self.upload = self.path / "upload"
         """As it was sent: an archive, or files."""
         self.target = self.path / "target"
-        """The audio, unpacked."""
+        """The audio, unpacked: one folder for each try."""
         self.request = self.path / "request.json"
         """What the child shall do; written when the audio is prepared."""
         self.progress = self.path / "progress.json"
