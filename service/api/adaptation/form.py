@@ -15,7 +15,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from service.api.errors import BadFormError
 from service.inference.files import AUDIO_SUFFIXES
-from service.jobs.intake.names import free_place, safe_path
+from service.jobs.intake.names import Places, safe_path
 
 ARCHIVE, FILES = "archive", "files"
 """The parts that hold audio."""
@@ -39,6 +39,7 @@ class AdaptForm:
     def __init__(self, content_type: str, folder: Path, max_files: int) -> None:
         _, options = parse_options_header(content_type)
         self._folder = folder
+        self._places = Places(folder)
         self._max_files = max_files
         self._header = (bytearray(), bytearray())
         self._disposition = b""
@@ -152,7 +153,7 @@ class AdaptForm:
         path = safe_path(name) or PurePosixPath("recording")
         if path.suffix.lower() not in AUDIO_SUFFIXES:  # what it is, its first bytes tell
             path = path.with_name(f"{path.name}.wav")
-        return free_place(self._folder, path)
+        return self._places.free(path)
 
     def _on_data(self, data: bytes, start: int, end: int) -> None:
         if self._file is not None:
