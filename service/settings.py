@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from service.cores import available_cores
 from service.inference.audio import Limits
 from service.inference.errors import NnpmError
+from service.logs import LogFormat, LogLevel, default_format
 
 SECRETS = Path("/run/secrets")
 """Where containers find secrets: a file nnpm_database_url is NNPM_DATABASE_URL, and so on."""
@@ -120,6 +121,12 @@ class Settings(BaseSettings):
 
     job_lease_s: PositiveFloat = 30.0
     """Seconds after which another worker takes the job of one that was not heard of."""
+
+    log_format: LogFormat = Field(default_factory=default_format)
+    """json or text, a line for each record; [text on a terminal, json otherwise]."""
+
+    log_level: LogLevel = "info"
+    """debug, info, warning or error; probes and scrapes are told from debug on."""
 
     insecure: bool = False
     """Allow listening beyond this machine although requests need no key."""

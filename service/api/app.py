@@ -21,6 +21,7 @@ from service.api.problems import KINDS, kind_of
 from service.api.routes import adapt, health, metrics, models, predict
 from service.api.services import Services
 from service.api.shadow import Shadows
+from service.api.tracing import Tracing
 from service.api.traffic import Traffic
 from service.api.traffic_metrics import TrafficCollector
 from service.inference.errors import BundleError, NnpmError
@@ -42,6 +43,7 @@ def create_app(
     *,
     load: Callable[[Path], Recognizer] = load_recognizer,
     adapt_command: Sequence[str] = COMMAND,
+    tracing: Tracing | None = None,
     on_ready: Callable[[], None] | None = None,
 ) -> FastAPI:
     """Make the HTTP service.
@@ -50,12 +52,14 @@ def create_app(
         settings: of this app.
         load: makes a recognizer of a bundle's folder.
         adapt_command: of the process that does an adaptation.
+        tracing: makes spans; as OTEL_... says unless told.
         on_ready: called once the default model is loaded.
 
     Returns:
         An ASGI app. It answers /health/live at once and loads the default model meanwhile.
     """
     own_metrics = Metrics()
+    tracing = tracing or Tracing.from_environment()
     registry = open_registry(settings)
     serving = Serving(registry, LoadedModels(load, settings.loaded_models))
     executor = Executor(settings.workers, settings.queue_limit, own_metrics)
@@ -68,6 +72,7 @@ def create_app(
         traffic=traffic,
         shadows=Shadows(settings.shadow_share, executor, serving, traffic),
         metrics=own_metrics,
+        tracing=tracing,
         office=Office(settings, registry, on_published=serving.refresh, command=adapt_command),
     )
 
@@ -90,6 +95,7 @@ def create_app(
         summary="Speech emotion recognition",
         version=__version__,
         lifespan=lifespan,
+        telemetry=tracing.telemetry,
     )
     app.state.services = services
     for routes in (predict, adapt, models, health, metrics):
@@ -97,7 +103,7 @@ def create_app(
     handlers.install(app)
     app.add_middleware(UploadLimit, max_bytes=settings.max_upload_bytes)
     app.add_middleware(Linger)
-    app.add_middleware(Observe, metrics=own_metrics)
+    app.add_middleware(Observe, metrics=own_metrics, tracing=tracing)
     return app
 
 

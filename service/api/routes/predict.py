@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from service.api.body import audio_body
 from service.api.errors import NotReadyError
+from service.api.observe import answered
 from service.api.openapi import AUDIO_BODY, problems
 from service.api.prediction import PredictQuery, predict
 from service.api.schemas import ModelPart, PredictAnswer
@@ -42,7 +43,7 @@ async def predict_one(
     request_id = request.state.request_id
     async with audio_body(request) as file:
 
-        def job(queue_s: float) -> tuple[str, Callable[[], None] | None]:
+        def job(queue_s: float) -> tuple[PredictAnswer, str, Callable[[], None] | None]:
             chosen = services.serving.choose(query.model, query.language)
             shadow: Callable[[], None] | None = None
 
@@ -68,10 +69,10 @@ async def predict_one(
                 request_id=request_id,
                 on_heard=heard,
             )
-            services.metrics.answer(answer)
-            return answer.to_json(), shadow
+            return answer, answer.to_json(), shadow
 
-        body, shadow = await services.executor.run(job)
+        answer, body, shadow = await services.executor.run(job)
+    answered(request, services, answer)
     # After the answer: a shadow may take time, but nobody's.
     after = None if shadow is None else BackgroundTask(_on_the_loop, shadow)
     return Response(body, media_type="application/json", background=after)
