@@ -4,9 +4,10 @@ import re
 import time
 import uuid
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api import headers
 from service.api.metrics import Metrics
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -14,7 +15,7 @@ _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 def common_headers(request_id: str) -> dict[str, str]:
     """Headers that every response carries, errors from outside of this middleware included."""
-    return {"X-Request-ID": request_id, "X-Content-Type-Options": "nosniff"}
+    return {"X-Request-ID": request_id, **headers.SECURITY}
 
 
 class Observe:
@@ -43,7 +44,7 @@ class Observe:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message).update(common_headers(request_id))
+                headers.complete(message, request_id)
             await send(message)
 
         started = time.perf_counter()
