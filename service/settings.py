@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -25,8 +26,8 @@ SECRETS = Path("/run/secrets")
 
 RegistryUrl = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://")]
 
-HostPattern = Annotated[str, Field(pattern=r"^(\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*)$")]
-Origin = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://[^/\s*]+$")]
+_HOST = re.compile(r"\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s*]+")
 
 
 class SettingsError(NnpmError):
@@ -130,12 +131,12 @@ class Settings(BaseSettings):
     api_keys_file: Path | None = None
     """File of keys, made by ``nnpm keys``; with it every request needs one."""
 
-    allowed_hosts: Annotated[tuple[HostPattern, ...], NoDecode] = ()
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     """Names, separated by commas, under which the service may be called, such as
     emotion.example.org or *.example.org, or * for any; addresses and localhost always may;
     [none without keys, any with them]."""
 
-    allowed_origins: Annotated[tuple[Origin, ...], NoDecode] = ()
+    allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Origins, separated by commas, whose pages may call the service from a browser, such as
     https://app.example.org; [its own alone]."""
 
@@ -166,6 +167,20 @@ class Settings(BaseSettings):
         if not isinstance(value, str):
             return value
         return tuple(filter(None, (part.strip().rstrip("/").lower() for part in value.split(","))))
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(map(_HOST.fullmatch, value)):
+            raise ValueError("names such as emotion.example.org or *.example.org are wanted")
+        return value
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(map(_ORIGIN.fullmatch, value)):
+            raise ValueError("origins such as https://app.example.org are wanted")
+        return value
 
     @field_validator("rate_limit")
     @classmethod

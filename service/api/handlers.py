@@ -77,6 +77,8 @@ def _sentence(error: Mapping[str, Any]) -> str:
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, NnpmError):  # FastAPI's word for one of ours, met in the body
+        return await _on_error(request, error.__cause__)
     phrase = HTTPStatus(error.status_code).phrase
     kind = Kind(error.status_code, phrase, re.sub(r"\W+", "_", phrase.lower()))
     return _respond(request, kind, _http_detail(request, error), error.headers)

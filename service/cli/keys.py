@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
         case "create":
             _create(file, args)
         case "list":
-            _list(file.keys(), as_json=args.json)
+            _list(file.read(), as_json=args.json)
         case "revoke":
             key = file.revoke(args.key)
             sys.stdout.write(f"{key.name}'s key {key.id} is revoked\n")

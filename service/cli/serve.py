@@ -31,22 +31,22 @@ def run(args: argparse.Namespace) -> int:
         registry.resolve()
     except UnknownModelError as error:
         raise UsageError(f"{error} Looked in {own.models}; NNPM_MODELS names the folder.") from None
-    _allow_files(own.max_connections)
-    listener = _listen(own.host, own.port)
-    port = listener.getsockname()[1]
-    host = f"[{own.host}]" if ":" in own.host else own.host
 
     def say_how() -> None:
+        host, port = f"[{own.host}]" if ":" in own.host else own.host, listener.getsockname()[1]
         with_key = " -H 'Authorization: Bearer KEY'" if own.api_keys_file else ""
         sys.stderr.write(
             f"Ready. Send a clip:  curl -F file=@clip.wav http://{host}:{port}/predict{with_key}\n"
         )
 
+    app = create_app(own, on_ready=say_how)
+    _allow_files(own.max_connections)
+    listener = _listen(own.host, own.port)
     logging = copy.deepcopy(LOGGING_CONFIG)
     logging["loggers"]["nnpm"] = {"handlers": ["default"], "level": "INFO", "propagate": False}
     logging["loggers"]["python_multipart"] = {"level": "ERROR"}  # bad forms are the client's news
     config = uvicorn.Config(
-        create_app(own, on_ready=say_how),
+        app,
         log_config=logging,
         http=protocol(own),
         h11_max_incomplete_event_size=MAX_HEAD_BYTES,

@@ -53,7 +53,7 @@ class KeyFile:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def keys(self) -> list[Key]:
+    def read(self) -> list[Key]:
         """All keys, oldest first, revoked ones included; none if there is no file yet.
 
         Raises:
@@ -124,7 +124,7 @@ class KeyFile:
     def _changing(self) -> Iterator[list[Key]]:
         try:
             with _locked(self._path.parent):
-                keys = self.keys()
+                keys = self.read()
                 yield keys
                 self._write(keys)
         except OSError as error:
