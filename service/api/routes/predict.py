@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.background import BackgroundTask
 from starlette.responses import Response
 
+from service.api.auth import requires
 from service.api.body import audio_body
 from service.api.errors import NotReadyError
 from service.api.observe import answered
@@ -26,6 +27,7 @@ router = APIRouter(tags=["predict"])
     response_model=PredictAnswer,
     responses=problems(404, 413, 415, 422, 500, 503),
     openapi_extra={"requestBody": AUDIO_BODY},
+    dependencies=[Depends(requires("predict"))],
 )
 async def predict_one(
     request: Request,
