@@ -48,7 +48,11 @@ class Metrics:
         self._requests.labels(route, status).inc()
         self._request_seconds.labels(route).observe(seconds)
         if error_code is not None:
-            self._errors.labels(error_code).inc()
+            self.error(error_code)
+
+    def error(self, code: str) -> None:
+        """Count one error: of a request, of a file of a batch, of a stream."""
+        self._errors.labels(code).inc()
 
     def answer(self, answer: PredictAnswer) -> None:
         """Count one answer."""

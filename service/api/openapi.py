@@ -29,6 +29,27 @@ AUDIO_BODY = {
 }
 """Request body of a route that takes one recording."""
 
+BATCH_BODY = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["files"],
+                "properties": {
+                    "files": {
+                        "type": "array",
+                        "minItems": 1,
+                        "items": {"type": "string", "format": "binary"},
+                        "description": "Recordings, as for /predict.",
+                    }
+                },
+            }
+        }
+    },
+}
+"""Request body of a route that takes many recordings."""
+
 _ADAPT_FIELDS = AdaptFields.model_json_schema()["properties"]
 _FILE = {"type": "string", "format": "binary"}
 
