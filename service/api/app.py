@@ -18,7 +18,7 @@ from service.api.metrics import Metrics
 from service.api.observe import Observe
 from service.api.openapi import Documented
 from service.api.problems import KINDS, kind_of
-from service.api.routes import adapt, batch, health, metrics, models, predict
+from service.api.routes import adapt, batch, health, metrics, models, predict, v2
 from service.api.services import Services
 from service.api.shadow import Shadows
 from service.api.traffic import Traffic
@@ -92,7 +92,7 @@ def create_app(
         lifespan=lifespan,
     )
     app.state.services = services
-    for routes in (predict, batch, adapt, models, health, metrics):
+    for routes in (predict, batch, v2, adapt, models, health, metrics):
         app.include_router(routes.router)
     handlers.install(app)
     app.add_middleware(UploadLimit, max_bytes=settings.max_upload_bytes)

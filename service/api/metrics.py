@@ -63,7 +63,11 @@ class Metrics:
         for reason in answer.reasons if answer.abstained else ():
             self._abstentions.labels(reason).inc()
         self._out_of_domain.labels(model.name, model.version).observe(answer.out_of_domain)
-        self._audio.inc(answer.audio.duration_s)
+        self.heard(answer.audio.duration_s)
+
+    def heard(self, seconds: float) -> None:
+        """Count audio that was scored."""
+        self._audio.inc(seconds)
 
     def text(self) -> bytes:
         """Everything in Prometheus' text format."""

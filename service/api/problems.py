@@ -121,6 +121,13 @@ class Problem(BaseModel):
     """As in the X-Request-ID header."""
 
 
+class InferenceProblem(Problem):
+    """An error under /v2, for clients of problem details and of the Open Inference Protocol."""
+
+    error: str
+    """``detail`` again, where the protocol wants it."""
+
+
 def kind_of(error: Exception) -> Kind:
     """Find the kind of an error through its class tree."""
     return next(KINDS[cls] for cls in type(error).__mro__ if cls in KINDS)

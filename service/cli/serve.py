@@ -10,6 +10,7 @@ from uvicorn.config import LOGGING_CONFIG
 
 from service import settings
 from service.api.app import create_app
+from service.api.websocket import uvicorn_options
 from service.cli import UsageError
 from service.registry.opening import open_registry
 from service.registry.registry import UnknownModelError
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=SHUTDOWN_S,
+        **uvicorn_options(own),
     )
     uvicorn.Server(config).run(sockets=[listener])
     return 0
