@@ -82,6 +82,21 @@ class Settings(BaseSettings):
     queue_limit: int = Field(default=128, ge=0)
     """Recordings that may wait for a worker; one more is answered 503."""
 
+    max_batch_files: PositiveInt = 100
+    """Most files of one POST /predict/batch."""
+
+    max_streams: PositiveInt = 32
+    """Most connections to /stream at a time."""
+
+    max_message_bytes: int = Field(default=256 * 1024, ge=1024)
+    """Largest message on /stream, in bytes."""
+
+    stream_idle_s: PositiveFloat = 30.0
+    """Seconds after which a stream is closed on which nothing comes."""
+
+    stream_stall_s: PositiveFloat = 10.0
+    """Seconds after which a stream is dropped whose client does not read its answers."""
+
     jobs: Path = Field(default_factory=lambda data: _home(data) / "jobs")
     """Folder of adaptation jobs: uploads while they are needed, and reports; [beside the models
     folder]."""

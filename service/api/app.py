@@ -22,7 +22,7 @@ from service.api.observe import Observe
 from service.api.openapi import Documented
 from service.api.patience import Patience
 from service.api.problems import KINDS, kind_of
-from service.api.routes import adapt, docs, health, metrics, models, predict
+from service.api.routes import adapt, batch, docs, health, metrics, models, predict, v2
 from service.api.services import Services
 from service.api.shadow import Shadows
 from service.api.tracing import Tracing
@@ -110,7 +110,7 @@ def create_app(
         keyed=ring is not None,
     )
     app.state.services = services
-    for routes in (predict, adapt, models, health, metrics, docs):
+    for routes in (predict, batch, v2, adapt, models, health, metrics, docs):
         app.include_router(routes.router)
     handlers.install(app)
     _surround(app, settings, ring)

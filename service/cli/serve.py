@@ -12,6 +12,7 @@ import uvicorn
 from service import logs, settings
 from service.api.app import create_app
 from service.api.connection import MAX_HEAD_BYTES, protocol
+from service.api.websocket import uvicorn_options
 from service.cli import UsageError
 from service.registry.opening import open_registry
 from service.registry.registry import UnknownModelError
@@ -56,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=SHUTDOWN_S,
+        **uvicorn_options(own),
     )
     # uvicorn sends itself the signal again once all is answered, and would end by it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
