@@ -1,3 +1,4 @@
+import contextlib
 import os
 import re
 import subprocess
@@ -20,16 +21,16 @@ sys.exit(main())
 
 @dataclass
 class Process:
-    """``nnpm serve`` as a process of its own."""
+    """``nnpm serve`` as a process of its own, on 127.0.0.1."""
 
     process: "subprocess.Popen[str]"
-    host: str
     port: int
-    log: Path
+    folder: Path
+    """For its temporary files."""
 
     @property
     def address(self) -> str:
-        return f"http://{self.host}:{self.port}"
+        return f"http://127.0.0.1:{self.port}"
 
     @property
     def rss_mib(self) -> float:
@@ -39,32 +40,33 @@ class Process:
         return int(found[1]) / 1024
 
 
-@pytest.fixture
-def start_server(models: Path, tmp_path: Path) -> Iterator[Callable[..., Process]]:
-    """Start ``nnpm serve`` with these settings, less patient at its end and with slow readers."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start(**settings: object) -> Process:
-        given = {f"NNPM_{name.upper()}": str(value) for name, value in settings.items()}
-        log = tmp_path / f"log-{len(started)}"
-        with log.open("w") as stderr:
-            process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, "serve", "--port", "0"],
-                env={**os.environ, "NNPM_MODELS": str(models), "TMPDIR": str(tmp_path), **given},
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            started.append(process)
-            assert process.stderr is not None
-            for line in process.stderr:
-                stderr.write(line)
-                if found := re.search(r"clip.wav http://([\d.]+):(\d+)/predict", line):
-                    return Process(process, found[1], int(found[2]), log)
-        pytest.fail(f"it never said that it is ready: {log.read_text()}")
-
-    yield start
-    for process in started:
+@contextlib.contextmanager
+def served(models: Path, folder: Path, **settings: object) -> Iterator[Process]:
+    """``nnpm serve`` with these settings, less patient at its end and with who does not read."""
+    given = {f"NNPM_{name.upper()}": str(value) for name, value in settings.items()}
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, "serve", "--port", "0"],
+        env={**os.environ, "NNPM_MODELS": str(models), "TMPDIR": str(folder), **given},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    try:
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if found := re.search(r"clip.wav http://127.0.0.1:(\d+)/predict", line):
+                yield Process(process, int(found[1]), folder)
+                return
+        pytest.fail(f"it never said that it is ready: {said}")
+    finally:
         process.kill()
         process.wait()
-        assert process.stderr is not None
         process.stderr.close()
+
+
+@pytest.fixture
+def start_server(models: Path, tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    """Start a server of the test's own with these settings."""
+    with contextlib.ExitStack() as stack:
+        yield lambda **settings: stack.enter_context(served(models, tmp_path, **settings))

@@ -1,41 +1,27 @@
 import http.client
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.service.cli.conftest import Process
 
 Server = tuple["subprocess.Popen[str]", str]
 
 
 @pytest.fixture
-def server(models: Path, tmp_path: Path) -> Iterator[Server]:
-    """``nnpm serve`` as a process of its own, and its address; less patient at its end."""
-    code = "import sys; from service.cli import main, serve; serve.SHUTDOWN_S = 1; sys.exit(main())"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, "serve", "--port", "0"],
-        env={**os.environ, "NNPM_MODELS": str(models), "TMPDIR": str(tmp_path)},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if found := re.search(r"curl -F file=@clip.wav (http://\S+)/predict", line):
-            break
-    else:
-        pytest.fail("it never said that it is ready")
-    yield process, found[1]
-    process.kill()
-    process.wait()
-    process.stderr.close()
+def server(start_server: Callable[..., Process]) -> Server:
+    """``nnpm serve`` as a process of its own, and its address."""
+    started = start_server()
+    return started.process, started.address
 
 
 def test_it_says_how_to_send_a_clip_serves_and_stops(server: Server, clip: bytes) -> None:
