@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from service.cores import available_cores
 from service.inference.audio import Limits
 from service.inference.errors import NnpmError
+from service.logs import LogFormat, LogLevel, default_format
 
 SECRETS = Path("/run/secrets")
 """Where containers find secrets: a file nnpm_database_url is NNPM_DATABASE_URL, and so on."""
@@ -81,6 +82,21 @@ class Settings(BaseSettings):
     queue_limit: int = Field(default=128, ge=0)
     """Recordings that may wait for a worker; one more is answered 503."""
 
+    max_batch_files: PositiveInt = 100
+    """Most files of one POST /predict/batch."""
+
+    max_streams: PositiveInt = 32
+    """Most connections to /stream at a time."""
+
+    max_message_bytes: int = Field(default=256 * 1024, ge=1024)
+    """Largest message on /stream, in bytes."""
+
+    stream_idle_s: PositiveFloat = 30.0
+    """Seconds after which a stream is closed on which nothing comes."""
+
+    stream_stall_s: PositiveFloat = 10.0
+    """Seconds after which a stream is dropped whose client does not read its answers."""
+
     jobs: Path = Field(default_factory=lambda data: _home(data) / "jobs")
     """Folder of adaptation jobs: uploads while they are needed, and reports; [beside the models
     folder]."""
@@ -124,6 +140,12 @@ class Settings(BaseSettings):
 
     job_lease_s: PositiveFloat = 30.0
     """Seconds after which another worker takes the job of one that was not heard of."""
+
+    log_format: LogFormat = Field(default_factory=default_format)
+    """json or text, a line for each record; [text on a terminal, json otherwise]."""
+
+    log_level: LogLevel = "info"
+    """debug, info, warning or error; probes and scrapes are told from debug on."""
 
     insecure: bool = False
     """Allow listening beyond this machine although requests need no key."""

@@ -22,9 +22,10 @@ from service.api.observe import Observe
 from service.api.openapi import Documented
 from service.api.patience import Patience
 from service.api.problems import KINDS, kind_of
-from service.api.routes import adapt, docs, health, metrics, models, predict
+from service.api.routes import adapt, batch, docs, health, metrics, models, predict, v2
 from service.api.services import Services
 from service.api.shadow import Shadows
+from service.api.tracing import Tracing
 from service.api.traffic import Traffic
 from service.api.traffic_metrics import TrafficCollector
 from service.inference.errors import BundleError, NnpmError
@@ -47,6 +48,7 @@ def create_app(
     *,
     load: Callable[[Path], Recognizer] = load_recognizer,
     adapt_command: Sequence[str] = COMMAND,
+    tracing: Tracing | None = None,
     on_ready: Callable[[], None] | None = None,
 ) -> FastAPI:
     """Make the HTTP service.
@@ -55,6 +57,7 @@ def create_app(
         settings: of this app.
         load: makes a recognizer of a bundle's folder.
         adapt_command: of the process that does an adaptation.
+        tracing: makes spans; as OTEL_... says unless told.
         on_ready: called once the default model is loaded.
 
     Returns:
@@ -65,6 +68,7 @@ def create_app(
     """
     ring = KeyRing(settings.api_keys_file) if settings.api_keys_file else None
     own_metrics = Metrics()
+    tracing = tracing or Tracing.from_environment()
     registry = open_registry(settings)
     serving = Serving(registry, LoadedModels(load, settings.loaded_models))
     executor = Executor(settings.workers, settings.queue_limit, own_metrics)
@@ -77,6 +81,7 @@ def create_app(
         traffic=traffic,
         shadows=Shadows(settings.shadow_share, executor, serving, traffic),
         metrics=own_metrics,
+        tracing=tracing,
         office=Office(settings, registry, on_published=serving.refresh, command=adapt_command),
     )
 
@@ -99,16 +104,17 @@ def create_app(
         summary="Speech emotion recognition",
         version=__version__,
         lifespan=lifespan,
+        telemetry=tracing.telemetry,
         docs_url=None,  # of routes/docs.py
         redoc_url=None,
         keyed=ring is not None,
     )
     app.state.services = services
-    for routes in (predict, adapt, models, health, metrics, docs):
+    for routes in (predict, batch, v2, adapt, models, health, metrics, docs):
         app.include_router(routes.router)
     handlers.install(app)
     _surround(app, settings, ring)
-    app.add_middleware(Observe, metrics=own_metrics)
+    app.add_middleware(Observe, metrics=own_metrics, tracing=tracing)
     return app
 
 

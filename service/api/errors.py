@@ -86,3 +86,23 @@ class TooSlowError(RefusedError):
 
 class TooManyConnectionsError(RefusedError):
     """More connections than there may be."""
+
+
+class StreamMessageError(NnpmError):
+    """A message of a stream that is none: no hello, text among audio, half a sample."""
+
+
+class StreamIdleError(NnpmError):
+    """A stream on which nothing came for too long."""
+
+
+class TooManyStreamsError(NnpmError):
+    """As many streams as may be are open."""
+
+
+class InferenceRequestError(NnpmError):
+    """A request of the Open Inference Protocol that cannot be used."""
+
+
+class BodyEncodingError(NnpmError):
+    """A compressed body."""

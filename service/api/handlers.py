@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from service.api.errors import RefusedError
 from service.api.observe import common_headers
-from service.api.problems import KINDS, MEDIA_TYPE, Kind, describe, kind_of
+from service.api.problems import KINDS, MEDIA_TYPE, InferenceProblem, Kind, describe, kind_of
 from service.inference.errors import NnpmError, ParameterError
 
 log = logging.getLogger("nnpm")
@@ -44,8 +44,10 @@ def _respond(
     extra = {**(headers or {}), **common_headers(request_id)}
     if kind.retry_after_s is not None:
         extra["Retry-After"] = str(kind.retry_after_s)
-    body = describe(kind, detail, request_id=request_id).model_dump_json()
-    return Response(body, kind.status, extra, MEDIA_TYPE)
+    problem = describe(kind, detail, request_id=request_id)
+    if request.scope["path"].split("/", 2)[1:2] == ["v2"]:
+        problem = InferenceProblem(**problem.model_dump(), error=detail)
+    return Response(problem.model_dump_json(), kind.status, extra, MEDIA_TYPE)
 
 
 async def _on_error(request: HTTPConnection, error: Exception) -> Response:
@@ -87,9 +89,9 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 def _http_detail(request: Request, error: HTTPException) -> str:
     match error.status_code:
         case 404:
-            return f"There is nothing at {request.url.path[:128]}; /docs lists what there is."
+            return f"There is nothing at {request.scope['path'][:128]}; /docs lists what there is."
         case 405:
             allowed = (error.headers or {}).get("Allow", "another method")
-            return f"{request.method} is not for {request.url.path[:128]}; use {allowed}."
+            return f"{request.method} is not for {request.scope['path'][:128]}; use {allowed}."
         case _:
             return str(error.detail)

@@ -7,6 +7,7 @@ from fastapi import Request
 from service.api.executor import Executor
 from service.api.metrics import Metrics
 from service.api.shadow import Shadows
+from service.api.tracing import Tracing
 from service.api.traffic import Traffic
 from service.jobs.office import Office
 from service.registry.registry import Registry
@@ -31,6 +32,7 @@ class Services:
     serving: Serving
     executor: Executor
     metrics: Metrics
+    tracing: Tracing
     office: Office
     traffic: Traffic
     shadows: Shadows

@@ -1,21 +1,24 @@
 """``nnpm serve``."""
 
 import argparse
-import copy
+import logging
 import resource
+import signal
 import socket
 import sys
 
 import uvicorn
-from uvicorn.config import LOGGING_CONFIG
 
-from service import settings
+from service import logs, settings
 from service.api.app import create_app
 from service.api.connection import MAX_HEAD_BYTES, protocol
+from service.api.websocket import uvicorn_options
 from service.cli import UsageError
 from service.registry.opening import open_registry
 from service.registry.registry import UnknownModelError
 from service.registry.seed import seed
+
+log = logging.getLogger("nnpm")
 
 SHUTDOWN_S = 30
 """How long requests under way, stalled uploads among them, may delay the end of the process."""
@@ -24,6 +27,7 @@ SHUTDOWN_S = 30
 def run(args: argparse.Namespace) -> int:
     """Serve until stopped."""
     own = settings.load(host=args.host, port=args.port)
+    logs.configure(own.log_format, own.log_level)
     registry = open_registry(own)
     if own.bundled is not None:
         seed(registry, own.bundled)
@@ -35,25 +39,28 @@ def run(args: argparse.Namespace) -> int:
     def say_how() -> None:
         host, port = f"[{own.host}]" if ":" in own.host else own.host, listener.getsockname()[1]
         with_key = " -H 'Authorization: Bearer KEY'" if own.api_keys_file else ""
-        sys.stderr.write(
-            f"Ready. Send a clip:  curl -F file=@clip.wav http://{host}:{port}/predict{with_key}\n"
+        log.info(
+            "Ready. Send a clip:  curl -F file=@clip.wav http://%s:%d/predict%s",
+            host,
+            port,
+            with_key,
         )
 
     app = create_app(own, on_ready=say_how)
     _allow_files(own.max_connections)
     listener = _listen(own.host, own.port)
-    logging = copy.deepcopy(LOGGING_CONFIG)
-    logging["loggers"]["nnpm"] = {"handlers": ["default"], "level": "INFO", "propagate": False}
-    logging["loggers"]["python_multipart"] = {"level": "ERROR"}  # bad forms are the client's news
     config = uvicorn.Config(
         app,
-        log_config=logging,
+        log_config=None,
         http=protocol(own),
         h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=SHUTDOWN_S,
+        **uvicorn_options(own),
     )
+    # uvicorn sends itself the signal again once all is answered, and would end by it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvicorn.Server(config).run(sockets=[listener])
     return 0
 

@@ -22,6 +22,10 @@ from tests.service.api.problem import problem
 
 ROUTES = [
     ("POST", "/predict", "predict"),
+    ("POST", "/predict/batch", "predict"),
+    ("POST", "/v2/models/default/infer", "predict"),
+    ("POST", "/v2/models/default/versions/1/infer", "predict"),
+    ("GET", "/v2/models/default", "predict"),
     ("GET", "/models", "predict"),
     ("GET", "/models/default", "predict"),
     ("GET", "/models/default/1", "predict"),
@@ -36,7 +40,10 @@ ROUTES = [
     ("GET", "/adapt/x/report", "adapt"),
     ("DELETE", "/adapt/x", "adapt"),
 ]
-OPEN = ["/health/live", "/health/ready", "/docs", "/docs/start.js", "/openapi.json"]
+OPEN = [
+    "/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/docs",
+    "/docs/start.js", "/openapi.json",
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -73,7 +80,10 @@ def test_every_route_wants_one_scope_or_is_known_to_be_open(models: Path) -> Non
             (wanted[route.path, getattr(route, "name", "")],) = scopes
         else:
             open_paths.add(route.path)
-    assert open_paths == {"/health/live", "/health/ready", "/metrics", "/docs", "/docs/{name}"}
+    assert open_paths == {
+        *("/health/live", "/health/ready", "/metrics", "/docs", "/docs/{name}"),
+        *("/v2", "/v2/health/live", "/v2/health/ready"),
+    }
     assert set(wanted.values()) == {"predict", "adapt", "admin"}
 
 

@@ -6,7 +6,7 @@ import json
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,31 +14,42 @@ import pytest
 
 from tests.service.api.keyed import make_keys
 from tests.service.api.problem import no_leak
-from tests.service.cli.conftest import Process, served
+from tests.service.cli.serving import Server, serving
 from tests.service.sounds import encode, speechlike
 
 TIMEOUT_S = 1.0
 MOST = 12
 """Connections of the server here."""
 
+IMPATIENT = """
+from service.api import connection
+from service.cli import serve
+connection.WRITE_TIMEOUT_S = serve.SHUTDOWN_S = 1
+"""
+
 HEAD = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: audio/wav\r\n"
 
 
 @pytest.fixture(scope="module")
-def server(_two_versions: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+def server(_two_versions: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     root = tmp_path_factory.mktemp("hostile")
     models = Path(shutil.copytree(_two_versions, root / "models"))
     temporary = root / "temporary"
     temporary.mkdir()
-    with served(
-        models,
-        temporary,
-        head_timeout_s=TIMEOUT_S,
-        body_timeout_s=TIMEOUT_S,
-        max_connections=MOST,
-    ) as process:
-        yield process
+    settings = {
+        "NNPM_HEAD_TIMEOUT_S": str(TIMEOUT_S),
+        "NNPM_BODY_TIMEOUT_S": str(TIMEOUT_S),
+        "NNPM_MAX_CONNECTIONS": str(MOST),
+        "TMPDIR": str(temporary),
+    }
+    with serving(models, root, IMPATIENT, **settings) as server:
+        yield server
         assert list(temporary.iterdir()) == []
+
+
+def rss_mib(server: Server) -> float:
+    text = Path(f"/proc/{server.process.pid}/status").read_text()
+    return int(text.partition("VmRSS:")[2].split()[0]) / 1024
 
 
 @dataclass
@@ -50,7 +61,7 @@ class Answer:
     """From the first byte that was sent to the end of the connection."""
 
 
-def connect(server: Process) -> socket.socket:
+def connect(server: Server) -> socket.socket:
     return socket.create_connection(("127.0.0.1", server.port), timeout=10)
 
 
@@ -63,7 +74,7 @@ def rest(connection: socket.socket) -> bytes:
     return received
 
 
-def talk(server: Process, *pieces: bytes, pause_s: float = 0) -> Answer | None:
+def talk(server: Server, *pieces: bytes, pause_s: float = 0) -> Answer | None:
     """Send pieces on a connection of their own; None where nothing was answered."""
     with connect(server) as connection:
         started = time.perf_counter()
@@ -104,7 +115,7 @@ def get(path: str, *, close: bool = False) -> bytes:
     return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{connection}\r\n".encode()
 
 
-def is_unharmed(server: Process) -> bool:
+def is_unharmed(server: Server) -> bool:
     answer = talk(server, get("/health/ready", close=True))
     return answer is not None and answer.status == 200
 
@@ -126,12 +137,12 @@ NO_HTTP = {
 
 
 @pytest.mark.parametrize("kind", NO_HTTP)
-def test_what_is_no_http_is_a_problem_like_any_other(server: Process, kind: str) -> None:
+def test_what_is_no_http_is_a_problem_like_any_other(server: Server, kind: str) -> None:
     problem(talk(server, NO_HTTP[kind]), 400, "bad_request")
     assert is_unharmed(server)
 
 
-def test_a_body_that_turns_into_garbage(server: Process) -> None:
+def test_a_body_that_turns_into_garbage(server: Server) -> None:
     body = b"4\r\nRIFF\r\nthis is no chunk\r\n"
     problem(talk(server, HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + body), 400, "bad_request")
     assert is_unharmed(server)
@@ -150,10 +161,10 @@ HUGE_HEADS = {
 
 @pytest.mark.parametrize("size", [1 << 30, 1000], ids=["at once", "in pieces"])
 @pytest.mark.parametrize("kind", HUGE_HEADS)
-def test_huge_heads_are_cut_off_in_little_memory(server: Process, kind: str, size: int) -> None:
+def test_huge_heads_are_cut_off_in_little_memory(server: Server, kind: str, size: int) -> None:
     head = HUGE_HEADS[kind]
     pieces = [head[start : start + size] for start in range(0, len(head), size)]
-    before_mib = server.rss_mib
+    before_mib = rss_mib(server)
     for _ in range(3):
         answer = talk(server, *pieces)
         if kind == "1 MB of empty lines":
@@ -161,11 +172,11 @@ def test_huge_heads_are_cut_off_in_little_memory(server: Process, kind: str, siz
         elif answer is not None:  # else the reset was faster than the answer
             assert "32768" in problem(answer, 431, "head_too_large")
             assert answer.seconds < TIMEOUT_S
-    assert server.rss_mib - before_mib < 8
+    assert rss_mib(server) - before_mib < 8
     assert is_unharmed(server)
 
 
-def test_many_headers_and_a_long_path_that_fit_are_refused_too(server: Process) -> None:
+def test_many_headers_and_a_long_path_that_fit_are_refused_too(server: Server) -> None:
     end = b"Connection: close\r\n\r\n"
     many = HEAD + b"".join(b"h%d: v\r\n" % n for n in range(150)) + end
     assert "at most 100" in problem(talk(server, many), 431, "head_too_large")
@@ -173,7 +184,7 @@ def test_many_headers_and_a_long_path_that_fit_are_refused_too(server: Process) 
     assert "at most 8192" in problem(talk(server, long), 414, "target_too_long")
 
 
-def test_a_head_that_comes_slowly_is_given_up(server: Process) -> None:
+def test_a_head_that_comes_slowly_is_given_up(server: Server) -> None:
     assert "1 s" in problem(talk(server, HEAD), 408, "too_slow")
     answer = talk(server, *(bytes([byte]) for byte in HEAD[:12]), pause_s=0.2)  # drop by drop
     assert answer is None or problem(answer, 408, "too_slow")
@@ -182,7 +193,7 @@ def test_a_head_that_comes_slowly_is_given_up(server: Process) -> None:
     assert TIMEOUT_S * 0.9 < time.perf_counter() - started < TIMEOUT_S + 1
 
 
-def test_the_next_head_of_a_connection_is_timed_as_well(server: Process) -> None:
+def test_the_next_head_of_a_connection_is_timed_as_well(server: Server) -> None:
     with connect(server) as connection:
         for _ in range(2):
             connection.sendall(get("/health/live"))
@@ -196,7 +207,7 @@ def test_the_next_head_of_a_connection_is_timed_as_well(server: Process) -> None
         assert TIMEOUT_S * 0.9 < time.perf_counter() - started < TIMEOUT_S + 1
 
 
-def test_a_body_that_stalls_or_trickles_is_given_up(server: Process) -> None:
+def test_a_body_that_stalls_or_trickles_is_given_up(server: Server) -> None:
     head = HEAD + b"Content-Length: 90000\r\n\r\n"
     assert "4 bytes of the body came" in problem(talk(server, head + b"RIFF"), 408, "too_slow")
     chunked = HEAD + b"Transfer-Encoding: chunked\r\n\r\n4\r\nRIFF\r\n"
@@ -211,7 +222,7 @@ def test_a_body_that_stalls_or_trickles_is_given_up(server: Process) -> None:
     assert is_unharmed(server)
 
 
-def test_good_clients_are_not_held_up(server: Process) -> None:
+def test_good_clients_are_not_held_up(server: Server) -> None:
     """A large upload right behind its head, also where the head ends between two pieces."""
     wav = encode(speechlike(10), subtype="DOUBLE")
     assert len(wav) > 1 << 20
@@ -226,7 +237,7 @@ def test_good_clients_are_not_held_up(server: Process) -> None:
     assert answer.status == 200
 
 
-def test_who_reads_nothing_is_cut_off(server: Process) -> None:
+def test_who_reads_nothing_is_cut_off(server: Server) -> None:
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.settimeout(10)
@@ -240,7 +251,7 @@ def test_who_reads_nothing_is_cut_off(server: Process) -> None:
     assert len(received) < 15 * length
 
 
-def test_a_crowd_is_told_so_and_health_is_answered(server: Process) -> None:
+def test_a_crowd_is_told_so_and_health_is_answered(server: Server) -> None:
     ready, models = get("/health/ready", close=True), get("/models", close=True)
     with contextlib.ExitStack() as stack:
         for _ in range(MOST):
@@ -264,23 +275,25 @@ def test_a_crowd_is_told_so_and_health_is_answered(server: Process) -> None:
         time.sleep(0.05)
 
 
-def test_whoever_has_no_key_is_refused_before_the_upload(
-    start_server: Callable[..., Process], tmp_path: Path
-) -> None:
+def test_whoever_has_no_key_is_refused_before_the_upload(models: Path, tmp_path: Path) -> None:
     keys = make_keys(tmp_path / "keys.json")
-    server = start_server(api_keys_file=tmp_path / "keys.json")
+    with serving(models, tmp_path, NNPM_API_KEYS_FILE=str(tmp_path / "keys.json")) as server:
+        _send_without_a_key(server)
+        for headers, status in (({}, 401), (keys["adapt"], 403), (keys["predict"], 415)):
+            client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+            client.request("POST", "/predict", body=bytes(30 << 20), headers=headers)
+            assert client.getresponse().status == status
+            client.close()
+
+
+def _send_without_a_key(server: Server) -> None:
     with connect(server) as connection:
         started = time.perf_counter()
         connection.sendall(HEAD + b"Content-Length: 500000000\r\n\r\n" + bytes(1 << 20))
         answer = connection.recv(65536)
         assert time.perf_counter() - started < 1
         assert answer.startswith(b"HTTP/1.1 401")
-        before_mib = server.rss_mib
+        before_mib = rss_mib(server)
         for _ in range(100):
             connection.sendall(bytes(1 << 20))
-        assert server.rss_mib - before_mib < 30  # what lies in buffers on its way
-    for headers, status in (({}, 401), (keys["adapt"], 403), (keys["predict"], 415)):
-        client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
-        client.request("POST", "/predict", body=bytes(30 << 20), headers=headers)
-        assert client.getresponse().status == status
-        client.close()
+        assert rss_mib(server) - before_mib < 30  # what lies in buffers on its way
