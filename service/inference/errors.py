@@ -29,6 +29,10 @@ class AudioTooLongError(AudioError):
     """More seconds of audio than the limit."""
 
 
+class NoRoomError(NnpmError):
+    """A long recording for which there is no room on the disk."""
+
+
 class ParameterError(NnpmError):
     """A parameter outside its range."""
 
