@@ -77,11 +77,11 @@ def test_what_fails_its_probe_is_not_promoted(
 def test_a_running_service_sees_it_within_two_seconds(
     server: Server, models: Path, clip: bytes
 ) -> None:
+    address = server.address
+
     def answers() -> str:
         request = urllib.request.Request(
-            f"{server.address}/predict?language=ur",
-            data=clip,
-            headers={"Content-Type": "audio/wav"},
+            f"{address}/predict?language=ur", data=clip, headers={"Content-Type": "audio/wav"}
         )
         with urllib.request.urlopen(request, timeout=10) as answer:
             version: str = json.load(answer)["model"]["version"]
