@@ -7,10 +7,11 @@ import uuid
 from typing import Any
 
 from fastapi import Request
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import logs
+from service.api import headers
 from service.api.metrics import Metrics
 from service.api.schemas import PredictAnswer
 from service.api.services import Services
@@ -23,7 +24,7 @@ log = logging.getLogger("nnpm")
 
 def common_headers(request_id: str) -> dict[str, str]:
     """Headers that every response carries, errors from outside of this middleware included."""
-    return {"X-Request-ID": request_id, "X-Content-Type-Options": "nosniff"}
+    return {"X-Request-ID": request_id, **headers.SECURITY}
 
 
 def answered(request: Request, services: Services, answer: PredictAnswer) -> None:
@@ -49,7 +50,7 @@ class Observe:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on."""
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
         sent_id = Headers(scope=scope).get("x-request-id", "")
@@ -59,6 +60,9 @@ class Observe:
         logs.about(request_id=request_id)
         if (trace_id := self._tracing.trace_id()) is not None:
             logs.about(trace_id=trace_id)
+        if scope["type"] == "websocket":
+            await self._app(scope, receive, send)
+            return
         status, bytes_in = 500, 0
 
         async def counted() -> Message:
@@ -71,7 +75,7 @@ class Observe:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message).update(common_headers(request_id))
+                headers.complete(message, request_id)
             await send(message)
 
         started = time.perf_counter()
