@@ -235,7 +235,10 @@ def test_split_channels_are_answered_alone_and_together(recognizer: Recognizer) 
     for channel, samples in enumerate((one, two)):
         found, alone = answer.per_channel[channel], recognizer.answer(recording(samples), options)
         segments = tuple(replace(segment, channel=channel) for segment in alone.segments)
-        assert found == replace(alone, segments=segments, inference_ms=found.inference_ms)
+        timeline = tuple(replace(stretch, channel=channel) for stretch in alone.timeline)
+        assert found == replace(
+            alone, segments=segments, timeline=timeline, inference_ms=found.inference_ms
+        )
     mean = np.mean([scores(channel) for channel in answer.per_channel], axis=0)
     np.testing.assert_allclose(scores(answer), mean, atol=1e-6)
     places = [(segment.start_s, segment.channel) for segment in answer.segments]
