@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 import time
 from collections.abc import Callable
@@ -73,7 +74,8 @@ class Executor:
             return job(queue_s)
 
         loop = asyncio.get_running_loop()
-        future = self._pool.submit(timed)
+        # The request's id goes along: it belongs to whatever the job writes into the log.
+        future = self._pool.submit(contextvars.copy_context().run, timed)
         self._count(1)
         future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._count, -1))
         return await asyncio.wrap_future(future)

@@ -9,9 +9,11 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
+from service.api.errors import RefusedError
 from service.api.observe import common_headers
 from service.api.problems import KINDS, MEDIA_TYPE, InferenceProblem, Kind, describe, kind_of
 from service.inference.errors import NnpmError, ParameterError
@@ -28,10 +30,16 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _on_http_exception)
 
 
+async def refuse(scope: Scope, receive: Receive, send: Send, error: NnpmError) -> None:
+    """Answer a request, or the handshake of a WebSocket, with an error: for middleware."""
+    response = await _on_error(HTTPConnection(scope), error)
+    await response(scope, receive, send)
+
+
 def _respond(
-    request: Request, kind: Kind, detail: str, headers: Mapping[str, str] | None = None
+    request: HTTPConnection, kind: Kind, detail: str, headers: Mapping[str, str] | None = None
 ) -> Response:
-    request_id = request.state.request_id
+    request_id = getattr(request.state, "request_id", "")
     request.state.error_code = kind.code
     extra = {**(headers or {}), **common_headers(request_id)}
     if kind.retry_after_s is not None:
@@ -42,11 +50,12 @@ def _respond(
     return Response(problem.model_dump_json(), kind.status, extra, MEDIA_TYPE)
 
 
-async def _on_error(request: Request, error: Exception) -> Response:
+async def _on_error(request: HTTPConnection, error: Exception) -> Response:
     kind = kind_of(error)
     if kind.status >= 500 and kind.detail is not None and isinstance(error, NnpmError):
         log.error("request %s: %s", request.state.request_id, error)
-    return _respond(request, kind, kind.detail or str(error))
+    headers = error.headers if isinstance(error, RefusedError) else None
+    return _respond(request, kind, kind.detail or str(error), headers)
 
 
 async def _on_disconnect(request: Request, _: Exception) -> Response:
@@ -70,6 +79,8 @@ def _sentence(error: Mapping[str, Any]) -> str:
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, NnpmError):  # FastAPI's word for one of ours, met in the body
+        return await _on_error(request, error.__cause__)
     phrase = HTTPStatus(error.status_code).phrase
     kind = Kind(error.status_code, phrase, re.sub(r"\W+", "_", phrase.lower()))
     return _respond(request, kind, _http_detail(request, error), error.headers)

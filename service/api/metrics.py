@@ -29,6 +29,12 @@ class Metrics:
         self.queue_seconds = self._histogram("queue_seconds", "Waiting for a worker.")
         self.decode_seconds = self._histogram("decode_seconds", "Decoding one recording.")
         self.inference_seconds = self._histogram("inference_seconds", "Scoring one recording.")
+        self._real_time_factor = Histogram(
+            "nnpm_real_time_factor",
+            "Seconds of decoding and scoring for a second of audio, by recording.",
+            registry=self.registry,
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1),
+        )
         self._out_of_domain = Histogram(
             "nnpm_out_of_domain",
             "Out-of-domain figures of the answers.",
@@ -63,6 +69,8 @@ class Metrics:
         for reason in answer.reasons if answer.abstained else ():
             self._abstentions.labels(reason).inc()
         self._out_of_domain.labels(model.name, model.version).observe(answer.out_of_domain)
+        worked_s = (answer.timing_ms.decode + answer.timing_ms.inference) / 1000
+        self._real_time_factor.observe(worked_s / answer.audio.duration_s)
         self.heard(answer.audio.duration_s)
 
     def heard(self, seconds: float) -> None:

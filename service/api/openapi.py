@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from service.api.adaptation.fields import AdaptFields, FolderFields
+from service.api.authenticate import OPEN_PATHS
 from service.api.oip.schemas import InferRequest
 from service.api.problems import KINDS, MEDIA_TYPE, InferenceProblem, Problem
 
@@ -121,16 +122,50 @@ def _response(status: int, schema: type[Problem]) -> dict[str, Any]:
     return response
 
 
+_EVERYWHERE = (400, 403, 408, 414, 421, 429, 431, 503)
+"""Statuses that any request may meet before its route sees it; 401 where there are keys."""
+
+
 class Documented(FastAPI):
-    """An app whose document knows the schema of problems."""
+    """An app whose document knows the schema of problems, and how keys are sent.
+
+    Args:
+        keyed: requests need a key.
+        **arguments: of FastAPI.
+    """
+
+    def __init__(self, *, keyed: bool, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._keyed = keyed
 
     def openapi(self) -> dict[str, Any]:
         """Return the document."""
         if not self.openapi_schema:
-            schemas = super().openapi().setdefault("components", {}).setdefault("schemas", {})
+            document = super().openapi()
+            components = document.setdefault("components", {})
+            schemas = components.setdefault("schemas", {})
             for model in (Problem, InferenceProblem, InferRequest):
                 found = model.model_json_schema(ref_template="#/components/schemas/{model}")
                 schemas.update(found.pop("$defs", {}))
                 schemas[model.__name__] = found
+            for path, operations in document["paths"].items():
+                of = inference_problems if path.startswith("/v2") else problems
+                everywhere = of(*_EVERYWHERE, *([401] if self._keyed else []))
+                for operation in operations.values():
+                    responses = operation["responses"]
+                    for status, response in everywhere.items():
+                        responses.setdefault(str(status), response)
+                    if "requestBody" in operation:
+                        responses.setdefault("413", of(413)[413])
+                    if path in OPEN_PATHS:
+                        responses.pop("401", None)
+                        if self._keyed:
+                            operation["security"] = []
+            if self._keyed:
+                components["securitySchemes"] = {
+                    "bearer": {"type": "http", "scheme": "bearer"},
+                    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+                }
+                document["security"] = [{"bearer": []}, {"header": []}]
         assert self.openapi_schema is not None
         return self.openapi_schema

@@ -93,6 +93,19 @@ KINDS: dict[type[Exception], Kind] = {
     ),
     api_errors.BodyEncodingError: Kind(415, "A compressed body", "bad_content_encoding"),
     api_errors.NotReadyError: Kind(503, "Not ready yet", "not_ready", retry_after_s=2),
+    api_errors.KeyMissingError: Kind(401, "A key is wanted", "key_missing"),
+    api_errors.KeyUnknownError: Kind(401, "The key is not known", "key_unknown"),
+    api_errors.ScopeMissingError: Kind(403, "The key is not for this", "scope_missing"),
+    api_errors.ForeignOriginError: Kind(403, "A page of elsewhere", "foreign_origin"),
+    api_errors.WrongHostError: Kind(421, "Not the name of this service", "wrong_host"),
+    api_errors.RateLimitError: Kind(429, "Too many requests", "rate_limited"),
+    api_errors.TooSlowError: Kind(408, "Too slow", "too_slow"),
+    api_errors.RefusedError: Kind(400, "No valid request", "bad_request"),
+    api_errors.TargetTooLongError: Kind(414, "The path is too long", "target_too_long"),
+    api_errors.HeadTooLargeError: Kind(431, "The headers are too large", "head_too_large"),
+    api_errors.TooManyConnectionsError: Kind(
+        503, "Too many connections", "too_many_connections", retry_after_s=5
+    ),
     Exception: Kind(
         500,
         "Unexpected error",

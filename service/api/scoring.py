@@ -1,4 +1,4 @@
-"""One recording of a request: scored by the chosen version, counted, and kept for its shadow."""
+"""One recording of a request: scored by the chosen version, and kept for its shadow."""
 
 from collections.abc import Callable
 from functools import partial
@@ -58,7 +58,6 @@ def score(
         request_id=request_id,
         on_heard=heard,
     )
-    services.metrics.answer(answer)
     return answer, shadow
 
 

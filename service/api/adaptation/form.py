@@ -9,7 +9,7 @@ from typing import IO, Any
 from service.api.errors import BadFormError
 from service.api.multipart import Form, decoded
 from service.inference.files import AUDIO_SUFFIXES
-from service.jobs.intake.names import free_place, safe_path
+from service.jobs.intake.names import Places, safe_path
 
 ARCHIVE, FILES = "archive", "files"
 """The parts that hold audio."""
@@ -33,6 +33,7 @@ class AdaptForm(Form):
     def __init__(self, content_type: str, folder: Path, max_files: int) -> None:
         super().__init__(content_type)
         self._folder = folder
+        self._places = Places(folder)
         self._max_files = max_files
         self._name = ""
         self._text = bytearray()
@@ -94,7 +95,7 @@ class AdaptForm(Form):
         path = safe_path(name) or PurePosixPath("recording")
         if path.suffix.lower() not in AUDIO_SUFFIXES:  # what it is, its first bytes tell
             path = path.with_name(f"{path.name}.wav")
-        return free_place(self._folder, path)
+        return self._places.free(path)
 
     def data(self, piece: memoryview) -> None:
         """Write to the file, or gather the text."""

@@ -16,12 +16,13 @@ from service.api.errors import (
     UnsupportedBodyError,
 )
 from service.api.services import Services
+from service.inference.disk import sync
 from service.inference.errors import ParameterError
 from service.jobs.errors import KeyTakenError
 from service.jobs.intake.folder import allowed_folder
 from service.jobs.intake.prepare import FOLDER
 from service.jobs.job import Job, new_id
-from service.jobs.layout import JobFolder, sync_folder
+from service.jobs.layout import JobFolder
 from service.jobs.states import State
 
 _MAX_JSON_BYTES = 1 << 16
@@ -131,7 +132,7 @@ async def _receive_form(
 
 def _keep(folder: JobFolder) -> None:
     for path in (folder.upload, folder.path, folder.path.parent):
-        sync_folder(path)
+        sync(path)
 
 
 def _create(

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from service.api.auth import requires
 from service.api.batch import BatchForm
 from service.api.errors import NotReadyError, StorageError, UnsupportedBodyError
+from service.api.observe import answered
 from service.api.openapi import BATCH_BODY, problems
 from service.api.prediction import PredictQuery
 from service.api.problems import Problem, problem_of
@@ -65,7 +66,7 @@ async def predict_batch(
         raise NotReadyError(services.readiness.obstacle)
     services.executor.check()
     async with _received(request, services.settings.max_batch_files) as form:
-        batch = _Batch(services, query, request.state.request_id)
+        batch = _Batch(services, query, request)
         scoring = asyncio.create_task(batch.score(form.recordings()))
         leaving = asyncio.create_task(_left(request))
         try:
@@ -120,10 +121,11 @@ class _Batch:
     while a worker has nothing to do. So a batch takes what is idle, and its share of what is not.
     """
 
-    def __init__(self, services: Services, query: PredictQuery, request_id: str) -> None:
+    def __init__(self, services: Services, query: PredictQuery, request: Request) -> None:
         self._services = services
         self._query = query
-        self._request_id = request_id
+        self._request = request
+        self._request_id: str = request.state.request_id
 
     async def score(self, recordings: list[tuple[str, BinaryIO]]) -> list[str]:
         """Score all; items as JSON, in order."""
@@ -155,7 +157,7 @@ class _Batch:
     async def _item(self, chosen: Chosen, name: str, file: BinaryIO) -> str:
         services = self._services
 
-        def job(queue_s: float) -> tuple[str, Shadow | None]:
+        def job(queue_s: float) -> tuple[PredictAnswer, str, Shadow | None]:
             answer, shadow = score(
                 services,
                 chosen,
@@ -164,15 +166,16 @@ class _Batch:
                 queue_s=queue_s,
                 request_id=self._request_id,
             )
-            return answer.to_json(), shadow
+            return answer, answer.to_json(), shadow
 
         try:
-            answer, shadow = await services.executor.run_in_turn(job)
+            answer, text, shadow = await services.executor.run_in_turn(job)
         except Exception as error:
             return self._error(name, error)
+        answered(self._request, services, answer)
         if shadow is not None:
             shadow()
-        return f'{{"file":{json.dumps(name)},"answer":{answer}}}'
+        return f'{{"file":{json.dumps(name)},"answer":{text}}}'
 
     def _error(self, name: str, error: Exception) -> str:
         if not isinstance(error, NnpmError):

@@ -7,8 +7,10 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.background import BackgroundTask
 from starlette.responses import Response
 
+from service.api.auth import requires
 from service.api.body import audio_body
 from service.api.errors import NotReadyError
+from service.api.observe import answered
 from service.api.openapi import AUDIO_BODY, problems
 from service.api.prediction import PredictQuery
 from service.api.schemas import PredictAnswer
@@ -23,6 +25,7 @@ router = APIRouter(tags=["predict"])
     response_model=PredictAnswer,
     responses=problems(404, 413, 415, 422, 500, 503),
     openapi_extra={"requestBody": AUDIO_BODY},
+    dependencies=[Depends(requires("predict"))],
 )
 async def predict_one(
     request: Request,
@@ -40,14 +43,15 @@ async def predict_one(
     request_id = request.state.request_id
     async with audio_body(request) as file:
 
-        def job(queue_s: float) -> tuple[str, Shadow | None]:
+        def job(queue_s: float) -> tuple[PredictAnswer, str, Shadow | None]:
             chosen = services.serving.choose(query.model, query.language)
             answer, shadow = score(
                 services, chosen, file, query, queue_s=queue_s, request_id=request_id
             )
-            return answer.to_json(), shadow
+            return answer, answer.to_json(), shadow
 
-        body, shadow = await services.executor.run(job)
+        answer, body, shadow = await services.executor.run(job)
+    answered(request, services, answer)
     # After the answer: a shadow may take time, but nobody's.
     after = None if shadow is None else BackgroundTask(_on_the_loop, shadow)
     return Response(body, media_type="application/json", background=after)

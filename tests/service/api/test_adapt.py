@@ -63,7 +63,14 @@ def test_events_tell_every_change_to_the_end(
     client = start()
     (tmp_path / "hold").touch()
     job = client.post("/adapt", json={"folder": str(tmp_path / "audio"), "language": "ur"}).json()
-    threading.Timer(0.7, (tmp_path / "hold").unlink).start()
+
+    def let_go_when_seen() -> None:
+        while client.get(f"/adapt/{job['id']}").json()["state"] != "adapting":
+            time.sleep(0.05)
+        time.sleep(0.7)  # longer than from one look of the events to the next
+        (tmp_path / "hold").unlink()
+
+    threading.Thread(target=let_go_when_seen).start()
     answer = client.get(f"/adapt/{job['id']}/events")
     assert answer.headers["content-type"].startswith("text/event-stream")
     data = [line[6:] for line in answer.text.splitlines() if line.startswith("data: ")]
@@ -96,9 +103,11 @@ def test_uploads_are_adapted_to_and_then_removed(
     report = client.get(f"/adapt/{job['id']}/report", headers={"Accept": "application/json"}).json()
     assert report["names"] == sorted(wanted)
     assert kept(tmp_path) == [job["id"]]
-    assert sorted(p.name for p in (tmp_path / "jobs" / job["id"]).iterdir()) == [
-        "report.json", "request.json",
-    ]  # fmt: skip
+    folder = tmp_path / "jobs" / job["id"]
+    deadline = time.monotonic() + 10  # what is no longer needed goes after the end is told
+    while len(list(folder.iterdir())) > 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert sorted(p.name for p in folder.iterdir()) == ["report.json", "request.json"]
     assert client.get("/models/default").json()["aliases"]["ur"]["live"] == "3"
 
 

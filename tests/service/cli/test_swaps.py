@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.service.cli.test_serve import Server, server
+from tests.service.cli.serving import Server
+from tests.service.cli.test_serve import server
 from tests.service.conftest import models
 from tests.service.tiny_bundle import tiny_card, write_tiny_bundle
 
@@ -35,7 +36,7 @@ def resident_mib(process: int) -> float:
 
 @pytest.mark.slow
 def test_twenty_swaps_under_load(server: Server, models: Path, clip: bytes) -> None:
-    process, address = server
+    process, address = server.process, server.address
     for version, temperature in (("3", 0.5), ("4", 5.0)):
         decision = tiny_card().decision.model_copy(update={"temperature": temperature})
         write_tiny_bundle(models / "default" / version, decision=decision)
