@@ -69,9 +69,9 @@ class Metrics:
         for reason in answer.reasons if answer.abstained else ():
             self._abstentions.labels(reason).inc()
         self._out_of_domain.labels(model.name, model.version).observe(answer.out_of_domain)
+        self.heard(answer.audio.duration_s)
         worked_s = (answer.timing_ms.decode + answer.timing_ms.inference) / 1000
         self._real_time_factor.observe(worked_s / answer.audio.duration_s)
-        self.heard(answer.audio.duration_s)
 
     def heard(self, seconds: float) -> None:
         """Count audio that was scored."""

@@ -36,6 +36,7 @@ KINDS: dict[type[Exception], Kind] = {
     errors.AudioError: Kind(422, "The audio cannot be scored", "bad_audio"),
     errors.NotAudioError: Kind(415, "Not audio that we read", "not_audio"),
     errors.DamagedAudioError: Kind(422, "The audio is damaged", "damaged_audio"),
+    errors.CostlyAudioError: Kind(422, "The audio is too costly to decode", "costly_audio"),
     errors.AudioTooShortError: Kind(422, "The audio is too short", "too_short"),
     errors.AudioTooLongError: Kind(413, "The audio is too long", "too_long"),
     errors.ParameterError: Kind(422, "A parameter is out of range", "bad_parameter"),

@@ -24,7 +24,7 @@ def score(
     queue_s: float,
     request_id: str,
 ) -> tuple[PredictAnswer, Shadow | None]:
-    """Answer one recording; computes, so it belongs on a worker.
+    """Answer one recording; computes, so it belongs on a worker. The caller counts the answer.
 
     Args:
         services: of the app.

@@ -14,12 +14,14 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from service.inference.allowance import Allowance
 from service.inference.errors import (
     AudioTooLongError,
     AudioTooShortError,
     DamagedAudioError,
     NotAudioError,
 )
+from service.inference.quiet import quiet_c_libraries
 from service.inference.resampler import Resampler
 from service.inference.source import Source
 
@@ -131,6 +133,7 @@ def decode(
         DamagedAudioError: if it breaks off early, or holds samples that are not numbers.
         AudioTooShortError: if it is empty or shorter than ``limits.min_duration_s``.
         AudioTooLongError: if it is longer than ``limits.max_duration_s``.
+        CostlyAudioError: if decoding takes more than audio of its length should.
 
     Examples:
         >>> clip = io.BytesIO()
@@ -148,8 +151,10 @@ def decode(
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     if file.seek(0, io.SEEK_END) == 0 and file.tell() == 0:
         raise AudioTooShortError("Empty: 0 bytes of audio; send a recording of 0.1 s or more.")
-    with _open(Source(file)) as stream:
-        return _read(stream, file, channels, limits)
+    quiet_c_libraries()
+    allowance = Allowance()
+    with _open(Source(file, allowance), allowance) as stream:
+        return _read(stream, file, channels, limits, allowance)
 
 
 class _Stream(soundfile.SoundFile):  # type: ignore[misc]
@@ -163,7 +168,7 @@ class _Stream(soundfile.SoundFile):  # type: ignore[misc]
         return False
 
 
-def _open(source: Source) -> _Stream:
+def _open(source: Source, allowance: Allowance) -> _Stream:
     refusal = NotAudioError(
         "Not audio that we read; send WAV, FLAC, MP3, Ogg (Opus or Vorbis), AIFF, AU or CAF."
     )
@@ -174,6 +179,7 @@ def _open(source: Source) -> _Stream:
     try:
         return _Stream(source)
     except Exception as error:  # of many kinds for hostile headers; no text of theirs for users
+        allowance.check()
         raise refusal from error
 
 
@@ -181,7 +187,9 @@ def _is_mpeg_sync(head: bytes) -> bool:
     return len(head) == 4 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0
 
 
-def _read(stream: _Stream, file: BinaryIO, mode: ChannelMode, limits: Limits) -> Recording:
+def _read(
+    stream: _Stream, file: BinaryIO, mode: ChannelMode, limits: Limits, allowance: Allowance
+) -> Recording:
     rate, num_channels = stream.samplerate, stream.channels
     _check_shape(rate, num_channels, limits)
     num_outputs = num_channels if mode == "split" else 1
@@ -194,7 +202,7 @@ def _read(stream: _Stream, file: BinaryIO, mode: ChannelMode, limits: Limits) ->
 
     resampler = Resampler(rate, SAMPLE_RATE_HZ, num_outputs)
     num_frames, num_clipped, peak = 0, 0, 0.0
-    for block in _blocks(stream, promised):
+    for block in _blocks(stream, promised, allowance):
         num_frames += len(block)
         if num_frames > max_frames:
             raise _too_long(num_frames / rate, num_outputs, limits)
@@ -245,7 +253,9 @@ def _too_long(duration_s: float, num_outputs: int, limits: Limits) -> AudioTooLo
     )
 
 
-def _blocks(stream: _Stream, promised: int | None) -> Iterator[npt.NDArray[np.float32]]:
+def _blocks(
+    stream: _Stream, promised: int | None, allowance: Allowance
+) -> Iterator[npt.NDArray[np.float32]]:
     """Yield float32 blocks of shape ``(frames, channels)`` until the audio ends."""
     block_frames = max(1, _BLOCK_SAMPLES // stream.channels)
     if promised is not None:
@@ -255,7 +265,10 @@ def _blocks(stream: _Stream, promised: int | None) -> Iterator[npt.NDArray[np.fl
         try:
             block = stream.read(block_frames, dtype="float32", always_2d=True)
         except Exception as error:  # as in _open
+            allowance.check()
             raise _broken_off(num_frames, promised, stream.samplerate) from error
+        allowance.gain(len(block) / stream.samplerate)
+        allowance.check()
         if len(block) == 0:
             return
         num_frames += len(block)

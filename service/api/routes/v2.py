@@ -33,7 +33,7 @@ Readers = Depends(requires("predict"))
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
 
-@router.get("", dependencies=[Readers])
+@router.get("")
 async def server_metadata() -> ServerMetadata:
     """Say what the server is."""
     return ServerMetadata(name="nnpm", version=__version__, extensions=["binary_tensor_data"])
