@@ -14,6 +14,7 @@ from service.api.executor import Executor
 from service.api.job_metrics import JobsCollector
 from service.api.limits import UploadLimit
 from service.api.linger import Linger
+from service.api.methods import HeadAsGet
 from service.api.metrics import Metrics
 from service.api.observe import Observe
 from service.api.openapi import Documented
@@ -98,6 +99,7 @@ def create_app(
     app.add_middleware(UploadLimit, max_bytes=settings.max_upload_bytes)
     app.add_middleware(Linger)
     app.add_middleware(Observe, metrics=own_metrics)
+    app.add_middleware(HeadAsGet)
     return app
 
 
