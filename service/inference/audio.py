@@ -214,14 +214,16 @@ def _read(reader: Reader, mode: ChannelMode, limits: Limits, allowance: Allowanc
 
     resampler = Resampler(rate, SAMPLE_RATE_HZ, num_outputs)
     try:
-        info = _fill(resampler, reader, num_outputs, limits)
+        info = _fill(resampler, reader, num_outputs, limits, allowance)
         return Recording(info, tuple(Waveform(samples) for samples in resampler.finish()))
     except BaseException:
         resampler.discard()
         raise
 
 
-def _fill(resampler: Resampler, reader: Reader, num_outputs: int, limits: Limits) -> AudioInfo:
+def _fill(
+    resampler: Resampler, reader: Reader, num_outputs: int, limits: Limits, allowance: Allowance
+) -> AudioInfo:
     """Read all blocks into the resampler."""
     rate, num_channels = reader.rate_hz, reader.num_channels
     max_frames = _max_frames(reader, num_outputs, limits)
