@@ -17,12 +17,20 @@ class DamagedAudioError(AudioError):
     """Audio of a known format that breaks off, or whose samples are not numbers."""
 
 
+class CostlyAudioError(AudioError):
+    """Audio whose decoding takes more time or reading than audio of its length should."""
+
+
 class AudioTooShortError(AudioError):
     """Fewer samples than the shortest clip that can be scored; empty audio included."""
 
 
 class AudioTooLongError(AudioError):
     """More seconds of audio than the limit."""
+
+
+class NoRoomError(NnpmError):
+    """What was sent cannot be kept: the disk is full, or refuses."""
 
 
 class ParameterError(NnpmError):

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from tests.service.cli.test_serve import Server, server
+from tests.service.cli.serving import Server
+from tests.service.cli.test_serve import server
 from tests.service.conftest import models
 from tests.service.tiny_bundle import tiny_card, write_tiny_bundle
 
@@ -71,7 +72,7 @@ def load(
 
 @pytest.mark.slow
 def test_twenty_swaps_under_load(server: Server, models: Path, clip: bytes) -> None:
-    _, address = server
+    address = server.address
     for version, temperature in (("3", 0.5), ("4", 5.0)):
         decision = tiny_card().decision.model_copy(update={"temperature": temperature})
         write_tiny_bundle(models / "default" / version, decision=decision)
@@ -112,7 +113,7 @@ def test_versions_that_were_swapped_out_leave_the_memory(
     server: Server, models: Path, clip: bytes
 ) -> None:
     """With bundles as they are published: each takes tens of MiB."""
-    process, address = server
+    process, address = server.process, server.address
     versions = [str(number) for number in range(3, 3 + DROPPED + KEPT)]
     for version in versions:
         shutil.copytree(BUNDLED, models / "default" / version, copy_function=os.link)
