@@ -14,13 +14,16 @@ from typing import BinaryIO, Literal
 import numpy as np
 import numpy.typing as npt
 
+from service.inference.allowance import Allowance
 from service.inference.errors import (
+    AudioError,
     AudioTooLongError,
     AudioTooShortError,
     DamagedAudioError,
     NotAudioError,
 )
 from service.inference.media import MediaReader
+from service.inference.quiet import quiet_c_libraries
 from service.inference.reader import Reader, broken_off
 from service.inference.resampler import Resampler
 from service.inference.signatures import SOUND_FILE, container_of
@@ -157,6 +160,7 @@ def decode(
         DamagedAudioError: if it breaks off early, or holds samples that are not numbers.
         AudioTooShortError: if it is empty or shorter than ``limits.min_duration_s``.
         AudioTooLongError: if it is longer than ``limits.max_duration_s``.
+        CostlyAudioError: if decoding takes more than audio of its length should.
         NoRoomError: if it is long, and the disk is full.
 
     Examples:
@@ -176,11 +180,17 @@ def decode(
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     if file.seek(0, io.SEEK_END) == 0 and file.tell() == 0:
         raise AudioTooShortError("Empty: 0 bytes of audio; send a recording of 0.1 s or more.")
-    with contextlib.closing(_open(file)) as reader:
-        return _read(reader, channels, limits)
+    quiet_c_libraries()
+    allowance = Allowance()
+    try:
+        with contextlib.closing(_open(file, allowance)) as reader:
+            return _read(reader, channels, limits, allowance)
+    except AudioError:
+        allowance.check()  # where it is spent, the file seems to end, and that is said instead
+        raise
 
 
-def _open(file: BinaryIO) -> Reader:
+def _open(file: BinaryIO, allowance: Allowance) -> Reader:
     refusal = NotAudioError(
         "Not audio that we read; send WAV, FLAC, MP3, Ogg (Opus or Vorbis), AIFF, AU or CAF, or "
         "with the extra 'media' MP4, M4A, WebM, AMR or WMA."
@@ -189,11 +199,11 @@ def _open(file: BinaryIO) -> Reader:
     if container is None:
         raise refusal
     if container is SOUND_FILE:
-        return SoundFileReader(Source(file), refusal)
-    return MediaReader(file, container)
+        return SoundFileReader(Source(file, allowance), refusal)
+    return MediaReader(file, container, allowance)
 
 
-def _read(reader: Reader, mode: ChannelMode, limits: Limits) -> Recording:
+def _read(reader: Reader, mode: ChannelMode, limits: Limits, allowance: Allowance) -> Recording:
     rate, num_channels, promised = reader.rate_hz, reader.num_channels, reader.promised_frames
     _check_shape(rate, num_channels, limits)
     num_outputs = num_channels if mode == "split" else 1
@@ -204,19 +214,23 @@ def _read(reader: Reader, mode: ChannelMode, limits: Limits) -> Recording:
 
     resampler = Resampler(rate, SAMPLE_RATE_HZ, num_outputs)
     try:
-        info = _fill(resampler, reader, num_outputs, limits)
+        info = _fill(resampler, reader, num_outputs, limits, allowance)
         return Recording(info, tuple(Waveform(samples) for samples in resampler.finish()))
     except BaseException:
         resampler.discard()
         raise
 
 
-def _fill(resampler: Resampler, reader: Reader, num_outputs: int, limits: Limits) -> AudioInfo:
+def _fill(
+    resampler: Resampler, reader: Reader, num_outputs: int, limits: Limits, allowance: Allowance
+) -> AudioInfo:
     """Read all blocks into the resampler."""
     rate, num_channels = reader.rate_hz, reader.num_channels
     max_frames = _max_frames(reader, num_outputs, limits)
     num_frames, num_clipped, peak = 0, 0, 0.0
     for block in reader.blocks():
+        allowance.gain(len(block) / rate)
+        allowance.check()
         num_frames += len(block)
         if num_frames > max_frames:
             raise _too_long(num_frames / rate, num_outputs, limits)

@@ -17,6 +17,10 @@ class DamagedAudioError(AudioError):
     """Audio of a known format that breaks off, or whose samples are not numbers."""
 
 
+class CostlyAudioError(AudioError):
+    """Audio whose decoding takes more time or reading than audio of its length should."""
+
+
 class AudioTooShortError(AudioError):
     """Fewer samples than the shortest clip that can be scored; empty audio included."""
 
@@ -26,7 +30,7 @@ class AudioTooLongError(AudioError):
 
 
 class NoRoomError(NnpmError):
-    """A long recording for which there is no room on the disk."""
+    """What was sent cannot be kept: the disk is full, or refuses."""
 
 
 class ParameterError(NnpmError):

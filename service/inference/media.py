@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, NoReturn
 import numpy as np
 import numpy.typing as npt
 
+from service.inference.allowance import Allowance
 from service.inference.errors import DamagedAudioError, NotAudioError
 from service.inference.reader import BLOCK_SAMPLES, broken_off
 from service.inference.signatures import Container
@@ -61,8 +62,8 @@ _NEEDS_EXTRA = (
 class _Metered(Source):
     """A source that seems to end where a header gets longer than any that is well meant."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        super().__init__(file)
+    def __init__(self, file: BinaryIO, allowance: Allowance) -> None:
+        super().__init__(file, allowance)
         self.in_header = True
         self._left = _MOST_HEADER_BYTES
 
@@ -79,19 +80,20 @@ class MediaReader:
     Args:
         file: seekable, of a container with a demuxer.
         container: what it is.
+        allowance: is charged for what is read.
 
     Raises:
         NotAudioError: if PyAV is not installed, or reads no audio in it.
         DamagedAudioError: if nothing of the audio can be decoded.
     """
 
-    def __init__(self, file: BinaryIO, container: Container) -> None:
+    def __init__(self, file: BinaryIO, container: Container, allowance: Allowance) -> None:
         av = library()
         if av is None:
             raise NotAudioError(_NEEDS_EXTRA.format(name=container.name))
         self.format = container.name
         self._promises = container.promises
-        source = _Metered(file)
+        source = _Metered(file, allowance)
         self._file = _open(av, source, container)
         try:
             self._stream = self._choose()

@@ -11,6 +11,7 @@ from pathlib import Path
 import langcodes
 
 from service.inference import bundle as bundles
+from service.inference.disk import sync
 from service.inference.errors import NnpmError, ParameterError
 from service.registry import state as states
 from service.registry.folder import DEFAULT_NAME, ModelFolder, ModelVersion, UnknownModelError
@@ -101,8 +102,13 @@ class Registry:
         return self.resolve(name, version if slash else None)
 
     def revision(self, name: str) -> tuple[int, tuple[str, ...]]:
-        """What changes whenever anything of a name has changed."""
-        return self._state(name).revision, tuple(self.versions(name))
+        """What changes whenever anything of a name has changed.
+
+        Raises:
+            UnknownModelError: if there is no such model.
+        """
+        versions = tuple(self.versions(name))  # before a path is made of what a stranger sent
+        return self._state(name).revision, versions
 
     def routes(self, name: str) -> dict[str, ModelVersion]:
         """The version that answers, by language; und is always among them.
@@ -285,13 +291,10 @@ class Registry:
         try:
             shutil.copytree(source, coming)
             for path in [*coming.iterdir(), coming]:
-                handle = os.open(path, os.O_RDONLY)
-                try:
-                    os.fsync(handle)
-                finally:
-                    os.close(handle)
+                sync(path)
             bundles.load(coming)  # what arrived, not what was sent
             coming.rename(home / version)
+            sync(home)
         except (OSError, shutil.Error) as error:
             reason = getattr(error, "strerror", None) or "copying failed"
             raise RegistryError(f"{home / version} cannot be written: {reason}.") from error

@@ -25,11 +25,24 @@ def _plain(part: str) -> str:
     return (stem.encode()[:room].decode("utf-8", "ignore") or "_") + dot + suffix
 
 
-def free_place(into: Path, path: PurePosixPath) -> Path:
-    """Find a place where no file is yet: a second ``a.wav`` becomes ``a~2.wav``."""
-    place = into / path
-    number = 1
-    while place.exists():
-        number += 1
-        place = into / path.with_name(f"{path.stem}~{number}{path.suffix}")
-    return place
+class Places:
+    """Places of files in a folder where none is yet: a second ``a.wav`` becomes ``a~2.wav``.
+
+    Args:
+        into: the folder.
+    """
+
+    def __init__(self, into: Path) -> None:
+        self._into = into
+        self._numbers: dict[PurePosixPath, int] = {}  # else a thousand of one name take a million
+
+    def free(self, path: PurePosixPath) -> Path:
+        """Find a place for a file that wants to stand at a path."""
+        number = self._numbers.get(path, 0)
+        while True:
+            number += 1
+            name = path.name if number == 1 else f"{path.stem}~{number}{path.suffix}"
+            place = self._into / path.with_name(name)
+            if not place.exists():
+                self._numbers[path] = number
+                return place

@@ -1,0 +1,59 @@
+"""What a hostile file may do: be decoded, or be refused with an error of ours. Nothing else."""
+
+import ctypes
+from collections.abc import Iterable
+
+from service.inference.audio import Limits, decode
+from service.inference.errors import AudioError
+from tests.hostile.watch import watched
+
+CPU_S = 3.0
+"""Far over what any of these files takes (0.1 s); far under what a hanging one would."""
+
+PEAK_MIB = 48.0
+"""A minute at 16 kHz has 4 MiB, and the decoders some."""
+
+LIMITS = Limits(max_duration_s=60)
+
+
+def verdict(data: bytes, limits: Limits = LIMITS) -> str:
+    """Decode mixed and split; the name of the error, or ok.
+
+    Whatever is not an AudioError is raised.
+    """
+    told = ""
+    for channels in ("mix", "split"):
+        try:
+            decode(data, channels=channels, limits=limits)
+            told = told or "ok"
+        except AudioError as error:
+            text = str(error)
+            assert text.endswith("."), text
+            assert not any(leak in text for leak in ("object at", "Error", "libsnd", "/")), text
+            told = type(error).__name__
+    return told
+
+
+def faults(cases: Iterable[tuple[str, bytes]]) -> list[str]:
+    """Judge each case; what is wrong, by name."""
+    found = []
+    for name, data in cases:
+
+        def judge(data: bytes = data) -> None:
+            verdict(data)
+
+        try:
+            cost = watched(judge)
+        except Exception as error:  # all of them are what is looked for
+            found.append(f"{name}: {type(error).__name__}: {error}")
+            continue
+        if cost.cpu_s > CPU_S:
+            found.append(f"{name}: {cost.cpu_s:.1f} s of CPU")
+        if cost.peak_mib > PEAK_MIB:
+            found.append(f"{name}: {cost.peak_mib:.0f} MiB at the peak")
+    return found
+
+
+def flush_c_streams() -> None:
+    """Let what C libraries have printed reach the descriptors."""
+    ctypes.CDLL(None).fflush(None)

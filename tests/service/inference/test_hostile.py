@@ -1,0 +1,156 @@
+"""Files made to do harm: each is decoded or refused, in bounded time and memory, in silence."""
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+from service.inference import allowance
+from service.inference.audio import Limits, decode
+from service.inference.errors import AudioError, AudioTooLongError, CostlyAudioError
+from tests.hostile.bending import bent, repeated, truncated
+from tests.hostile.bombs import bombs
+from tests.hostile.judge import faults, flush_c_streams
+from tests.hostile.seeds import id3, seeds
+from tests.hostile.watch import resident_mib, watched
+from tests.service.sounds import encode, speechlike
+
+ROOT = Path(__file__).parents[3]
+DESCRIPTORS = Path("/proc/self/fd")
+
+
+@pytest.fixture(autouse=True)
+def _in_silence(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
+    """Nothing is printed, by C libraries neither."""
+    yield
+    flush_c_streams()
+    assert capfd.readouterr() == ("", "")
+
+
+def cases(name: str) -> list[tuple[str, bytes]]:
+    clip = seeds()[name]
+    return list(chain(bent(clip), truncated(clip), repeated(clip)))
+
+
+@pytest.mark.parametrize("name", seeds())
+def test_some_bent_fields_do_no_harm(name: str) -> None:
+    assert faults(cases(name)[::17]) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", seeds())
+def test_no_bent_field_cut_or_repetition_does_harm(name: str) -> None:
+    everything = cases(name)
+    faults(everything[:20])
+    before_mib = resident_mib()
+    assert faults(everything) == []
+    assert resident_mib() - before_mib < 24
+
+
+def test_no_file_stays_open(tmp_path: Path) -> None:
+    clip = tmp_path / "clip"
+    for name in seeds():
+        for _, data in cases(name)[::60]:
+            clip.write_bytes(data)
+            with contextlib.suppress(AudioError):
+                decode(clip)
+    if DESCRIPTORS.exists():
+        assert clip not in [Path(path).resolve() for path in DESCRIPTORS.iterdir()]
+
+
+def test_the_corpus_reaches_the_decoders() -> None:
+    """Were all refused at the first byte, or all read, nothing would be tested."""
+    for name in ("WAV PCM_16", "FLAC PCM_16", "OGG VORBIS", "OGG OPUS", "MP3 MPEG_LAYER_III"):
+        told = set()
+        for _, data in cases(name):
+            try:
+                decode(data, limits=Limits(max_duration_s=60))
+                told.add("ok")
+            except Exception as error:
+                told.add(type(error).__name__)
+        assert {"ok", "NotAudioError"} < told, name
+
+
+@pytest.mark.parametrize("name", [n for n in bombs() if n != "100 MB of tag in the middle"])
+def test_bombs_do_no_harm(name: str) -> None:
+    assert faults([(name, bombs()[name]())]) == []
+
+
+TOO_LONG = [name for name in bombs() if name.startswith("ten hours") and not name.endswith("lie")]
+
+
+@pytest.mark.parametrize("name", TOO_LONG)
+def test_ten_hours_are_told_and_refused(name: str) -> None:
+    with pytest.raises(AudioTooLongError, match="at most 60 s"):
+        decode(bombs()[name](), limits=Limits(max_duration_s=60))
+
+
+def test_a_header_of_a_second_over_ten_hours_gives_a_second() -> None:
+    for name in ("ten hours of FLAC that lie", "ten hours of Opus that lie"):
+        assert decode(bombs()[name]()).info.duration_s == pytest.approx(1.0, abs=0.01)
+
+
+@pytest.mark.slow
+def test_a_tag_larger_than_the_allowance_is_not_kept() -> None:
+    clip = bombs()["100 MB of tag in the middle"]()
+    limits = Limits(max_duration_s=1e6)  # of its bytes libmpg123 guesses more than two hours
+
+    def judge() -> None:
+        with pytest.raises(CostlyAudioError, match=r"More than 67108864 bytes without a sample"):
+            decode(clip, limits=limits)
+
+    assert watched(judge).peak_mib < 1.5 * allowance.BYTES_WITHOUT_AUDIO / (1 << 20)
+
+
+def test_tags_are_skipped_whatever_follows_them() -> None:
+    for container in ("MP3", "FLAC", "WAV"):
+        clip = encode(speechlike(), container=container)
+        plain = decode(clip)
+        tagged = decode(id3(bytes(999)) + id3(bytes(99)) + clip)
+        assert tagged.info == plain.info
+        assert (tagged.waveforms[0].samples == plain.waveforms[0].samples).all()
+
+
+class Clock:
+    """Half a second goes by at every look."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        self.now_s += 0.5
+        return self.now_s
+
+
+@pytest.mark.parametrize("container", ["WAV", "FLAC", "OGG", "MP3"])
+def test_slow_decoding_ends(monkeypatch: pytest.MonkeyPatch, container: str) -> None:
+    clip = encode(speechlike(20, rate=48_000), 48_000, container=container)
+    monkeypatch.setattr(allowance.time, "thread_time", Clock())
+    monkeypatch.setattr(allowance, "PER_AUDIO_S", 0.0)
+    with pytest.raises(CostlyAudioError, match=r"took \d+\.\d s for \d+\.\d s of audio"):
+        decode(clip)
+
+
+def test_long_audio_earns_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = encode(speechlike(20, rate=48_000), 48_000)
+    monkeypatch.setattr(allowance.time, "thread_time", Clock())
+    monkeypatch.setattr(allowance, "PER_AUDIO_S", 1000.0)
+    assert decode(clip).info.duration_s == 20
+
+
+def test_libraries_print_nothing_and_python_still_does(tmp_path: Path) -> None:
+    """libmpg123 complains on standard error, libsndfile's ALAC on standard output."""
+    (tmp_path / "clip").write_bytes(bombs()["100,000 tags in the middle"]())
+    code = (
+        "import ctypes, pathlib, sys; from service.inference.audio import decode\n"
+        "decode(pathlib.Path(sys.argv[1])); ctypes.CDLL(None).puts(b'from C')\n"
+        "print('out'); print('err', file=sys.stderr)"
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "clip"], capture_output=True, cwd=ROOT, check=True
+    )
+    assert (child.stdout, child.stderr) == (b"out\n", b"err\n")
