@@ -35,7 +35,7 @@ BUNDLE ?= build/default-bundle
 # Tests in several environments, one after the other also under `make -j`.
 .NOTPARALLEL:
 .PHONY: help serve test test-main check check-lint check-format check-types check-imports \
-	train bench bench-serving bench-adapting benchmark docs clean lock image image-check monitoring-check
+	check-security audit train bench bench-serving bench-adapting benchmark docs clean lock image image-check monitoring-check
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -62,7 +62,7 @@ test-main: $(VENV)/installed
 	@$(VENV)/bin/python -m pytest --doctest-modules --cov --cov-report=term:skip-covered \
 		service training tests $(ARGS)
 
-check: check-lint check-format check-types check-imports ## Lint, format, types, rules of import
+check: check-lint check-format check-types check-imports check-security ## Lint, format, types, rules of import, bandit
 
 check-lint: $(VENV)/installed
 	@$(VENV)/bin/ruff check
@@ -75,6 +75,17 @@ check-types: $(VENV)/installed
 
 check-imports: $(VENV)/installed
 	@$(VENV)/bin/lint-imports
+
+check-security: $(VENV)/installed
+	@$(VENV)/bin/bandit --quiet --configfile pyproject.toml --recursive service training
+
+# Asks pypi.org for each locked package: --strict, or one that it cannot ask about would pass.
+audit: check-security ## bandit, and known holes of the locked requirements (needs pypi.org)
+	@for lock in service worker build; do \
+		$(VENV)/bin/pip-audit --strict --disable-pip --require-hashes --progress-spinner off \
+			-r requirements/$$lock.txt || { echo "requirements/$$lock.txt: not clean, or pypi.org \
+was not reached." >&2; exit 1; }; \
+	done
 
 train: $(VENV)/installed ## Train and export; DATA, CORPORA, CONFIG, RUN, BUNDLE; ARGS="--resume"
 	$(VENV)/bin/nnpm train --corpora $(CORPORA) --data $(DATA) --config $(CONFIG) --out $(RUN) \

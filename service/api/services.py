@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from fastapi import Request
+from starlette.requests import HTTPConnection
 
 from service.api.executor import Executor
 from service.api.metrics import Metrics
@@ -39,7 +39,7 @@ class Services:
     readiness: Readiness = field(default_factory=Readiness)
 
 
-async def services_of(request: Request) -> Services:
-    """Dependency: the services of the app that serves this request."""
-    services: Services = request.app.state.services
+async def services_of(connection: HTTPConnection) -> Services:
+    """Dependency: the services of the app that serves this request or WebSocket."""
+    services: Services = connection.app.state.services
     return services

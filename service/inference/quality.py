@@ -1,5 +1,6 @@
 """Facts about a waveform that need no model: is there speech, where, and how loud."""
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ _RANGE_DB = 35.0
 _MIN_MODULATION_DB = 3.0  # the same clips: 9.0 and more; white, pink and brown noise: at most 2.8
 _MODULATION_FROM_S = 0.5
 _LOUD_FRAMES = 8
-_MOST_LOUD_FRAMES = 50  # a second of speech in an hour is speech
+_MOST_LOUD_FRAMES = 25  # a word in an hour is speech
 _FIRST_BIN = 6  # of 50 Hz each: 300 to 4300 Hz
 _NUM_BANDS = 10
 _BAND_BINS = 8
@@ -114,8 +115,7 @@ def _analyse(
         waveform = Waveform(np.pad(waveform.samples, (0, frame - len(waveform))))
     num_frames = len(waveform) // frame
     offset = _offset(waveform, _BLOCK_FRAMES * frame)
-    hann = np.hanning(frame + 2)[1:-1].astype(np.float32)
-    scale = np.float32(2.0 / (frame * float(np.sum(hann**2))))  # so that a band has its mean square
+    hann, scale = _hann(frame)
     levels = np.empty(num_frames, np.float32)
     bands = np.zeros((num_frames, _NUM_BANDS), np.float32)
     for start in range(0, num_frames, _BLOCK_FRAMES):
@@ -128,6 +128,13 @@ def _analyse(
         squares = (spectrum.real**2 + spectrum.imag**2) * scale
         bands[start:end] = squares.reshape(-1, _NUM_BANDS, _BAND_BINS).sum(axis=2)
     return levels, bands
+
+
+@functools.cache
+def _hann(frame: int) -> tuple[npt.NDArray[np.float32], np.float32]:
+    """A window, and the factor that gives a band its mean square."""
+    hann = np.hanning(frame + 2)[1:-1].astype(np.float32)
+    return hann, np.float32(2.0 / (frame * float(np.sum(hann**2))))
 
 
 def _offset(waveform: Waveform, block: int) -> np.float32:
@@ -157,4 +164,13 @@ def _modulation_db(levels: npt.NDArray[np.float32], bands: npt.NDArray[np.float3
     bands += floor
     bands /= mean
     relative_db = 10.0 * np.log10(bands.mean(axis=1))
-    return _loud_db(relative_db) - float(np.percentile(relative_db, 10))
+    return _loud_db(relative_db) - _tenth(relative_db)
+
+
+def _tenth(values: npt.NDArray[np.float32]) -> float:
+    """The 10th percentile, as numpy has it, which takes 20 times as long for a short clip."""
+    ordered = np.sort(values)
+    below = (len(values) - 1) // 10
+    above = min(below + 1, len(values) - 1)
+    share = (len(values) - 1) / 10 - below
+    return float(ordered[below] + share * (ordered[above] - ordered[below]))

@@ -105,6 +105,12 @@ def test_service_and_worker_share_jobs_and_registry() -> None:
     assert COMPOSE["services"]["service"]["environment"]["NNPM_ADAPT_WORKERS"] == "0"
 
 
+def test_the_worker_stands_back_behind_the_service() -> None:
+    parts = COMPOSE["services"]
+    assert "cpu_shares" not in parts["service"]  # 1024
+    assert int(parts["worker"]["cpu_shares"]) < 1024 / 4
+
+
 def test_the_default_needs_no_profile_and_the_rest_has_one() -> None:
     plain = {name for name, part in COMPOSE["services"].items() if "profiles" not in part}
     assert plain == {"service", "worker", "database"}

@@ -264,8 +264,7 @@ def test_a_crowd_is_told_so_and_health_is_answered(server: Server) -> None:
         health = talk(server, ready)
         assert health is not None
         assert health.status == 200
-        websocket = talk(server, models.replace(b": close", b": upgrade\r\nUpgrade: websocket"))
-        assert websocket is None or websocket.status in (400, 426, 503)
+        problem(talk(server, handshake()), 503, "too_many_connections")
         for _ in range(70):  # far beyond the most, nobody is even told
             stack.enter_context(connect(server))
         assert talk(server, ready) is None
@@ -284,6 +283,20 @@ def test_whoever_has_no_key_is_refused_before_the_upload(models: Path, tmp_path:
             client.request("POST", "/predict", body=bytes(30 << 20), headers=headers)
             assert client.getresponse().status == status
             client.close()
+        problem(talk(server, handshake()), 401, "key_missing")
+        key = keys["predict"]["Authorization"].encode()
+        foreign = handshake(b"Authorization: " + key, b"Origin: https://evil.example")
+        problem(talk(server, foreign), 403, "foreign_origin")
+        log = server.log.read_text()
+    assert "ERROR" not in log
+    assert key.decode() not in log
+
+
+def handshake(*headers: bytes) -> bytes:
+    start = (b"GET /stream HTTP/1.1", b"Host: localhost", b"Upgrade: websocket")
+    more = (b"Connection: Upgrade", b"Sec-WebSocket-Version: 13")
+    key = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+    return b"\r\n".join([*start, *more, key, *headers, b"", b""])
 
 
 def _send_without_a_key(server: Server) -> None:
