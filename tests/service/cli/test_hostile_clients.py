@@ -294,15 +294,16 @@ def test_whoever_has_no_key_is_refused_before_the_upload(models: Path, tmp_path:
 
 
 ECHO = """
+from fastapi import WebSocket
 from service.cli import serve
 make = serve.create_app
 def with_echo(*args, **kwargs):
-    async def echo(websocket):
+    async def echo(websocket: WebSocket):
         await websocket.accept()
         await websocket.send_text(await websocket.receive_text())
         await websocket.close()
     app = make(*args, **kwargs)
-    app.add_websocket_route("/echo", echo)
+    app.add_api_websocket_route("/echo", echo)
     return app
 serve.create_app = with_echo
 """
