@@ -15,7 +15,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from service.api.errors import BadFormError
 from service.inference.files import AUDIO_SUFFIXES
-from service.jobs.intake.names import free_place, safe_path
+from service.jobs.intake.names import Places, safe_path
 
 ARCHIVE, FILES = "archive", "files"
 """The parts that hold audio."""
@@ -39,6 +39,7 @@ class AdaptForm:
     def __init__(self, content_type: str, folder: Path, max_files: int) -> None:
         _, options = parse_options_header(content_type)
         self._folder = folder
+        self._places = Places(folder)
         self._max_files = max_files
         self._header = (bytearray(), bytearray())
         self._disposition = b""
@@ -130,16 +131,16 @@ class AdaptForm:
                 raise BadFormError(f"More than {_MAX_TEXTS} fields; there are not so many.")
             return
         sent = _decoded(options[b"filename"])
-        self._file = self._place(sent).open("xb")
+        self._file = self._create(sent)
         self._sum = hashlib.sha256()
         self.files.append((self._name, sent, ""))
 
-    def _place(self, sent: str) -> Path:
+    def _create(self, sent: str) -> IO[bytes]:
         count = sum(part == self._name for part, _, _ in self.files)
         if self._name == ARCHIVE:
             if count:
                 raise BadFormError("More than one 'archive' was sent; one is wanted.")
-            return self._folder / ARCHIVE
+            return (self._folder / ARCHIVE).open("xb")
         if self._name != FILES:
             raise BadFormError(
                 f"A file named {self._name[:64]!r} was sent; 'archive' or 'files' is wanted."
@@ -152,7 +153,7 @@ class AdaptForm:
         path = safe_path(name) or PurePosixPath("recording")
         if path.suffix.lower() not in AUDIO_SUFFIXES:  # what it is, its first bytes tell
             path = path.with_name(f"{path.name}.wav")
-        return free_place(self._folder, path)
+        return self._places.open(path)
 
     def _on_data(self, data: bytes, start: int, end: int) -> None:
         if self._file is not None:
