@@ -23,7 +23,7 @@ from tests.hostile.judge import CPU_S, verdict
 from tests.hostile.seeds import seeds
 
 LIMITS = IntakeLimits(max_members=100, max_unpacked_bytes=1 << 22, max_ratio=200)
-LARGEST_SEED_BYTES = 200_000
+LARGEST_SEED_BYTES = 50_000
 
 
 class FaultError(AssertionError):
