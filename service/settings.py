@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -18,12 +19,16 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from service.cores import available_cores
 from service.inference.audio import Limits
 from service.inference.errors import NnpmError
+from service.logs import LogFormat, LogLevel, default_format
 
 SECRETS = Path("/run/secrets")
 """Where containers find secrets: a file nnpm_database_url is NNPM_DATABASE_URL, and so on."""
 
 
 RegistryUrl = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://")]
+
+_HOST = re.compile(r"\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s*]+")
 
 
 class SettingsError(NnpmError):
@@ -77,6 +82,21 @@ class Settings(BaseSettings):
     queue_limit: int = Field(default=128, ge=0)
     """Recordings that may wait for a worker; one more is answered 503."""
 
+    max_batch_files: PositiveInt = 100
+    """Most files of one POST /predict/batch."""
+
+    max_streams: PositiveInt = 32
+    """Most connections to /stream at a time."""
+
+    max_message_bytes: int = Field(default=256 * 1024, ge=1024)
+    """Largest message on /stream, in bytes."""
+
+    stream_idle_s: PositiveFloat = 30.0
+    """Seconds after which a stream is closed on which nothing comes."""
+
+    stream_stall_s: PositiveFloat = 10.0
+    """Seconds after which a stream is dropped whose client does not read its answers."""
+
     jobs: Path = Field(default_factory=lambda data: _home(data) / "jobs")
     """Folder of adaptation jobs: uploads while they are needed, and reports; [beside the models
     folder]."""
@@ -121,22 +141,95 @@ class Settings(BaseSettings):
     job_lease_s: PositiveFloat = 30.0
     """Seconds after which another worker takes the job of one that was not heard of."""
 
+    log_format: LogFormat = Field(default_factory=default_format)
+    """json or text, a line for each record; [text on a terminal, json otherwise]."""
+
+    log_level: LogLevel = "info"
+    """debug, info, warning or error; probes and scrapes are told from debug on."""
+
     insecure: bool = False
     """Allow listening beyond this machine although requests need no key."""
+
+    api_keys_file: Path | None = None
+    """File of keys, made by ``nnpm keys``; with it every request needs one."""
+
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """Names, separated by commas, under which the service may be called, such as
+    emotion.example.org or *.example.org, or * for any; addresses and localhost always may;
+    [none without keys, any with them]."""
+
+    allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Origins, separated by commas, whose pages may call the service from a browser, such as
+    https://app.example.org; [its own alone]."""
+
+    rate_limit: str | None = None
+    """Most requests of one key, or of one address where there are no keys, such as 100/minute or
+    10/second;1000/hour; [no limit]."""
+
+    max_connections: PositiveInt = 1024
+    """Most connections at a time; beyond, only /health is answered."""
+
+    head_timeout_s: PositiveFloat = 10.0
+    """Seconds that a client may take to send the head of a request."""
+
+    body_timeout_s: PositiveFloat = 30.0
+    """Seconds without a byte of the body after which an upload is given up."""
+
+    body_min_bytes_per_s: int = Field(default=1000, ge=0)
+    """Slowest upload, once it has been waited for for body_timeout_s in all."""
 
     @field_validator("adapt_roots", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(filter(None, value.split(os.pathsep))) if isinstance(value, str) else value
 
+    @field_validator("allowed_hosts", "allowed_origins", mode="before")
+    @classmethod
+    def _split_at_commas(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(filter(None, (part.strip().rstrip("/").lower() for part in value.split(","))))
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(map(_HOST.fullmatch, value)):
+            raise ValueError("names such as emotion.example.org or *.example.org are wanted")
+        return value
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(map(_ORIGIN.fullmatch, value)):
+            raise ValueError("origins such as https://app.example.org are wanted")
+        return value
+
+    @field_validator("rate_limit")
+    @classmethod
+    def _is_a_rate(cls, value: str | None) -> str | None:
+        if value is not None:
+            from limits import parse_many  # slow to import, and seldom wanted
+
+            try:
+                parse_many(value)
+            except ValueError:
+                raise ValueError("a rate such as 100/minute is wanted") from None
+        return value
+
     @model_validator(mode="after")
     def _stays_on_this_machine(self) -> Self:
-        if not (self.insecure or _is_loopback(self.host)):
+        if not (self.insecure or self.api_keys_file or _is_loopback(self.host)):
             raise ValueError(
                 f"host {self.host} can be reached from other machines and requests need no key; "
-                "listen on 127.0.0.1, or set NNPM_INSECURE=1 behind a proxy that checks them"
+                "listen on 127.0.0.1, make keys (NNPM_API_KEYS_FILE), or set NNPM_INSECURE=1 "
+                "behind a proxy that checks who calls"
             )
         return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Under which the service may be called: where a key is wanted, any unless told."""
+        return self.allowed_hosts or (("*",) if self.api_keys_file else (self.host.lower(),))
 
     @property
     def limits(self) -> Limits:
@@ -171,8 +264,7 @@ def _sentence(error: Any) -> str:
     message = str(error["msg"]).removeprefix("Value error, ")
     if not error["loc"]:
         return message
-    name = "_".join(str(part) for part in error["loc"]).upper()
-    return f"NNPM_{name}: {message}, not {error['input']!r}"
+    return f"NNPM_{str(error['loc'][0]).upper()}: {message}, not {error['input']!r}"
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,7 +1,16 @@
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _called_testserver() -> Iterator[None]:
+    """Services of the tests know the name under which a TestClient calls them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NNPM_ALLOWED_HOSTS", "testserver")
+        yield
 
 
 @pytest.fixture(scope="session")

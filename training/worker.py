@@ -46,7 +46,6 @@ class JobRequest(BaseModel):
     force: bool
     threads: int
     min_clips: int
-    nice: int
 
 
 def run_job(folder: Path) -> None:
@@ -86,7 +85,6 @@ def _read(folder: Path) -> JobRequest:
 
 
 def _adapt(folder: Path, asked: JobRequest) -> None:
-    os.nice(asked.nice)
     from training.adaptation import command, config
 
     shutil.rmtree(asked.out, ignore_errors=True)  # of an earlier try, which died

@@ -7,10 +7,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
 from service import __version__
 from service.api import handlers
+from service.api.authenticate import Authenticate
 from service.api.executor import Executor
+from service.api.guard import Guard
 from service.api.job_metrics import JobsCollector
 from service.api.limits import UploadLimit
 from service.api.linger import Linger
@@ -18,16 +21,19 @@ from service.api.methods import HeadAsGet
 from service.api.metrics import Metrics
 from service.api.observe import Observe
 from service.api.openapi import Documented
+from service.api.patience import Patience
 from service.api.problems import KINDS, kind_of
-from service.api.routes import adapt, health, metrics, models, predict
+from service.api.routes import adapt, batch, docs, health, metrics, models, predict, v2
 from service.api.services import Services
 from service.api.shadow import Shadows
+from service.api.tracing import Tracing
 from service.api.traffic import Traffic
 from service.api.traffic_metrics import TrafficCollector
 from service.inference.errors import BundleError, NnpmError
 from service.inference.recognizer import Recognizer
 from service.jobs.office import Office
 from service.jobs.runner import COMMAND
+from service.keys.ring import KeyRing
 from service.registry.loaded import LoadedModels, load_recognizer
 from service.registry.opening import open_registry
 from service.registry.serving import Serving
@@ -43,6 +49,7 @@ def create_app(
     *,
     load: Callable[[Path], Recognizer] = load_recognizer,
     adapt_command: Sequence[str] = COMMAND,
+    tracing: Tracing | None = None,
     on_ready: Callable[[], None] | None = None,
 ) -> FastAPI:
     """Make the HTTP service.
@@ -51,12 +58,18 @@ def create_app(
         settings: of this app.
         load: makes a recognizer of a bundle's folder.
         adapt_command: of the process that does an adaptation.
+        tracing: makes spans; as OTEL_... says unless told.
         on_ready: called once the default model is loaded.
 
     Returns:
         An ASGI app. It answers /health/live at once and loads the default model meanwhile.
+
+    Raises:
+        KeysError: if the file of keys is named and cannot be used.
     """
+    ring = KeyRing(settings.api_keys_file) if settings.api_keys_file else None
     own_metrics = Metrics()
+    tracing = tracing or Tracing.from_environment()
     registry = open_registry(settings)
     serving = Serving(registry, LoadedModels(load, settings.loaded_models))
     executor = Executor(settings.workers, settings.queue_limit, own_metrics)
@@ -69,6 +82,7 @@ def create_app(
         traffic=traffic,
         shadows=Shadows(settings.shadow_share, executor, serving, traffic),
         metrics=own_metrics,
+        tracing=tracing,
         office=Office(settings, registry, on_published=serving.refresh, command=adapt_command),
     )
 
@@ -91,16 +105,45 @@ def create_app(
         summary="Speech emotion recognition",
         version=__version__,
         lifespan=lifespan,
+        telemetry=tracing.telemetry,
+        docs_url=None,  # of routes/docs.py
+        redoc_url=None,
+        keyed=ring is not None,
     )
     app.state.services = services
-    for routes in (predict, adapt, models, health, metrics):
+    for routes in (predict, batch, v2, adapt, models, health, metrics, docs):
         app.include_router(routes.router)
     handlers.install(app)
-    app.add_middleware(UploadLimit, max_bytes=settings.max_upload_bytes)
-    app.add_middleware(Linger)
-    app.add_middleware(Observe, metrics=own_metrics)
+    _surround(app, settings, ring)
+    app.add_middleware(Observe, metrics=own_metrics, tracing=tracing)
     app.add_middleware(HeadAsGet)
     return app
+
+
+def _surround(app: FastAPI, settings: Settings, ring: KeyRing | None) -> None:
+    """What a request passes before a route sees it; the last one added is the outermost."""
+    app.add_middleware(UploadLimit, max_bytes=settings.max_upload_bytes)
+    app.add_middleware(
+        Patience,
+        idle_s=settings.body_timeout_s,
+        min_bytes_per_s=settings.body_min_bytes_per_s,
+    )
+    if settings.rate_limit is not None:
+        from service.api.rate import RateLimit  # slow to import, and seldom wanted
+
+        app.add_middleware(RateLimit, rate=settings.rate_limit)
+    app.add_middleware(Authenticate, ring=ring)
+    if settings.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["*"],
+            allow_private_network=True,
+            expose_headers=["X-Request-ID", "Location", "Retry-After"],
+        )
+    app.add_middleware(Guard, hosts=settings.names, origins=settings.allowed_origins)
+    app.add_middleware(Linger)
 
 
 async def _load_default(services: Services, on_ready: Callable[[], None] | None) -> None:

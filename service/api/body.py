@@ -9,7 +9,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from service.api.errors import BadFormError, UnsupportedBodyError
+from service.api.errors import BadFormError, UnsupportedBodyError, UploadTooLargeError
 
 _IN_MEMORY_BYTES = 1 << 20
 _HOW = "send multipart/form-data with the recording as the part 'file' (curl -F file=@clip.wav)"
@@ -29,7 +29,7 @@ async def audio_body(request: Request) -> AsyncIterator[BinaryIO]:
     if content_type == "multipart/form-data":
         receive = _form_file(request)
     elif content_type.startswith("audio/") or content_type in ("", "application/octet-stream"):
-        receive = _raw_file(request)
+        receive = raw_body(request)
     else:
         raise UnsupportedBodyError(
             f"Content-Type {content_type[:64]!r}; {_HOW}, or the audio itself as audio/* or "
@@ -64,12 +64,23 @@ def _without_file(form: FormData) -> str:
 
 
 @contextlib.asynccontextmanager
-async def _raw_file(request: Request) -> AsyncIterator[BinaryIO]:
+async def raw_body(request: Request, max_bytes: int | None = None) -> AsyncIterator[BinaryIO]:
+    """Receive the whole body into a file that is gone afterwards.
+
+    Raises:
+        UploadTooLargeError: if it has more than ``max_bytes``.
+    """
     spool = SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115 (closed below)
-    upload = UploadFile(cast(BinaryIO, spool))  # its write leaves the event loop for the disk
+    upload = UploadFile(cast(BinaryIO, spool), size=0)  # its write leaves the loop for the disk
     try:
         async for chunk in request.stream():
             await upload.write(chunk)
+            if max_bytes is not None and (upload.size or 0) > max_bytes:
+                raise UploadTooLargeError(
+                    f"{upload.size} bytes or more; at most {max_bytes} are accepted here: send "
+                    "less at a time."
+                )
+        await upload.seek(0)
         yield upload.file
     finally:
         await upload.close()

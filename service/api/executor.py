@@ -1,6 +1,8 @@
 """The one pool that computes: bounded, measured, and never on the event loop."""
 
 import asyncio
+import contextlib
+import contextvars
 import logging
 import time
 from collections.abc import Callable
@@ -11,6 +13,9 @@ from service.api.errors import OverloadedError
 from service.api.metrics import Metrics
 
 T = TypeVar("T")
+
+PATIENCE_S = 10.0
+"""How long one of many jobs of a caller waits for room in the queue."""
 
 log = logging.getLogger("nnpm")
 
@@ -30,6 +35,17 @@ class Executor:
         self._queue_limit = queue_limit
         self._metrics = metrics
         self._jobs = 0
+        self._room = asyncio.Event()
+
+    @property
+    def workers(self) -> int:
+        """Threads."""
+        return self._workers
+
+    @property
+    def idle(self) -> bool:
+        """Whether a thread has nothing to do."""
+        return self._jobs < self._workers
 
     def check(self) -> None:
         """See whether one more job would be taken; cheap enough to ask before reading an upload.
@@ -37,7 +53,7 @@ class Executor:
         Raises:
             OverloadedError: if the queue is full.
         """
-        if self._jobs >= self._workers + self._queue_limit:
+        if self._is_full:
             raise OverloadedError(
                 f"{self._jobs - self._workers} recordings wait for {self._workers} workers and "
                 f"{self._queue_limit} may; try again later."
@@ -58,10 +74,24 @@ class Executor:
             return job(queue_s)
 
         loop = asyncio.get_running_loop()
-        future = self._pool.submit(timed)
+        # The request's id goes along: it belongs to whatever the job writes into the log.
+        future = self._pool.submit(contextvars.copy_context().run, timed)
         self._count(1)
         future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._count, -1))
         return await asyncio.wrap_future(future)
+
+    async def run_in_turn(self, job: Callable[[float], T], patience_s: float = PATIENCE_S) -> T:
+        """Run one of many jobs of a caller; where the queue is full, wait for room.
+
+        Raises:
+            OverloadedError: if it was full for all of ``patience_s``.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience_s):
+                while self._is_full:
+                    self._room.clear()
+                    await self._room.wait()
+        return await self.run(job)
 
     def spare(self, job: Callable[[], object]) -> bool:
         """Run a job that nobody waits for, if a thread is free and no other job waits.
@@ -69,7 +99,7 @@ class Executor:
         Returns:
             Whether it was taken. Its error goes to the log.
         """
-        if self._jobs >= self._workers:
+        if not self.idle:
             return False
         loop = asyncio.get_running_loop()
         future = self._pool.submit(job)
@@ -82,8 +112,14 @@ class Executor:
         """Let running jobs end, and drop those that wait."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
+    @property
+    def _is_full(self) -> bool:
+        return self._jobs >= self._workers + self._queue_limit
+
     def _count(self, change: int) -> None:
         self._jobs += change
+        if change < 0:
+            self._room.set()
         self._metrics.queue_depth.set(max(0, self._jobs - self._workers))
 
 

@@ -9,12 +9,14 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
+from service.api.errors import RefusedError
 from service.api.methods import allowed_methods
 from service.api.observe import common_headers
-from service.api.problems import KINDS, MEDIA_TYPE, Kind, describe, kind_of
+from service.api.problems import KINDS, MEDIA_TYPE, InferenceProblem, Kind, describe, kind_of
 from service.inference.errors import NnpmError, ParameterError
 
 log = logging.getLogger("nnpm")
@@ -29,23 +31,32 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _on_http_exception)
 
 
+async def refuse(scope: Scope, receive: Receive, send: Send, error: NnpmError) -> None:
+    """Answer a request, or the handshake of a WebSocket, with an error: for middleware."""
+    response = await _on_error(HTTPConnection(scope), error)
+    await response(scope, receive, send)
+
+
 def _respond(
-    request: Request, kind: Kind, detail: str, headers: Mapping[str, str] | None = None
+    request: HTTPConnection, kind: Kind, detail: str, headers: Mapping[str, str] | None = None
 ) -> Response:
-    request_id = request.state.request_id
+    request_id = getattr(request.state, "request_id", "")
     request.state.error_code = kind.code
     extra = {**(headers or {}), **common_headers(request_id)}
     if kind.retry_after_s is not None:
         extra["Retry-After"] = str(kind.retry_after_s)
-    body = describe(kind, detail, request_id=request_id).model_dump_json()
-    return Response(body, kind.status, extra, MEDIA_TYPE)
+    problem = describe(kind, detail, request_id=request_id)
+    if request.scope["path"].split("/", 2)[1:2] == ["v2"]:
+        problem = InferenceProblem(**problem.model_dump(), error=detail)
+    return Response(problem.model_dump_json(), kind.status, extra, MEDIA_TYPE)
 
 
-async def _on_error(request: Request, error: Exception) -> Response:
+async def _on_error(request: HTTPConnection, error: Exception) -> Response:
     kind = kind_of(error)
     if kind.status >= 500 and kind.detail is not None and isinstance(error, NnpmError):
         log.error("request %s: %s", request.state.request_id, error)
-    return _respond(request, kind, kind.detail or str(error))
+    headers = error.headers if isinstance(error, RefusedError) else None
+    return _respond(request, kind, kind.detail or str(error), headers)
 
 
 async def _on_disconnect(request: Request, _: Exception) -> Response:
@@ -69,6 +80,8 @@ def _sentence(error: Mapping[str, Any]) -> str:
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, NnpmError):  # FastAPI's word for one of ours, met in the body
+        return await _on_error(request, error.__cause__)
     if error.status_code == HTTPStatus.BAD_REQUEST:  # FastAPI, of JSON that is not even text
         detail = "The body cannot be read; JSON in UTF-8 is wanted."
         return _respond(request, KINDS[ParameterError], detail)
@@ -84,9 +97,9 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 def _http_detail(request: Request, error: HTTPException, headers: Mapping[str, str] | None) -> str:
     match error.status_code:
         case 404:
-            return f"There is nothing at {request.url.path[:128]}; /docs lists what there is."
+            return f"There is nothing at {request.scope['path'][:128]}; /docs lists what there is."
         case 405:
             allowed = (headers or {}).get("Allow", "another method")
-            return f"{request.method} is not for {request.url.path[:128]}; use {allowed}."
+            return f"{request.method} is not for {request.scope['path'][:128]}; use {allowed}."
         case _:
             return str(error.detail)

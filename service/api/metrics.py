@@ -29,6 +29,12 @@ class Metrics:
         self.queue_seconds = self._histogram("queue_seconds", "Waiting for a worker.")
         self.decode_seconds = self._histogram("decode_seconds", "Decoding one recording.")
         self.inference_seconds = self._histogram("inference_seconds", "Scoring one recording.")
+        self._real_time_factor = Histogram(
+            "nnpm_real_time_factor",
+            "Seconds of decoding and scoring for a second of audio, by recording.",
+            registry=self.registry,
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1),
+        )
         self._out_of_domain = Histogram(
             "nnpm_out_of_domain",
             "Out-of-domain figures of the answers.",
@@ -48,7 +54,11 @@ class Metrics:
         self._requests.labels(route, status).inc()
         self._request_seconds.labels(route).observe(seconds)
         if error_code is not None:
-            self._errors.labels(error_code).inc()
+            self.error(error_code)
+
+    def error(self, code: str) -> None:
+        """Count one error: of a request, of a file of a batch, of a stream."""
+        self._errors.labels(code).inc()
 
     def answer(self, answer: PredictAnswer) -> None:
         """Count one answer."""
@@ -59,7 +69,13 @@ class Metrics:
         for reason in answer.reasons if answer.abstained else ():
             self._abstentions.labels(reason).inc()
         self._out_of_domain.labels(model.name, model.version).observe(answer.out_of_domain)
-        self._audio.inc(answer.audio.duration_s)
+        self.heard(answer.audio.duration_s)
+        worked_s = (answer.timing_ms.decode + answer.timing_ms.inference) / 1000
+        self._real_time_factor.observe(worked_s / answer.audio.duration_s)
+
+    def heard(self, seconds: float) -> None:
+        """Count audio that was scored."""
+        self._audio.inc(seconds)
 
     def text(self) -> bytes:
         """Everything in Prometheus' text format."""

@@ -1,20 +1,40 @@
-"""What surrounds every request: its id, security headers, and the request metrics."""
+"""What surrounds every request: its id, security headers, its metrics and its line in the log."""
 
+import logging
 import re
 import time
 import uuid
+from typing import Any
 
-from starlette.datastructures import Headers, MutableHeaders
+from fastapi import Request
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service import logs
+from service.api import headers
+from service.api.auth import ANONYMOUS
 from service.api.metrics import Metrics
+from service.api.schemas import PredictAnswer
+from service.api.services import Services
+from service.api.tracing import PROBES, Tracing
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+log = logging.getLogger("nnpm")
 
 
 def common_headers(request_id: str) -> dict[str, str]:
     """Headers that every response carries, errors from outside of this middleware included."""
-    return {"X-Request-ID": request_id, "X-Content-Type-Options": "nosniff"}
+    return {"X-Request-ID": request_id, **headers.SECURITY}
+
+
+def answered(request: Request, services: Services, answer: PredictAnswer) -> None:
+    """Count an answer, and note it for the trace and the log: there without its emotion."""
+    services.metrics.answer(answer)
+    services.tracing.answered(answer)
+    state = request.state
+    state.audio_s = getattr(state, "audio_s", 0.0) + answer.audio.duration_s
+    state.model, state.version = answer.model.name, answer.model.version
 
 
 class Observe:
@@ -24,32 +44,45 @@ class Observe:
     ``-``); otherwise the request gets a new one. It stands in ``request.state.request_id``.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, tracing: Tracing) -> None:
         self._app = app
         self._metrics = metrics
+        self._tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on."""
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
         sent_id = Headers(scope=scope).get("x-request-id", "")
         request_id = sent_id if _SANE_ID.fullmatch(sent_id) else str(uuid.uuid4())
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
-        status = 500
+        logs.about(request_id=request_id)
+        if (trace_id := self._tracing.trace_id()) is not None:
+            logs.about(trace_id=trace_id)
+        if scope["type"] == "websocket":
+            await self._app(scope, receive, send)
+            return
+        status, bytes_in = 500, 0
+
+        async def counted() -> Message:
+            nonlocal bytes_in
+            message = await receive()
+            bytes_in += len(message.get("body", b""))
+            return message
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message).update(common_headers(request_id))
+                headers.complete(message, request_id)
             await send(message)
 
         started = time.perf_counter()
         with self._metrics.in_flight.track_inprogress():
             try:
-                await self._app(scope, receive, send_with_headers)
+                await self._app(scope, counted, send_with_headers)
             except Exception:
                 state["error_code"] = "internal"
                 raise
@@ -57,3 +90,29 @@ class Observe:
                 route = getattr(scope.get("route"), "path", "unmatched")
                 seconds = time.perf_counter() - started
                 self._metrics.request(route, status, seconds, state.get("error_code"))
+                _tell(scope["method"], route, status, seconds, bytes_in, state)
+
+
+def _tell(
+    method: str, route: str, status: int, seconds: float, bytes_in: int, state: dict[str, Any]
+) -> None:
+    """One line for the request: no path, query, header or name that a client may choose."""
+    level = logging.WARNING if status >= 500 else logging.INFO
+    if route.startswith(PROBES) and status < 400:
+        level = logging.DEBUG
+    if not log.isEnabledFor(level):
+        return
+    duration_ms = round(1000 * seconds, 3)
+    facts = {"method": method, "route": route, "status": status, "duration_ms": duration_ms}
+    facts["bytes_in"] = bytes_in
+    for name, key in _FACTS.items():
+        if key in state:
+            facts[name] = state[key]
+    caller = state.get("caller", ANONYMOUS)
+    if caller is not ANONYMOUS and caller.name:
+        facts["caller"] = caller.name
+    log.log(level, "%s %s %d, %.1f ms", method, route, status, duration_ms, extra=facts)
+
+
+_FACTS = {"code": "error_code", "audio_s": "audio_s", "model": "model", "version": "version"}
+"""Fields of the line that not every request has, and where its state has them."""

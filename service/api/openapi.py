@@ -5,7 +5,9 @@ from typing import Any
 from fastapi import FastAPI
 
 from service.api.adaptation.fields import AdaptFields, FolderFields
-from service.api.problems import KINDS, MEDIA_TYPE, Problem
+from service.api.authenticate import OPEN_PATHS
+from service.api.oip.schemas import InferRequest
+from service.api.problems import KINDS, MEDIA_TYPE, InferenceProblem, Problem
 
 AUDIO_BODY = {
     "required": True,
@@ -28,6 +30,27 @@ AUDIO_BODY = {
     },
 }
 """Request body of a route that takes one recording."""
+
+BATCH_BODY = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["files"],
+                "properties": {
+                    "files": {
+                        "type": "array",
+                        "minItems": 1,
+                        "items": {"type": "string", "format": "binary"},
+                        "description": "Recordings, as for /predict.",
+                    }
+                },
+            }
+        }
+    },
+}
+"""Request body of a route that takes many recordings."""
 
 _ADAPT_FIELDS = AdaptFields.model_json_schema()["properties"]
 _FILE = {"type": "string", "format": "binary"}
@@ -59,17 +82,22 @@ REQUEST_ID = "0b7e4c9c-6f0a-4a52-9f1e-7d8f2f0a3c11"
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Document the problems that a route may answer."""
-    return {status: _response(status) for status in statuses}
+    return {status: _response(status, Problem) for status in statuses}
 
 
-def _response(status: int) -> dict[str, Any]:
+def inference_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Document the problems that a route under /v2 may answer."""
+    return {status: _response(status, InferenceProblem) for status in (422, *statuses)}
+
+
+def _response(status: int, schema: type[Problem]) -> dict[str, Any]:
     kinds = {kind.code: kind for kind in KINDS.values() if kind.status == status}
     titles = "; ".join(kind.title for kind in kinds.values())
     response: dict[str, Any] = {
         "description": titles,
         "content": {
             MEDIA_TYPE: {
-                "schema": {"$ref": "#/components/schemas/Problem"},
+                "schema": {"$ref": f"#/components/schemas/{schema.__name__}"},
                 "examples": {
                     kind.code: {
                         "value": {
@@ -79,6 +107,7 @@ def _response(status: int) -> dict[str, Any]:
                             "detail": kind.detail or "The number seen, and the number wanted.",
                             "code": kind.code,
                             "request_id": REQUEST_ID,
+                            **({"error": "detail again."} if schema is InferenceProblem else {}),
                         }
                     }
                     for kind in kinds.values()
@@ -93,13 +122,50 @@ def _response(status: int) -> dict[str, Any]:
     return response
 
 
+_EVERYWHERE = (400, 403, 408, 414, 421, 429, 431, 503)
+"""Statuses that any request may meet before its route sees it; 401 where there are keys."""
+
+
 class Documented(FastAPI):
-    """An app whose document knows the schema of problems."""
+    """An app whose document knows the schema of problems, and how keys are sent.
+
+    Args:
+        keyed: requests need a key.
+        **arguments: of FastAPI.
+    """
+
+    def __init__(self, *, keyed: bool, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._keyed = keyed
 
     def openapi(self) -> dict[str, Any]:
         """Return the document."""
         if not self.openapi_schema:
-            schemas = super().openapi().setdefault("components", {}).setdefault("schemas", {})
-            schemas["Problem"] = Problem.model_json_schema()
+            document = super().openapi()
+            components = document.setdefault("components", {})
+            schemas = components.setdefault("schemas", {})
+            for model in (Problem, InferenceProblem, InferRequest):
+                found = model.model_json_schema(ref_template="#/components/schemas/{model}")
+                schemas.update(found.pop("$defs", {}))
+                schemas[model.__name__] = found
+            for path, operations in document["paths"].items():
+                of = inference_problems if path.startswith("/v2") else problems
+                everywhere = of(*_EVERYWHERE, *([401] if self._keyed else []))
+                for operation in operations.values():
+                    responses = operation["responses"]
+                    for status, response in everywhere.items():
+                        responses.setdefault(str(status), response)
+                    if "requestBody" in operation:
+                        responses.setdefault("413", of(413)[413])
+                    if path in OPEN_PATHS:
+                        responses.pop("401", None)
+                        if self._keyed:
+                            operation["security"] = []
+            if self._keyed:
+                components["securitySchemes"] = {
+                    "bearer": {"type": "http", "scheme": "bearer"},
+                    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+                }
+                document["security"] = [{"bearer": []}, {"header": []}]
         assert self.openapi_schema is not None
         return self.openapi_schema

@@ -39,6 +39,7 @@ KINDS: dict[type[Exception], Kind] = {
     errors.CostlyAudioError: Kind(422, "The audio is too costly to decode", "costly_audio"),
     errors.AudioTooShortError: Kind(422, "The audio is too short", "too_short"),
     errors.AudioTooLongError: Kind(413, "The audio is too long", "too_long"),
+    errors.NoRoomError: Kind(503, "No room", "storage_full", retry_after_s=60),
     errors.ParameterError: Kind(422, "A parameter is out of range", "bad_parameter"),
     errors.BundleError: Kind(
         503,
@@ -82,9 +83,30 @@ KINDS: dict[type[Exception], Kind] = {
     api_errors.BadFormError: Kind(422, "The form cannot be read", "bad_form"),
     api_errors.OverloadedError: Kind(503, "The queue is full", "overloaded", retry_after_s=1),
     api_errors.ExtraMissingError: Kind(501, "An extra is not installed", "extra_missing"),
-    api_errors.StorageError: Kind(503, "No room", "storage_full", retry_after_s=60),
     api_errors.NoReportError: Kind(404, "There is no report", "no_report"),
+    api_errors.StreamMessageError: Kind(422, "Not a message of a stream", "bad_message"),
+    api_errors.StreamIdleError: Kind(408, "Nothing came for too long", "idle"),
+    api_errors.TooManyStreamsError: Kind(
+        503, "Too many streams", "too_many_streams", retry_after_s=10
+    ),
+    api_errors.InferenceRequestError: Kind(
+        422, "The tensors cannot be used", "bad_inference_request"
+    ),
+    api_errors.BodyEncodingError: Kind(415, "A compressed body", "bad_content_encoding"),
     api_errors.NotReadyError: Kind(503, "Not ready yet", "not_ready", retry_after_s=2),
+    api_errors.KeyMissingError: Kind(401, "A key is wanted", "key_missing"),
+    api_errors.KeyUnknownError: Kind(401, "The key is not known", "key_unknown"),
+    api_errors.ScopeMissingError: Kind(403, "The key is not for this", "scope_missing"),
+    api_errors.ForeignOriginError: Kind(403, "A page of elsewhere", "foreign_origin"),
+    api_errors.WrongHostError: Kind(421, "Not the name of this service", "wrong_host"),
+    api_errors.RateLimitError: Kind(429, "Too many requests", "rate_limited"),
+    api_errors.TooSlowError: Kind(408, "Too slow", "too_slow"),
+    api_errors.RefusedError: Kind(400, "No valid request", "bad_request"),
+    api_errors.TargetTooLongError: Kind(414, "The path is too long", "target_too_long"),
+    api_errors.HeadTooLargeError: Kind(431, "The headers are too large", "head_too_large"),
+    api_errors.TooManyConnectionsError: Kind(
+        503, "Too many connections", "too_many_connections", retry_after_s=5
+    ),
     Exception: Kind(
         500,
         "Unexpected error",
@@ -111,6 +133,13 @@ class Problem(BaseModel):
     """The kind of problem, for programs."""
     request_id: str = ""
     """As in the X-Request-ID header."""
+
+
+class InferenceProblem(Problem):
+    """An error under /v2, for clients of problem details and of the Open Inference Protocol."""
+
+    error: str
+    """``detail`` again, where the protocol wants it."""
 
 
 def kind_of(error: Exception) -> Kind:

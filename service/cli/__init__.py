@@ -110,6 +110,23 @@ def _parser() -> argparse.ArgumentParser:
     back.add_argument("model", metavar="NAME", nargs="?", default="default")
     back.add_argument("--language", metavar="TAG", help="BCP-47 [that of the latest promotion]")
 
+    keys = commands.add_parser("keys", help="the keys that a service asks for")
+    acts = keys.add_subparsers(dest="action", required=True, metavar="ACTION")
+    create = acts.add_parser("create", help="make a key, and show it this once")
+    create.add_argument("name", metavar="NAME", help="who holds it")
+    create.add_argument(
+        "--scopes",
+        nargs="*",
+        choices=("predict", "adapt", "admin"),
+        help="what it is for: predict, adapt, admin (everything); none: /metrics alone",
+    )
+    create.add_argument("--rotate", action="store_true", help="one more for a name that has a key")
+    create.add_argument("--json", action="store_true", help="one JSON document")
+    listed = acts.add_parser("list", help="all keys, revoked ones included")
+    listed.add_argument("--json", action="store_true", help="one JSON document")
+    revoke = acts.add_parser("revoke", help="let a key open nothing any more")
+    revoke.add_argument("key", metavar="NAME_OR_ID")
+
     worker = commands.add_parser("worker", help="adapt for services that share jobs and models")
     worker.add_argument("--workers", type=int, metavar="N", help="jobs at a time [1]")
     worker.add_argument("--heartbeat", type=Path, metavar="FILE", help="renewed while it works")

@@ -1,19 +1,24 @@
 """``nnpm serve``."""
 
 import argparse
-import copy
+import logging
+import resource
+import signal
 import socket
 import sys
 
 import uvicorn
-from uvicorn.config import LOGGING_CONFIG
 
-from service import settings
+from service import logs, settings
 from service.api.app import create_app
+from service.api.connection import MAX_HEAD_BYTES, protocol
+from service.api.websocket import uvicorn_options
 from service.cli import UsageError
 from service.registry.opening import open_registry
 from service.registry.registry import UnknownModelError
 from service.registry.seed import seed
+
+log = logging.getLogger("nnpm")
 
 SHUTDOWN_S = 30
 """How long requests under way, stalled uploads among them, may delay the end of the process."""
@@ -22,6 +27,7 @@ SHUTDOWN_S = 30
 def run(args: argparse.Namespace) -> int:
     """Serve until stopped."""
     own = settings.load(host=args.host, port=args.port)
+    logs.configure(own.log_format, own.log_level)
     registry = open_registry(own)
     if own.bundled is not None:
         seed(registry, own.bundled)
@@ -29,27 +35,43 @@ def run(args: argparse.Namespace) -> int:
         registry.resolve()
     except UnknownModelError as error:
         raise UsageError(f"{error} Looked in {own.models}; NNPM_MODELS names the folder.") from None
-    listener = _listen(own.host, own.port)
-    port = listener.getsockname()[1]
-    host = f"[{own.host}]" if ":" in own.host else own.host
 
     def say_how() -> None:
-        sys.stderr.write(
-            f"Ready. Send a clip:  curl -F file=@clip.wav http://{host}:{port}/predict\n"
+        host, port = f"[{own.host}]" if ":" in own.host else own.host, listener.getsockname()[1]
+        with_key = " -H 'Authorization: Bearer KEY'" if own.api_keys_file else ""
+        log.info(
+            "Ready. Send a clip:  curl -F file=@clip.wav http://%s:%d/predict%s",
+            host,
+            port,
+            with_key,
         )
 
-    logging = copy.deepcopy(LOGGING_CONFIG)
-    logging["loggers"]["nnpm"] = {"handlers": ["default"], "level": "INFO", "propagate": False}
-    logging["loggers"]["python_multipart"] = {"level": "ERROR"}  # bad forms are the client's news
+    app = create_app(own, on_ready=say_how)
+    _allow_files(own.max_connections)
+    listener = _listen(own.host, own.port)
     config = uvicorn.Config(
-        create_app(own, on_ready=say_how),
-        log_config=logging,
+        app,
+        log_config=None,
+        http=protocol(own),
+        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=SHUTDOWN_S,
+        **uvicorn_options(own),
     )
+    # uvicorn sends itself the signal again once all is answered, and would end by it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvicorn.Server(config).run(sockets=[listener])
     return 0
+
+
+def _allow_files(num_connections: int) -> None:
+    """Raise the soft limit of open files so that connections do not use them up."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * num_connections + 512  # an upload may hold a temporary file as well
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _listen(host: str, port: int) -> socket.socket:

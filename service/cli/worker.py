@@ -3,14 +3,15 @@
 import argparse
 import logging
 import signal
-import sys
 import threading
 
-from service import settings
+from service import logs, settings
 from service.cli import UsageError
 from service.jobs.office import Office, can_adapt
 from service.registry.opening import open_registry
 from service.registry.seed import seed
+
+log = logging.getLogger("nnpm")
 
 BEAT_S = 5.0
 """How often the heartbeat file is renewed."""
@@ -23,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             "a worker needs torch, which is not installed: pip install '.[train]' in the checkout"
         )
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
+    logs.configure(own.log_format, own.log_level)
     registry = open_registry(own)
     if own.bundled is not None:
         seed(registry, own.bundled)
@@ -32,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: ended.set())
     office.start()
-    sys.stderr.write("Ready. Waiting for jobs.\n")
+    log.info("Ready. Waiting for jobs.")
     while True:
         if args.heartbeat is not None and office.alive:
             args.heartbeat.touch()

@@ -20,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from service.inference.card import SCHEMA_VERSION, Card
+from service.inference.disk import sync
 from service.inference.errors import BundleError
 
 CARD = "bundle.json"
@@ -175,12 +176,12 @@ def save(path: Path, card: Card, files: Mapping[str, bytes]) -> Bundle:
             _write_synced(temporary / CARD, text)
             _write_synced(temporary / SEAL, seal(text))
             temporary.chmod(0o755)
-            _sync_folder(temporary)
+            sync(temporary)
             temporary.rename(path)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        _sync_folder(path.parent)
+        sync(path.parent)
     except OSError as error:
         raise BundleError(f"{path} cannot be written: {error.strerror or error}.") from error
     return Bundle(path, card)
@@ -224,11 +225,3 @@ def _write_synced(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from service.inference.disk import sync
+
 
 class JobFolder:
     """Paths of one job, and its small files.
@@ -30,7 +32,7 @@ class JobFolder:
         self.upload = self.path / "upload"
         """As it was sent: an archive, or files."""
         self.target = self.path / "target"
-        """The audio, unpacked."""
+        """The audio, unpacked: one folder for each try."""
         self.request = self.path / "request.json"
         """What the child shall do; written when the audio is prepared."""
         self.progress = self.path / "progress.json"
@@ -96,13 +98,4 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
-
-
-def sync_folder(path: Path) -> None:
-    """Make the names in a folder survive a loss of power."""
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync(path.parent)

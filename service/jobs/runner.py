@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from service.jobs.layout import JobFolder, read_json
 
@@ -16,6 +17,7 @@ COMMAND = (sys.executable, "-P", "-m", "training", "adapt", "--job")
 _GRACE_S = 0.4
 """Between asking a child to end and ending it."""
 _STEP_S = 0.02
+_AUTOGROUP_TRIES = 10
 
 
 class Child:
@@ -34,8 +36,12 @@ class Child:
         self._command = command
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, threads: int) -> None:
-        """Start it, in a process group of its own and with so many threads.
+    def start(self, threads: int, nice: int = 0) -> None:
+        """Start it, in a session of its own.
+
+        Args:
+            threads: that it may compute with.
+            nice: how far it stands back behind this process, 0 to 19.
 
         Raises:
             OSError: if it cannot be started.
@@ -53,6 +59,7 @@ class Child:
                 env={**os.environ, **limits},
                 start_new_session=True,
             )
+        _stand_back(self._process.pid, min(19, os.getpriority(os.PRIO_PROCESS, 0) + nice))
 
     def alive(self) -> bool:
         """Whether a process works on the job: ours, or one of a worker that is gone."""
@@ -76,6 +83,11 @@ class Child:
                 time.sleep(_STEP_S)
         if self._process is not None:
             self._process.wait()
+
+    def stop_own(self) -> None:
+        """End it if this worker started it; one that was found at work is another's."""
+        if self._process is not None:
+            self.stop()
 
     def how_it_ended(self) -> str:
         """Say how a child of ours ended, for people."""
@@ -106,3 +118,20 @@ class Child:
             return False
         finally:
             os.close(handle)
+
+
+def _stand_back(pid: int, nice: int) -> None:
+    """Lower the priority of a process that leads a session.
+
+    Where Linux groups processes by session (autogroup), a nice value counts within the session
+    only, and sessions share the cores evenly: the session's own value is lowered as well.
+    """
+    with contextlib.suppress(OSError):  # it has ended, or there are no such groups here
+        os.setpriority(os.PRIO_PROCESS, pid, nice)
+        for _ in range(_AUTOGROUP_TRIES):  # Linux takes ten such values a second, of all users
+            try:
+                Path(f"/proc/{pid}/autogroup").write_text(str(nice))
+            except BlockingIOError:
+                time.sleep(_STEP_S)
+            else:
+                return

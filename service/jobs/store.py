@@ -119,6 +119,7 @@ class JobStore:
                         token=job.token + 1,
                         worker=worker_id,
                         lease_until=moment + timedelta(seconds=lease_s),
+                        eta_s=None,
                         started_at=job.started_at or moment,
                         updated_at=moment,
                     )

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from service.jobs.intake.prepare import prepare
 from service.jobs.job import Clips, Estimate, Job
 from service.jobs.layout import JobFolder, read_json, write_json
 from service.jobs.lease import Lease
+from service.jobs.pace import Pace
 from service.jobs.runner import COMMAND, Child
 from service.jobs.states import State
 from service.jobs.store import JobStore
@@ -115,8 +117,13 @@ class Worker:
             self._again(job, folder, _plainly(error), State.FAILED)
         except StoreUnavailableError:
             raise
-        except (LostLeaseError, UnknownJobError):
-            child.stop()  # whoever has the job now starts another
+        except LostLeaseError:
+            # Whoever has the job now watches the child; of a job that has ended nobody does.
+            if self._store.get(job.id).ended:
+                child.stop_own()
+            raise
+        except UnknownJobError:
+            child.stop()
             raise
         except NnpmError as error:
             self._end(job, folder, state=State.FAILED, error=str(error))
@@ -126,12 +133,12 @@ class Worker:
     ) -> None:
         """Have report and bundle made, by a child that may be at work already."""
         if not child.alive():
-            target = prepare(job, folder, self._settings)
-            lease.check()
+            target = prepare(job, folder, self._settings, partial(_go_on, lease, stop))
+            request = self._request(job, folder, target)
             for old in (folder.progress, folder.error):
                 old.unlink(missing_ok=True)
-            write_json(folder.request, self._request(job, folder, target))
-            child.start(self._settings.adapt_threads)
+            write_json(folder.request, request)
+            child.start(self._settings.adapt_threads, self._settings.adapt_nice)
         self._tell(job, State.ADAPTING, _PREPARED)
         try:
             self._watch(job, folder, child, lease, stop)
@@ -150,16 +157,16 @@ class Worker:
         self, job: Job, folder: JobFolder, child: Child, lease: Lease, stop: threading.Event
     ) -> None:
         told, told_at = None, 0.0
+        pace = Pace()
         while child.alive():
-            lease.check()
-            if stop.wait(_WATCH_S):
-                raise _StoppedError
+            _go_on(lease, stop)
+            stop.wait(_WATCH_S)
             found = read_json(folder.progress)
             moment = time.monotonic()
             if found and found != told and moment - told_at >= _TELL_S:
                 told, told_at = found, moment
                 share = _PREPARED + (_ADAPTED - _PREPARED) * float(found["progress"])
-                self._tell(job, State(found["state"]), share)
+                self._tell(job, State(found["state"]), share, eta_s=pace.eta_s(share))
 
     def _request(self, job: Job, folder: JobFolder, target: Path) -> dict[str, Any]:
         if job.base is None:
@@ -177,7 +184,6 @@ class Worker:
             "force": job.force,
             "threads": self._settings.adapt_threads,
             "min_clips": self._settings.adapt_min_clips,
-            "nice": self._settings.adapt_nice,
         }
 
     def _conclude(self, job: Job, folder: JobFolder, lease: Lease) -> None:
@@ -198,7 +204,8 @@ class Worker:
         try:
             version = self._registry.publish(folder.out, job.name, key=job.id)
         except BundleError as error:
-            # What a crash or a disk has spoilt is made anew.
+            # What a crash or a disk has spoilt is made anew; what another has published is not.
+            self._store.update(job.id, job.token)
             folder.report.unlink(missing_ok=True)
             raise _BrokenOffError(f"The new bundle is damaged: {error}") from error
         if job.auto_promote and report["verdict"] == "improved":
@@ -208,10 +215,7 @@ class Worker:
         self._end(job, folder, state=State.SUCCEEDED, version=version.version, progress=1.0)
 
     def _tell(self, job: Job, state: State, progress: float, **more: Any) -> None:
-        started = job.started_at
-        elapsed = 0.0 if started is None else time.time() - started.timestamp()
-        eta_s = max(0.0, elapsed * (1 - progress) / progress) if progress > _PREPARED else None
-        self._store.update(job.id, job.token, state=state, progress=progress, eta_s=eta_s, **more)
+        self._store.update(job.id, job.token, state=state, progress=progress, **more)
 
     def _again(self, job: Job, folder: JobFolder, reason: str, last: State) -> None:
         if job.attempts >= self._settings.adapt_tries:
@@ -224,6 +228,13 @@ class Worker:
         changes.setdefault("error", None)
         self._store.update(job.id, job.token, eta_s=None, **changes)
         folder.remove_work()
+
+
+def _go_on(lease: Lease, stop: threading.Event) -> None:
+    """See that the job is still to be done, and by this worker."""
+    lease.check()
+    if stop.is_set():
+        raise _StoppedError
 
 
 class _StoppedError(Exception):

@@ -11,6 +11,7 @@ from pathlib import Path
 import langcodes
 
 from service.inference import bundle as bundles
+from service.inference.disk import sync
 from service.inference.errors import NnpmError, ParameterError
 from service.registry import state as states
 from service.registry.folder import DEFAULT_NAME, ModelFolder, ModelVersion, UnknownModelError
@@ -290,13 +291,10 @@ class Registry:
         try:
             shutil.copytree(source, coming)
             for path in [*coming.iterdir(), coming]:
-                handle = os.open(path, os.O_RDONLY)
-                try:
-                    os.fsync(handle)
-                finally:
-                    os.close(handle)
+                sync(path)
             bundles.load(coming)  # what arrived, not what was sent
             coming.rename(home / version)
+            sync(home)
         except (OSError, shutil.Error) as error:
             reason = getattr(error, "strerror", None) or "copying failed"
             raise RegistryError(f"{home / version} cannot be written: {reason}.") from error

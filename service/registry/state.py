@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from service.inference.disk import sync
 from service.inference.errors import NnpmError
 
 STATE = "aliases.json"
@@ -120,6 +121,7 @@ def write(folder: Path, state: State) -> None:
                 os.fsync(file.fileno())
             Path(name).chmod(0o644)
             Path(name).replace(folder / STATE)
+            sync(folder)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise

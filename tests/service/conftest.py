@@ -23,6 +23,7 @@ def _no_settings_from_outside() -> Iterator[None]:
         for name in list(os.environ):
             if name.startswith("NNPM_") and name != "NNPM_TEST_DATA":
                 patch.delenv(name)
+        patch.setenv("NNPM_ALLOWED_HOSTS", "testserver")  # as a TestClient calls it
         yield
 
 

@@ -1,21 +1,21 @@
 """POST /predict: one recording, one answer."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.background import BackgroundTask
 from starlette.responses import Response
 
+from service.api.auth import requires
 from service.api.body import audio_body
 from service.api.errors import NotReadyError
+from service.api.observe import answered
 from service.api.openapi import AUDIO_BODY, problems
-from service.api.prediction import PredictQuery, predict
-from service.api.schemas import ModelPart, PredictAnswer
+from service.api.prediction import PredictQuery
+from service.api.schemas import PredictAnswer
+from service.api.scoring import Shadow, score
 from service.api.services import Services, services_of
-from service.inference.answer import Answer
-from service.inference.audio import Recording
 
 router = APIRouter(tags=["predict"])
 
@@ -25,6 +25,7 @@ router = APIRouter(tags=["predict"])
     response_model=PredictAnswer,
     responses=problems(404, 413, 415, 422, 500, 503),
     openapi_extra={"requestBody": AUDIO_BODY},
+    dependencies=[Depends(requires("predict"))],
 )
 async def predict_one(
     request: Request,
@@ -42,36 +43,15 @@ async def predict_one(
     request_id = request.state.request_id
     async with audio_body(request) as file:
 
-        def job(queue_s: float) -> tuple[str, Callable[[], None] | None]:
+        def job(queue_s: float) -> tuple[PredictAnswer, str, Shadow | None]:
             chosen = services.serving.choose(query.model, query.language)
-            shadow: Callable[[], None] | None = None
-
-            def heard(recording: Recording, told: Answer) -> None:
-                nonlocal shadow
-                limit = chosen.recognizer.bundle.card.decision.out_of_domain
-                model = chosen.model
-                services.traffic.live(model.name, model.version, chosen.language, told, limit)
-                if services.shadows.wants(chosen, recording):
-                    shadow = partial(services.shadows.hear, chosen, recording, query.options, told)
-
-            answer = predict(
-                chosen.recognizer,
-                file,
-                query,
-                model=ModelPart(
-                    name=chosen.model.name,
-                    version=chosen.model.version,
-                    language=chosen.language,
-                ),
-                limits=services.settings.limits,
-                queue_s=queue_s,
-                request_id=request_id,
-                on_heard=heard,
+            answer, shadow = score(
+                services, chosen, file, query, queue_s=queue_s, request_id=request_id
             )
-            services.metrics.answer(answer)
-            return answer.to_json(), shadow
+            return answer, answer.to_json(), shadow
 
-        body, shadow = await services.executor.run(job)
+        answer, body, shadow = await services.executor.run(job)
+    answered(request, services, answer)
     # After the answer: a shadow may take time, but nobody's.
     after = None if shadow is None else BackgroundTask(_on_the_loop, shadow)
     return Response(body, media_type="application/json", background=after)

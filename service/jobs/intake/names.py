@@ -2,9 +2,6 @@
 
 import unicodedata
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
-
-from service.jobs.intake.errors import IntakeError
 
 _LONGEST_PART_BYTES = 100
 _MOST_PARTS = 16
@@ -29,7 +26,7 @@ def _plain(part: str) -> str:
 
 
 class Places:
-    """Gives each file of a folder a place of its own: a second ``a.wav`` becomes ``a~2.wav``.
+    """Places of files in a folder where none is yet: a second ``a.wav`` becomes ``a~2.wav``.
 
     Args:
         into: the folder.
@@ -37,31 +34,15 @@ class Places:
 
     def __init__(self, into: Path) -> None:
         self._into = into
-        self._numbers: dict[PurePosixPath, int] = {}
+        self._numbers: dict[PurePosixPath, int] = {}  # else a thousand of one name take a million
 
-    def open(self, path: PurePosixPath) -> BinaryIO:
-        """Create a file, and the folders above it.
-
-        Raises:
-            IntakeError: if a folder of its path is a file already.
-            OSError: if it cannot be written.
-        """
-        try:
-            (self._into / path).parent.mkdir(parents=True, exist_ok=True)
-            return self._free(path).open("xb")
-        except (FileExistsError, NotADirectoryError):
-            raise IntakeError(
-                f"{str(path)[:80]!r} lies in what is a file as well; rename one of them."
-            ) from None
-
-    def _free(self, path: PurePosixPath) -> Path:
-        # Counted: to try all numbers for each of thousands of like names would take minutes.
-        number = self._numbers.get(path, 0) + 1
-        while (place := self._into / _numbered(path, number)).exists():
+    def free(self, path: PurePosixPath) -> Path:
+        """Find a place for a file that wants to stand at a path."""
+        number = self._numbers.get(path, 0)
+        while True:
             number += 1
-        self._numbers[path] = number
-        return place
-
-
-def _numbered(path: PurePosixPath, number: int) -> PurePosixPath:
-    return path if number == 1 else path.with_name(f"{path.stem}~{number}{path.suffix}")
+            name = path.name if number == 1 else f"{path.stem}~{number}{path.suffix}"
+            place = self._into / path.with_name(name)
+            if not place.exists():
+                self._numbers[path] = number
+                return place

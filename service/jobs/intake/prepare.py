@@ -1,6 +1,7 @@
 """The audio of a job as a folder, whole or not at all."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from service.jobs.intake.archive import IntakeLimits, unpack
@@ -14,8 +15,17 @@ FOLDER, ARCHIVE, FILES = "folder:", "archive", "files"
 """What ``Job.source`` begins with, by the way that the audio came."""
 
 
-def prepare(job: Job, folder: JobFolder, settings: Settings) -> Path:
-    """Unpack what was handed over; what an earlier try has done is not done again.
+def prepare(job: Job, folder: JobFolder, settings: Settings, go_on: Callable[[], None]) -> Path:
+    """Unpack what was handed over.
+
+    Each try unpacks anew, into a folder of its claim's own: what an earlier one left may be half
+    written, and its worker may only be slow.
+
+    Args:
+        job: as claimed.
+        folder: of the job.
+        settings: limits, and the folders that are allowed.
+        go_on: called every now and then; what it raises ends the work.
 
     Returns:
         The folder to adapt to.
@@ -24,24 +34,24 @@ def prepare(job: Job, folder: JobFolder, settings: Settings) -> Path:
         IntakeError: if it cannot be used.
         OSError: if the job's folder cannot be written.
     """
+    go_on()
     if job.source.startswith(FOLDER):
         return allowed_folder(job.source.removeprefix(FOLDER), settings.adapt_roots)
     if job.source == FILES:
         return folder.upload
-    if folder.target.exists():
-        return folder.target
-    coming = folder.path / ".target"
-    shutil.rmtree(coming, ignore_errors=True)
-    limits = IntakeLimits(
-        settings.adapt_max_members, settings.adapt_max_unpacked_bytes, settings.adapt_max_ratio
-    )
     archive = next((path for path in folder.upload.glob("*") if path.is_file()), None)
     if archive is None:
         raise ArchiveError("The uploaded archive is gone; send it again.")
+    for old in folder.target.glob("*"):
+        if int(old.name) < job.token:
+            shutil.rmtree(old, ignore_errors=True)
+    target = folder.target / str(job.token)
+    limits = IntakeLimits(
+        settings.adapt_max_members, settings.adapt_max_unpacked_bytes, settings.adapt_max_ratio
+    )
     try:
-        unpack(archive, coming, limits)
-        coming.rename(folder.target)
+        unpack(archive, target, limits, go_on)
     except BaseException:
-        shutil.rmtree(coming, ignore_errors=True)
+        shutil.rmtree(target, ignore_errors=True)
         raise
-    return folder.target
+    return target

@@ -12,6 +12,7 @@ from fastapi.testclient import TestClient
 from service.api.auth import Caller
 from tests.service.api.adapting import ended, kept, zipped
 from tests.service.api.problem import problem
+from tests.service.jobs.children import until
 from tests.service.sounds import encode, speechlike
 
 
@@ -96,9 +97,8 @@ def test_uploads_are_adapted_to_and_then_removed(
     report = client.get(f"/adapt/{job['id']}/report", headers={"Accept": "application/json"}).json()
     assert report["names"] == sorted(wanted)
     assert kept(tmp_path) == [job["id"]]
-    assert sorted(p.name for p in (tmp_path / "jobs" / job["id"]).iterdir()) == [
-        "report.json", "request.json",
-    ]  # fmt: skip
+    folder = tmp_path / "jobs" / job["id"]
+    until(lambda: sorted(p.name for p in folder.iterdir()) == ["report.json", "request.json"])
     assert client.get("/models/default").json()["aliases"]["ur"]["live"] == "3"
 
 
@@ -207,8 +207,8 @@ def test_cancelling(start: Callable[..., TestClient], tmp_path: Path) -> None:
     assert client.delete(f"/adapt/{running['id']}").status_code == 200
     done = ended(client, running)
     assert done["state"] == "cancelled"
-    assert time.monotonic() - started < 3  # a second, but for a machine that is busy
-    assert not (tmp_path / "jobs" / running["id"] / "upload").exists()
+    assert time.monotonic() - started < 5  # a second, but for a machine that is busy
+    until(lambda: not (tmp_path / "jobs" / running["id"] / "upload").exists())
     assert client.delete(f"/adapt/{running['id']}").json() == done
     problem(client.delete("/adapt/nobody"), 404, "unknown_job")
     assert client.get("/models/default").json()["versions"] == ["1", "2"]

@@ -160,6 +160,23 @@ def test_metrics_count_what_happened(serve: Callable[..., TestClient], clip: byt
         assert line in response.text.splitlines()
 
 
+def test_what_clients_write_makes_no_series(serve: Callable[..., TestClient], clip: bytes) -> None:
+    client = serve()
+
+    def ask(name: str) -> int:
+        client.get(f"/{name}")
+        client.get(f"/models/{name}")
+        client.request(name.upper(), "/predict")
+        client.post(f"/predict?{name}={name}", content=clip, headers={"X-Request-ID": name})
+        client.post(f"/predict?model={name}", content=clip)
+        client.post(f"/predict?language={name}", content=clip)
+        client.post(f"/predict?emotions={name}", content=clip)
+        return client.get("/metrics").text.count("\n")
+
+    ask("first")
+    assert ask("second") == ask("third")
+
+
 def test_two_apps_do_not_share_metrics(serve: Callable[..., TestClient], clip: bytes) -> None:
     first, second = serve(), serve()
     first.post("/predict", content=clip)

@@ -1,3 +1,5 @@
+import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +12,12 @@ from service.api.problems import KINDS
 from tests.service.sounds import encode, speechlike
 
 WAV = encode(speechlike())
+TENSORS = {
+    "inputs": [
+        {"name": "waveform", "datatype": "FP32", "shape": [1, 1600], "data": [0.1] * 1600},
+        {"name": "lengths", "datatype": "INT64", "shape": [1], "data": [1600]},
+    ]
+}
 STEREO = encode(np.stack([speechlike()] * 2, axis=1))
 
 
@@ -37,6 +45,21 @@ REQUESTS = [
     ("/predict", "post", {"params": {"top_k": 99}, "files": {"file": WAV}}, 422),
     ("/predict", "post", {"params": {"model": "x"}, "files": {"file": WAV}}, 404),
     ("/predict", "post", {"content": bytes(2_000_000)}, 413),
+    ("/predict/batch", "post", {"files": [("files", WAV), ("files", b"text")]}, 200),
+    ("/predict/batch", "post", {"params": {"model": "x"}, "files": {"files": WAV}}, 404),
+    ("/predict/batch", "post", {"files": {"file": WAV}}, 422),
+    ("/predict/batch", "post", {"content": b"text"}, 415),
+    ("/v2", "get", {}, 200),
+    ("/v2/health/live", "get", {}, 200),
+    ("/v2/health/ready", "get", {}, 200),
+    ("/v2/models/default", "get", {}, 200),
+    ("/v2/models/default/versions/1", "get", {}, 200),
+    ("/v2/models/default/ready", "get", {}, 200),
+    ("/v2/models/nope", "get", {}, 404),
+    ("/v2/models/default/infer", "post", {"json": TENSORS}, 200),
+    ("/v2/models/default/versions/1/infer", "post", {"json": TENSORS}, 200),
+    ("/v2/models/default/infer", "post", {"json": {"inputs": []}}, 422),
+    ("/v2/models/default/infer", "post", {"content": bytes(2_000_000)}, 413),
     ("/models", "get", {}, 200),
     ("/models/default", "get", {}, 200),
     ("/models/default/1", "get", {}, 200),
@@ -81,6 +104,12 @@ def test_every_error_is_documented_as_a_problem(document: dict[str, Any]) -> Non
     assert "HTTPValidationError" not in document["components"]["schemas"]
 
 
+def test_the_document_holds_all_that_it_refers_to(document: dict[str, Any]) -> None:
+    names = set(re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(document)))
+    assert {"Problem", "InferenceProblem", "InferRequest", "InputTensor"} <= names
+    assert names <= set(document["components"]["schemas"])
+
+
 def test_predict_documents_both_bodies_and_all_its_errors(document: dict[str, Any]) -> None:
     operation = document["paths"]["/predict"]["post"]
     assert set(operation["requestBody"]["content"]) == {
@@ -91,6 +120,7 @@ def test_predict_documents_both_bodies_and_all_its_errors(document: dict[str, An
         "emotions",
     }  # fmt: skip
     assert all(parameter["description"] for parameter in operation["parameters"])
-    statuses = {kind.status for kind in KINDS.values()} - {409, 501}  # of changes, of adaptation
+    # 409 is of changes, 501 of adaptation, 401 of a service with keys
+    statuses = {kind.status for kind in KINDS.values()} - {409, 501, 401}
     assert {str(status) for status in statuses} <= set(operation["responses"])
     assert "Retry-After" in operation["responses"]["503"]["headers"]

@@ -8,7 +8,7 @@ from tests.service.tiny_bundle import LABELS
 
 FIELDS = {
     "emotion", "confidence", "calibrated", "scores", "abstained", "reasons", "out_of_domain",
-    "segments", "audio", "model", "request_id", "timing_ms",
+    "segments", "timeline", "audio", "model", "request_id", "timing_ms",
 }  # fmt: skip
 
 

@@ -1,11 +1,16 @@
 import service.cli
+import service.keys.key
 import service.settings
 from service.api.problems import KINDS, kind_of, problem_of
 from service.inference import errors
 from service.inference.errors import NnpmError
 
 # Raised before a service runs: told on standard error, never over HTTP.
-NOT_OF_REQUESTS = {service.settings.SettingsError, service.cli.UsageError}
+NOT_OF_REQUESTS = {
+    service.settings.SettingsError,
+    service.cli.UsageError,
+    service.keys.key.KeysError,
+}
 
 
 def subclasses(cls: type[Exception]) -> set[type[Exception]]:

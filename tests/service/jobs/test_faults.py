@@ -4,11 +4,13 @@ import errno
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -63,7 +65,7 @@ def made(store: JobStore, top: Path, **changes: object) -> Job:
     return one
 
 
-def succeeded(store: JobStore, top: Path, one: Job, seconds: float = 30) -> Job:
+def succeeded(store: JobStore, top: Path, one: Job, seconds: float = 60) -> Job:
     """See that the job came to its end, once, with one version and nothing left behind."""
     until(lambda: store.get(one.id).ended, seconds)
     done = store.get(one.id)
@@ -72,6 +74,8 @@ def succeeded(store: JobStore, top: Path, one: Job, seconds: float = 30) -> Job:
     assert sorted(path.name for path in (top / "models/default").iterdir() if path.is_dir()) == [
         "1", "2",
     ]  # fmt: skip
+    folder = JobFolder(top / "jobs", one.id)
+    until(lambda: sorted(p.name for p in folder.path.iterdir()) == ["report.json", "request.json"])
     return done
 
 
@@ -85,7 +89,7 @@ def test_a_worker_is_killed_and_its_child_goes_on(
     until((top / f"at-{stage}").exists)
     workers[0].kill()
     held.unlink()
-    workers.append(WorkerProcess(top, url))
+    workers.append(WorkerProcess(top, url, lease_s=30))
     done = succeeded(store, top, one)
     assert done.attempts == 2
     assert len(children(top)) == 1  # adopted, or not begun yet, or done
@@ -103,7 +107,7 @@ def test_worker_and_child_are_killed(
     kill_children(top)
     assert Registry(top / "models").versions("default") == ["1"]
     held.unlink()
-    workers.append(WorkerProcess(top, url))
+    workers.append(WorkerProcess(top, url, lease_s=30))
     succeeded(store, top, one)
     assert len(children(top)) == (2 if stage in ("adapting", "evaluating") else 1)
 
@@ -133,14 +137,15 @@ def test_a_frozen_worker_is_fenced(
     workers.append(WorkerProcess(top, url, lease_s=0.6))
     until((top / f"at-{stage}").exists)
     workers[0].signal(signal.SIGSTOP)
-    workers.append(WorkerProcess(top, url, lease_s=0.6))
+    workers.append(WorkerProcess(top, url, lease_s=30))
     until(lambda: store.get(one.id).attempts == 2)
     held.unlink()
     workers[0].signal(signal.SIGCONT)
     done = succeeded(store, top, one)
+    assert done.attempts == 2
     time.sleep(0.5)
-    assert store.get(one.id) == done
-    assert Registry(top / "models").versions("default") == ["1", "2"]
+    assert succeeded(store, top, one) == done
+    assert len(children(top)) == 1  # the successor's or adopted by it, and harmed by nobody
 
 
 def test_postgres_goes_and_comes_back(
@@ -156,7 +161,7 @@ def test_postgres_goes_and_comes_back(
         held.unlink()
         time.sleep(1.5)  # longer than the lease
         postgres.start()
-        succeeded(store, top, one, 40)
+        succeeded(store, top, one)
         assert len(children(top)) == 1
 
 
@@ -238,14 +243,45 @@ def test_a_report_without_its_bundle_is_made_again(store: JobStore, top: Path) -
     succeeded(store, top, one)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
-def test_a_folder_that_cannot_be_read_fails_the_job(store: JobStore, top: Path) -> None:
+def test_a_folder_that_cannot_be_read_fails_the_job(
+    store: JobStore, top: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_: Path) -> Iterator[Path]:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
     worker, _ = in_process(top, store)
     one = made(store, top)
     (top / "audio").chmod(0)
-    worker.work_once(threading.Event())
+    with monkeypatch.context() as patch:
+        if os.geteuid() == 0:  # who may read every folder
+            patch.setattr(Path, "iterdir", refused)
+        worker.work_once(threading.Event())
     (top / "audio").chmod(0o700)
-    assert store.get(one.id).error == "The service may not read this folder."
+    failed = store.get(one.id)
+    assert failed.state is State.FAILED
+    assert failed.error == "The service may not read this folder."
+
+
+def test_a_disk_that_is_really_full(store: JobStore, top: Path) -> None:
+    jobs = top / "jobs"
+    jobs.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(jobs)]
+    if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("only root can make a small disk, and not everywhere")
+    try:
+        worker, _ = in_process(top, store, tries=1)
+        one = store.create(job(source="archive"))
+        folder = JobFolder(jobs, one.id)
+        folder.create()
+        folder.upload.mkdir()
+        with zipfile.ZipFile(folder.upload / "archive", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("a.wav", bytes(1 << 20))
+        worker.work_once(threading.Event())
+        done = store.get(one.id)
+        assert (done.state, done.error) == (State.FAILED, "The disk of the service is full.")
+        assert list(folder.path.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(jobs)], check=True)
 
 
 @pytest.mark.parametrize("stage", ["adapting", "evaluating"])
@@ -260,9 +296,75 @@ def test_cancelling_takes_effect_within_a_second(
     store.request_cancel(one.id)
     until(lambda: store.get(one.id).ended)
     assert store.get(one.id).state is State.CANCELLED
-    assert time.monotonic() - began < 2.5  # a second, but for a machine that is busy
+    assert time.monotonic() - began < 5  # a second, but for a machine that is busy
     with pytest.raises(ProcessLookupError):
         os.kill(children(top)[0], 0)
+
+
+@pytest.mark.parametrize("how", ["cancelled", "stopped"])
+def test_unpacking_ends_within_a_second(
+    store: JobStore, top: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def endless(_archive: Path, into: Path, _limits: object, go_on: Callable[[], None]) -> None:
+        into.mkdir(parents=True)
+        (top / "at-unpacking").touch()
+        while True:
+            go_on()
+            time.sleep(0.01)
+
+    monkeypatch.setattr("service.jobs.intake.prepare.unpack", endless)
+    worker, settings = in_process(top, store)
+    one = store.create(job(source="archive"))
+    folder = JobFolder(settings.jobs, one.id)
+    folder.upload.mkdir(parents=True)
+    (folder.upload / "archive").touch()
+    stop = threading.Event()
+    thread = threading.Thread(target=worker.run, args=(stop,))
+    thread.start()
+    until((top / "at-unpacking").exists)
+    began = time.monotonic()
+    if how == "cancelled":
+        store.request_cancel(one.id)
+    else:
+        stop.set()
+    until(lambda: store.get(one.id).state in (State.CANCELLED, State.QUEUED))
+    assert time.monotonic() - began < 5  # a second, but for a machine that is busy
+    stop.set()
+    thread.join(10)
+    assert not list(folder.target.glob("*"))
+    assert folder.upload.exists() is (how == "stopped")
+
+
+def test_what_is_being_published_cannot_be_cancelled_any_more(
+    url: str, store: JobStore, top: Path, workers: list[WorkerProcess]
+) -> None:
+    one = made(store, top)
+    held = hold(top, "publishing")
+    workers.append(WorkerProcess(top, url))
+    until((top / "at-publishing").exists)
+    store.request_cancel(one.id)
+    held.unlink()
+    succeeded(store, top, one)
+
+
+def test_progress_and_the_time_left_are_told(
+    store: JobStore, url: str, top: Path, workers: list[WorkerProcess]
+) -> None:
+    one = made(store, top)
+    held = {stage: hold(top, stage) for stage in ("adapting", "evaluating")}
+    workers.append(WorkerProcess(top, url))
+    until(lambda: store.get(one.id).progress > 0.3)
+    first = store.get(one.id)
+    assert (first.state, first.eta_s) == (State.ADAPTING, None)  # nobody can know yet
+    held["adapting"].unlink()
+    until(lambda: store.get(one.id).state is State.EVALUATING)
+    second = store.get(one.id)
+    assert first.progress < second.progress < 1
+    assert second.eta_s is not None
+    # of the stand-in's 1/3 that took as long as the test looked at it
+    assert 0 < second.eta_s < 60
+    held["evaluating"].unlink()
+    assert succeeded(store, top, one).eta_s is None
 
 
 def test_a_worker_that_is_stopped_gives_its_job_back(store: JobStore, top: Path) -> None:

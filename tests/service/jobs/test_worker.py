@@ -1,14 +1,12 @@
 import contextlib
 import json
+import os
 import sys
 import threading
-import zipfile
 from pathlib import Path
 
 import pytest
 
-from service.jobs.intake.archive import IntakeLimits, unpack
-from service.jobs.intake.errors import ArchiveError
 from service.jobs.job import Job
 from service.jobs.layout import JobFolder
 from service.jobs.states import State
@@ -79,10 +77,34 @@ def test_a_folder_that_is_not_allowed_fails_the_job(settings: Settings, tmp_path
     assert str(tmp_path) not in job.error
 
 
-@pytest.mark.parametrize("name", ["../x.wav", "/x.wav", "a/../../x.wav", "C:\\x.wav"])
-def test_names_that_lead_out_are_refused(tmp_path: Path, name: str) -> None:
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        archive.writestr(name, b"x")
-    with pytest.raises(ArchiveError, match="nothing of it is unpacked"):
-        unpack(tmp_path / "a.zip", tmp_path / "out", IntakeLimits(10, 1000, 10))
-    assert not (tmp_path / "x.wav").exists()
+@pytest.mark.parametrize("verdict", ["no change", "reject"])
+def test_only_what_is_better_is_promoted_by_itself(
+    settings: Settings, tmp_path: Path, verdict: str
+) -> None:
+    child = CHILD.replace("improved", verdict)
+    job, registry = _run(settings, _job(tmp_path, auto_promote=True, force=True), child)
+    assert (job.state, job.version, job.verdict) == (State.SUCCEEDED, "2", verdict)
+    assert registry.aliases("default") == {}
+
+
+def test_the_child_stands_back_and_has_few_threads(settings: Settings, tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    own = min(19, os.getpriority(os.PRIO_PROCESS, 0) + 7)
+    code = f"""
+import json, os, pathlib, time
+deadline = time.monotonic() + 5  # it is told just after it began
+def found():
+    told = [os.getpriority(os.PRIO_PROCESS, 0)]
+    group = pathlib.Path("/proc/self/autogroup")  # where Linux has it
+    return told + [int(group.read_text().split()[-1])] if group.exists() else told
+while set(found()) != {{{own}}} and time.monotonic() < deadline:
+    time.sleep(0.01)
+limits = [os.environ[name + "_NUM_THREADS"] for name in ("OMP", "OPENBLAS", "MKL")]
+pathlib.Path({str(told)!r}).write_text(json.dumps([found(), limits]))
+{CHILD}"""
+    changed = settings.model_copy(update={"adapt_nice": 7, "adapt_threads": 3})
+    job, _ = _run(changed, _job(tmp_path), code)
+    assert job.state is State.SUCCEEDED
+    nices, limits = json.loads(told.read_text())
+    assert set(nices) == {own}
+    assert limits == ["3"] * 3

@@ -1,0 +1,90 @@
+"""What a process says about itself: one record a line, as JSON for programs or text for people."""
+
+import logging
+import logging.config
+import sys
+import threading
+from contextvars import ContextVar
+from typing import Any, Literal
+
+from pythonjsonlogger.core import RESERVED_ATTRS
+
+LogFormat = Literal["json", "text"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+_about: ContextVar[dict[str, str] | None] = ContextVar("nnpm_log", default=None)
+
+
+def about(**facts: str) -> None:
+    """Write these fields into every further record of the same request, job or thread."""
+    _about.set({**(_about.get() or {}), **facts})
+
+
+def default_format() -> LogFormat:
+    """Text for somebody who looks at a terminal, JSON for whatever else reads along."""
+    return "text" if sys.stderr.isatty() else "json"
+
+
+def configure(style: LogFormat, level: LogLevel) -> None:
+    """Send all records, warnings and uncaught errors to standard error.
+
+    Libraries are heard from WARNING on: their debug lines may hold what people have sent.
+
+    Args:
+        style: of each line.
+        level: from which on our own records, and those of the server, are written.
+    """
+    own = {"level": level.upper()}
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "filters": {"about": {"()": _About}},
+            "formatters": {
+                "json": {
+                    "()": "pythonjsonlogger.json.JsonFormatter",
+                    "fmt": ["levelname", "name", "message"],
+                    "timestamp": "time",
+                    "rename_fields": {
+                        "levelname": "level",
+                        "name": "logger",
+                        "exc_info": "stack",
+                    },
+                    "reserved_attrs": [*RESERVED_ATTRS, "taskName", "color_message"],
+                },
+                "text": {"format": "%(levelname)-8s %(message)s"},
+            },
+            "handlers": {
+                "stderr": {
+                    "class": "logging.StreamHandler",
+                    "formatter": style,
+                    "filters": ["about"],
+                }
+            },
+            "loggers": {
+                "nnpm": own,
+                "uvicorn": own,
+                "python_multipart": {"level": "ERROR"},  # bad forms are the client's news
+            },
+            "root": {"level": "WARNING", "handlers": ["stderr"]},
+        }
+    )
+    logging.captureWarnings(True)
+    threading.excepthook = _on_thread_error
+    sys.excepthook = _on_error
+
+
+class _About(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.__dict__.update(_about.get() or {})
+        return True
+
+
+def _on_thread_error(args: threading.ExceptHookArgs) -> None:
+    if args.exc_type is not SystemExit:
+        error: Any = (args.exc_type, args.exc_value, args.exc_traceback)
+        logging.getLogger("nnpm").error("a thread ended by an error", exc_info=error)
+
+
+def _on_error(*error: Any) -> None:
+    logging.getLogger("nnpm").critical("the process ends by an error", exc_info=error)

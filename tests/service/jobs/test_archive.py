@@ -1,0 +1,287 @@
+"""Archives that people send, and archives that they should not."""
+
+import bz2
+import io
+import itertools
+import stat
+import struct
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from service.jobs.intake.archive import IntakeLimits, unpack
+from service.jobs.intake.errors import ArchiveError
+
+pytestmark = pytest.mark.filterwarnings("ignore:Duplicate name")
+LIMITS = IntakeLimits(max_members=20, max_unpacked_bytes=64 << 20, max_ratio=100)
+Member = tuple[str, bytes]
+
+
+def zipped(*members: Member, method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", method) as archive:
+        for name, content in members:
+            archive.writestr(zipfile.ZipInfo(name), content, method)
+    return data.getvalue()
+
+
+def tarred(*members: Member, mode: str = "w", **more: object) -> bytes:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode=mode, **more) as archive:  # type: ignore[call-overload]
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return data.getvalue()
+
+
+KINDS: dict[str, Callable[..., bytes]] = {
+    "zip": zipped,
+    "zip, bzip2": lambda *members: zipped(*members, method=zipfile.ZIP_BZIP2),
+    "tar": tarred,
+    "tar, GNU": lambda *members: tarred(*members, format=tarfile.GNU_FORMAT),
+    "tar.gz": lambda *members: tarred(*members, mode="w:gz"),
+    "tar.zst": lambda *members: zstandard.compress(tarred(*members)),
+    "tar.zst, in frames": lambda *members: b"".join(
+        zstandard.compress(piece)
+        for piece in (lambda tar: (tar[:700], tar[700:]))(tarred(*members))
+    ),
+}
+
+
+@pytest.fixture
+def unpacked(tmp_path: Path) -> Callable[..., dict[str, bytes]]:
+    numbers = itertools.count()
+
+    def call(data: bytes, limits: IntakeLimits = LIMITS, **more: object) -> dict[str, bytes]:
+        (tmp_path / "archive").write_bytes(data)
+        into = tmp_path / f"out{next(numbers)}"
+        count = unpack(tmp_path / "archive", into, limits, **more)  # type: ignore[arg-type]
+        found = {
+            path.relative_to(into).as_posix(): path.read_bytes()
+            for path in into.rglob("*")
+            if path.is_file()
+        }
+        assert count == len(found)
+        return found
+
+    return call
+
+
+Unpacked = Callable[..., dict[str, bytes]]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_audio_comes_out_and_nothing_else(unpacked: Unpacked, kind: str) -> None:
+    long = "x" * 180
+    found = unpacked(
+        KINDS[kind](
+            ("a/b/1.wav", b"one"), ("2.FLAC", b"two"), ("./3.ogg", b"three"), ("empty.wav", b""),
+            ("notes.txt", b"text"), ("inner.zip", zipped(("4.wav", b"four"))),
+            ("__MACOSX/._1.wav", b"hidden"), (".hidden/5.wav", b"hidden"),
+            ("/".join("d" * 30) + "/6.wav", b"deep"), (f"{long}.wav", b"long"),
+        )
+    )  # fmt: skip
+    assert found == {
+        "a/b/1.wav": b"one", "2.FLAC": b"two", "3.ogg": b"three", "empty.wav": b"",
+        f"{'x' * 96}.wav": b"long",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_names_of_all_kinds_and_twice(unpacked: Unpacked, kind: str) -> None:
+    names = ["ü.wav", "उर्दू.wav", "اردو.wav", "a\tb.wav", "back\\slash.wav", "a.wav", "a.wav"]
+    found = unpacked(KINDS[kind](*((name, str(n).encode()) for n, name in enumerate(names))))
+    assert sorted(found) == sorted(
+        ["ü.wav", "उर्दू.wav", "اردو.wav", "a_b.wav", "back/slash.wav", "a.wav", "a~2.wav"]
+    )
+    assert found["a~2.wav"] == b"6"
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "shift-jis", "cp866", "gb18030"])
+def test_names_in_another_encoding(unpacked: Unpacked, encoding: str) -> None:
+    name = {"latin-1": "é.wav", "shift-jis": "音.wav", "cp866": "ж.wav", "gb18030": "声.wav"}[
+        encoding
+    ]
+    raw = name.encode(encoding)
+    stand_in = b"x" * (len(raw) - 4) + b".wav"
+    for kind in ("zip", "tar"):  # its sums are over bytes that stay as many
+        data = KINDS[kind]((stand_in.decode(), b"audio"))
+        if kind == "tar":
+            data = tarred(
+                (raw.decode("latin-1"), b"audio"), encoding="latin-1", format=tarfile.GNU_FORMAT
+            )
+        (found,) = unpacked(data.replace(stand_in, raw)).items()
+        assert found[1] == b"audio"
+        assert found[0].endswith(".wav")
+
+
+@pytest.mark.parametrize("name", ["../x.wav", "/x.wav", "a/../../x.wav", "C:\\x.wav", "..\\x.wav",
+                                  "\\\\host\\x.wav", "C:x.wav"])  # fmt: skip
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
+def test_names_that_lead_out_are_refused(
+    unpacked: Unpacked, tmp_path: Path, kind: str, name: str
+) -> None:
+    with pytest.raises(ArchiveError, match="nothing of it is unpacked"):
+        unpacked(KINDS[kind]((name, b"x")))
+    assert not list(tmp_path.rglob("x.wav"))
+
+
+def special(kind: bytes, name: str = "x.wav") -> bytes:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as archive:
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname = kind, "/etc/passwd"
+        archive.addfile(info)
+    return data.getvalue()
+
+
+def zip_special(mode: int) -> bytes:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        info = zipfile.ZipInfo("x.wav")
+        info.external_attr = (mode | 0o644) << 16
+        archive.writestr(info, b"/etc/passwd")
+    return data.getvalue()
+
+
+SPECIAL = {
+    "link": special(tarfile.SYMTYPE), "hard link": special(tarfile.LNKTYPE),
+    "device": special(tarfile.CHRTYPE), "disk": special(tarfile.BLKTYPE),
+    "pipe": special(tarfile.FIFOTYPE), "link in a zip": zip_special(stat.S_IFLNK),
+    "device in a zip": zip_special(stat.S_IFCHR), "pipe in a zip": zip_special(stat.S_IFIFO),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SPECIAL)
+def test_links_and_devices_are_refused(unpacked: Unpacked, kind: str) -> None:
+    with pytest.raises(ArchiveError, match=r"'x.wav' is a (link|device)"):
+        unpacked(SPECIAL[kind])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_members_are_counted(unpacked: Unpacked, kind: str) -> None:
+    members = [(f"{number}.txt", b"") for number in range(20)]
+    with pytest.raises(ArchiveError, match="more than 20 members"):
+        unpacked(KINDS[kind](*members, ("a.wav", b"x")))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_unpacked_bytes_are_counted(unpacked: Unpacked, kind: str) -> None:
+    limits = IntakeLimits(20, 1 << 20, 10_000)
+    with pytest.raises(ArchiveError, match="unpacks to more than 1048576 bytes"):
+        unpacked(KINDS[kind](*((f"{n}.wav", bytes(300_000)) for n in range(4))), limits)
+
+
+@pytest.mark.parametrize("kind", ["zip", "zip, bzip2", "tar.gz", "tar.zst"])
+def test_a_bomb_is_not_unpacked(unpacked: Unpacked, tmp_path: Path, kind: str) -> None:
+    with pytest.raises(ArchiveError, match="more than 100 times as many"):
+        unpacked(KINDS[kind](("a.wav", bytes(40 << 20))))
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*.wav")) <= 17 << 20
+
+
+@pytest.mark.parametrize("kind", ["tar.gz", "tar.zst"])
+def test_a_bomb_that_nobody_wanted_counts_too(unpacked: Unpacked, kind: str) -> None:
+    with pytest.raises(ArchiveError, match="more than 100 times as many"):
+        unpacked(KINDS[kind](("a.txt", bytes(40 << 20)), ("b.wav", b"x")))
+
+
+@pytest.mark.parametrize("kind", ["tar", "tar.gz"])
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_a_description_that_fills_the_memory_is_refused(
+    unpacked: Unpacked, kind: str, form: int
+) -> None:
+    mode = "w:gz" if kind == "tar.gz" else "w"
+    with pytest.raises(ArchiveError, match="describes a member in more than 1048576 bytes"):
+        unpacked(tarred(("a/" * 1_000_000 + "b.wav", b"x"), mode=mode, format=form))
+
+
+def test_a_sparse_file_is_refused(unpacked: Unpacked) -> None:
+    data = bytearray(special(tarfile.GNUTYPE_SPARSE))
+    data[386:482] = bytes(96)  # no stretches of data
+    data[483:495] = b"77777777777\0"  # and eight gigabytes of holes
+    data[148:156] = b" " * 8
+    data[148:156] = f"{sum(data[:512]):06o}\0 ".encode()
+    with pytest.raises(ArchiveError, match="is a sparse file"):
+        unpacked(bytes(data))
+
+
+def test_a_file_that_is_a_folder_as_well_is_refused(unpacked: Unpacked) -> None:
+    assert len(unpacked(zipped(("a.wav/b.wav", b"x"), ("a.wav", b"y")))) == 2
+    with pytest.raises(ArchiveError, match="a folder that is a file as well"):
+        unpacked(zipped(("a.wav", b"x"), ("a.wav/b.wav", b"y")))
+
+
+def test_many_of_one_name(unpacked: Unpacked) -> None:
+    limits = IntakeLimits(600, 8 << 20, 100)
+    found = unpacked(tarred(*[("a.wav", b"x")] * 600), limits)
+    assert len(found) == 600
+    assert "a~600.wav" in found
+
+
+def _encrypted() -> bytes:
+    data = bytearray(zipped(("a.wav", b"x")))
+    for signature, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        data[data.index(signature) + flags] |= 1
+    return bytes(data)
+
+
+def _wrong_sum() -> bytes:
+    data = bytearray(zipped(("a.wav", b"audio"), method=zipfile.ZIP_STORED))
+    data[data.index(b"audio")] ^= 1
+    return bytes(data)
+
+
+def _endless_directory() -> bytes:
+    data = bytearray(zipped(("a.wav", b"x")))
+    struct.pack_into("<I", data, data.rindex(b"PK\5\6") + 12, 100 << 20)
+    return bytes(data)
+
+
+WHOLE = {kind: make(("a.wav", bytes(range(256)) * 40)) for kind, make in KINDS.items()}
+DAMAGED: dict[str, tuple[bytes, str]] = {
+    **{f"half a {kind}": (data[: len(data) // 2], "archive") for kind, data in WHOLE.items()},
+    **{
+        f"{kind} with a hole": (data[:300] + bytes(40) + data[340:], "archive")
+        for kind, data in WHOLE.items()
+        if kind not in ("tar", "tar, GNU", "tar.zst, in frames")  # without sums of their contents
+    },
+    "nothing": (b"", "no archive"),
+    "no archive": (b"RIFF" + bytes(600), "no archive"),
+    "no tar in it": (zstandard.compress(b"hello" * 200), "damaged"),
+    "bzip2": (bz2.compress(tarred(("a.wav", b"x"))), "no archive"),
+    "no audio": (zipped(("a.txt", b"x")), "holds no audio"),
+    "no member": (zipped(), "holds no audio"),
+    "encrypted": (_encrypted(), "encrypted"),
+    "LZMA": (zipped(("a.wav", b"x"), method=zipfile.ZIP_LZMA), "deflate"),
+    "a wrong sum": (_wrong_sum(), "damaged"),
+    "an endless directory": (_endless_directory(), "table of contents"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_what_cannot_be_unpacked_is_one_sentence(unpacked: Unpacked, case: str) -> None:
+    data, wanted = DAMAGED[case]
+    with pytest.raises(ArchiveError, match=wanted):
+        unpacked(data)
+
+
+def test_it_stops_when_it_is_told_to(unpacked: Unpacked) -> None:
+    class EnoughError(Exception):
+        pass
+
+    calls = []
+
+    def go_on() -> None:
+        calls.append(1)
+        if len(calls) == 10:
+            raise EnoughError
+
+    for kind in KINDS:
+        calls.clear()
+        with pytest.raises(EnoughError):
+            unpacked(KINDS[kind](("a.wav", bytes(12 << 20))), go_on=go_on)
