@@ -1,6 +1,7 @@
 """How uvicorn speaks WebSocket here: bounded messages, pings, and nobody who hangs on for ever."""
 
 import asyncio
+import logging
 from typing import Any
 
 from uvicorn._types import ASGISendEvent
@@ -18,12 +19,20 @@ GOODBYE_S = 5.0
 """For the last bytes of a connection that is over."""
 
 
+_log = logging.getLogger("uvicorn.error.websocket")
+_log.setLevel(logging.WARNING)  # its lines about connections hold addresses and queries
+
+
 class Protocol(WebSocketsSansIOProtocol):
     """uvicorn's protocol, for clients that do not read.
 
     uvicorn ends a connection once all that was written has been sent, which a client that does not
     read puts off for ever; and it answers pings without looking whether anybody takes the answers.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.logger = _log
 
     async def run_asgi(self) -> None:
         """Cut the connection some time after the application is done with it."""
