@@ -2,6 +2,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ serve.SHUTDOWN_S = 1
 connection.WRITE_TIMEOUT_S = 1
 sys.exit(main())
 """
+READY = re.compile(r"clip.wav http://([\d.]+):(\d+)/predict")
 
 
 @dataclass
@@ -51,20 +53,16 @@ def start_server(models: Path, tmp_path: Path) -> Iterator[Callable[..., Process
             process = subprocess.Popen(
                 [sys.executable, "-c", PROGRAM, "serve", "--port", "0"],
                 env={**os.environ, "NNPM_MODELS": str(models), "TMPDIR": str(tmp_path), **given},
-                stderr=subprocess.PIPE,
+                stderr=stderr,
                 text=True,
             )
-            started.append(process)
-            assert process.stderr is not None
-            for line in process.stderr:
-                stderr.write(line)
-                if found := re.search(r"clip.wav http://([\d.]+):(\d+)/predict", line):
-                    return Process(process, found[1], int(found[2]), log)
-        pytest.fail(f"it never said that it is ready: {log.read_text()}")
+        started.append(process)
+        while not (found := READY.search(log.read_text())):
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.02)
+        return Process(process, found[1], int(found[2]), log)
 
     yield start
     for process in started:
         process.kill()
         process.wait()
-        assert process.stderr is not None
-        process.stderr.close()
