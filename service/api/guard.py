@@ -102,7 +102,8 @@ class Guard:
 def _name_of(host: str) -> str:
     """Without the port, the brackets of IPv6 and the dot at the end."""
     if host.startswith("["):
-        return host[1:].partition("]")[0]
+        name, closed, port = host[1:].partition("]")
+        return name if closed and (not port or port.startswith(":")) else ""
     return host.partition(":")[0].rstrip(".")
 
 

@@ -45,7 +45,7 @@ def _respond(
     if kind.retry_after_s is not None:
         extra["Retry-After"] = str(kind.retry_after_s)
     problem = describe(kind, detail, request_id=request_id)
-    if request.url.path.split("/", 2)[1:2] == ["v2"]:
+    if request.scope["path"].split("/", 2)[1:2] == ["v2"]:
         problem = InferenceProblem(**problem.model_dump(), error=detail)
     return Response(problem.model_dump_json(), kind.status, extra, MEDIA_TYPE)
 
@@ -89,9 +89,9 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 def _http_detail(request: Request, error: HTTPException) -> str:
     match error.status_code:
         case 404:
-            return f"There is nothing at {request.url.path[:128]}; /docs lists what there is."
+            return f"There is nothing at {request.scope['path'][:128]}; /docs lists what there is."
         case 405:
             allowed = (error.headers or {}).get("Allow", "another method")
-            return f"{request.method} is not for {request.url.path[:128]}; use {allowed}."
+            return f"{request.method} is not for {request.scope['path'][:128]}; use {allowed}."
         case _:
             return str(error.detail)

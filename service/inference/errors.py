@@ -30,7 +30,7 @@ class AudioTooLongError(AudioError):
 
 
 class NoRoomError(NnpmError):
-    """A long recording for which there is no room on the disk."""
+    """What was sent cannot be kept: the disk is full, or refuses."""
 
 
 class ParameterError(NnpmError):

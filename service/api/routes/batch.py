@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from service.api.auth import requires
 from service.api.batch import BatchForm
-from service.api.errors import NotReadyError, StorageError, UnsupportedBodyError
+from service.api.errors import NotReadyError, UnsupportedBodyError
 from service.api.observe import answered
 from service.api.openapi import BATCH_BODY, problems
 from service.api.prediction import PredictQuery
@@ -23,7 +23,7 @@ from service.api.problems import Problem, problem_of
 from service.api.schemas import PredictAnswer
 from service.api.scoring import Shadow, score
 from service.api.services import Services, services_of
-from service.inference.errors import NnpmError
+from service.inference.errors import NnpmError, NoRoomError
 from service.registry.serving import Chosen
 
 router = APIRouter(tags=["predict"])
@@ -96,7 +96,7 @@ async def _received(request: Request, max_files: int) -> AsyncIterator[BatchForm
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            raise StorageError("The disk for uploads is full; nothing was kept.") from error
+            raise NoRoomError("The disk for uploads is full; nothing was kept.") from error
         yield form
     finally:
         await asyncio.to_thread(form.close)

@@ -22,6 +22,10 @@ from tests.service.api.problem import problem
 
 ROUTES = [
     ("POST", "/predict", "predict"),
+    ("POST", "/predict/batch", "predict"),
+    ("POST", "/v2/models/default/infer", "predict"),
+    ("POST", "/v2/models/default/versions/1/infer", "predict"),
+    ("GET", "/v2/models/default", "predict"),
     ("GET", "/models", "predict"),
     ("GET", "/models/default", "predict"),
     ("GET", "/models/default/1", "predict"),
@@ -36,7 +40,10 @@ ROUTES = [
     ("GET", "/adapt/x/report", "adapt"),
     ("DELETE", "/adapt/x", "adapt"),
 ]
-OPEN = ["/health/live", "/health/ready", "/docs", "/docs/start.js", "/openapi.json"]
+OPEN = [
+    "/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/docs",
+    "/docs/start.js", "/openapi.json",
+]  # fmt: skip
 
 
 @pytest.fixture

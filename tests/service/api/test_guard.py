@@ -21,6 +21,7 @@ ALWAYS = [
 STRANGE = [
     "evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example",
     "testserver.evil.example", "xtestserver", "", ":8000", "[", "localhost@evil.example",
+    "[::1", "[::1]x", "[evil.example]",
 ]  # fmt: skip
 
 
