@@ -114,7 +114,7 @@ def _loop(call: Callable[[], object], threads: int, seconds: float) -> dict[str,
 
 
 def _stages(calls: Calls, count: int) -> dict[str, float]:
-    """Median milliseconds of CPU of each, in turn: each finds the caches as the others left them."""
+    """Median milliseconds of CPU of each, in turn: caches are as the others left them."""
     took: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(count):
         for name, call in calls.items():
