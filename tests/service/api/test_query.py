@@ -21,8 +21,9 @@ def echo() -> TestClient:
     ("sent", "read"),
     [
         ("", {}),
-        ("model=a%2Fb&language=pt-BR&abstain=false", {"model": "a/b", "language": "pt-BR", "abstain": False}),
-        ("window_s=2&hop_s=1&top_k=3&neighbours=4", {"window_s": 2, "hop_s": 1, "top_k": 3, "neighbours": 4}),
+        ("model=a%2Fb&language=pt-BR", {"model": "a/b", "language": "pt-BR"}),
+        ("abstain=false&window_s=2&hop_s=1", {"abstain": False, "window_s": 2, "hop_s": 1}),
+        ("top_k=3&neighbours=4", {"top_k": 3, "neighbours": 4}),
         ("emotions=sad&emotions=angry", {"emotions": ["sad", "angry"]}),
         ("top_k=1&top_k=2&unknown=1", {"top_k": 2}),
     ],
