@@ -131,6 +131,14 @@ def test_of_a_video_the_sound_is_heard(container: str, codec: str) -> None:
         decode(silent)
 
 
+def test_what_a_browser_sends_while_it_records_needs_no_length() -> None:
+    clip = encode_media(speechlike(3, 48_000), 48_000, container="webm", codec="libopus", live="1")
+    info = decode(clip).info
+    assert info.duration_s == pytest.approx(3, abs=0.05)
+    assert info.warnings == ()
+    assert 1 < decode(clip[: len(clip) // 2]).info.duration_s < 2
+
+
 def test_a_codec_that_is_not_on_the_list_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     clip = encode_media(container="mov")
     monkeypatch.setattr(media, "_DECODERS", "flac,alac")
