@@ -93,6 +93,8 @@ FORMATS = (
     Format("telephone: WAV, 8 kHz, A-law", sound_file("WAV", "ALAW"), 8_000),
     Format("telephone: AMR, 12.2 kbit/s", media("amr", "libopencore_amrnb", 12_200), 8_000),
 )
+if "libopencore_amrnb" not in av.codecs_available:  # not every build of FFmpeg can write it
+    FORMATS = FORMATS[:-1]
 
 
 def main() -> None:
