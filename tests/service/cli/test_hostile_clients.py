@@ -143,6 +143,15 @@ def test_what_is_no_http_is_a_problem_like_any_other(server: Server, kind: str) 
     assert is_unharmed(server)
 
 
+def test_nothing_is_smuggled_behind_a_body_of_two_lengths(server: Server) -> None:
+    lengths = b"Content-Length: 60\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    answer = talk(server, HEAD + lengths + get("/health/live"))
+    assert "one of them is wanted" in problem(answer, 400, "bad_request")
+    assert answer is not None
+    assert answer.headers["connection"] == "close"
+    assert is_unharmed(server)
+
+
 def test_a_body_that_turns_into_garbage(server: Server) -> None:
     body = b"4\r\nRIFF\r\nthis is no chunk\r\n"
     problem(talk(server, HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + body), 400, "bad_request")
