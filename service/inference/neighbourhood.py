@@ -26,7 +26,8 @@ class Neighbourhood:
     def __init__(
         self, memory: Memory, projections: Floats, decision: Decision, labels: tuple[str, ...]
     ) -> None:
-        self._memory = memory
+        # Not the features: they are kept standardised, and are the bulk of it.
+        self._emotion, self._corpus, self._language = memory.emotion, memory.corpus, memory.language
         self._decision = decision
         self._labels = labels
         self._bias = np.array(decision.vote_bias or np.zeros(len(labels)), np.float32)
@@ -77,10 +78,10 @@ class Neighbourhood:
         nearest = np.argsort(-similarities, kind="stable")[:count]
         return tuple(
             Neighbour(
-                emotion=self._labels[self._memory.emotion[slot]],
+                emotion=self._labels[self._emotion[slot]],
                 similarity=float(np.clip(similarity, -1.0, 1.0)),
-                corpus=self._memory.corpus[slot],
-                language=self._memory.language[slot],
+                corpus=self._corpus[slot],
+                language=self._language[slot],
             )
             for slot, similarity in zip(self._order[nearest], similarities[nearest], strict=True)
         )
