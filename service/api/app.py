@@ -17,14 +17,16 @@ from service.api.guard import Guard
 from service.api.job_metrics import JobsCollector
 from service.api.limits import UploadLimit
 from service.api.linger import Linger
+from service.api.methods import HeadAsGet
 from service.api.metrics import Metrics
 from service.api.observe import Observe
 from service.api.openapi import Documented
 from service.api.patience import Patience
 from service.api.problems import KINDS, kind_of
-from service.api.routes import adapt, batch, docs, health, metrics, models, predict, v2
+from service.api.routes import adapt, batch, docs, health, metrics, models, predict, stream, v2
 from service.api.services import Services
 from service.api.shadow import Shadows
+from service.api.stream.streams import Streams
 from service.api.tracing import Tracing
 from service.api.traffic import Traffic
 from service.api.traffic_metrics import TrafficCollector
@@ -80,6 +82,7 @@ def create_app(
         executor=executor,
         traffic=traffic,
         shadows=Shadows(settings.shadow_share, executor, serving, traffic),
+        streams=Streams(settings.max_streams, own_metrics.registry),
         metrics=own_metrics,
         tracing=tracing,
         office=Office(settings, registry, on_published=serving.refresh, command=adapt_command),
@@ -110,11 +113,12 @@ def create_app(
         keyed=ring is not None,
     )
     app.state.services = services
-    for routes in (predict, batch, v2, adapt, models, health, metrics, docs):
+    for routes in (predict, batch, stream, v2, adapt, models, health, metrics, docs):
         app.include_router(routes.router)
     handlers.install(app)
     _surround(app, settings, ring)
     app.add_middleware(Observe, metrics=own_metrics, tracing=tracing)
+    app.add_middleware(HeadAsGet)
     return app
 
 

@@ -148,14 +148,15 @@ class Documented(FastAPI):
                 found = model.model_json_schema(ref_template="#/components/schemas/{model}")
                 schemas.update(found.pop("$defs", {}))
                 schemas[model.__name__] = found
-            everywhere = problems(*_EVERYWHERE, *([401] if self._keyed else []))
             for path, operations in document["paths"].items():
+                of = inference_problems if path.startswith("/v2") else problems
+                everywhere = of(*_EVERYWHERE, *([401] if self._keyed else []))
                 for operation in operations.values():
                     responses = operation["responses"]
                     for status, response in everywhere.items():
                         responses.setdefault(str(status), response)
                     if "requestBody" in operation:
-                        responses.setdefault("413", problems(413)[413])
+                        responses.setdefault("413", of(413)[413])
                     if path in OPEN_PATHS:
                         responses.pop("401", None)
                         if self._keyed:

@@ -14,7 +14,8 @@ from service.api.auth import ANONYMOUS
 from service.api.errors import RateLimitError
 from service.api.handlers import refuse
 
-_EXEMPT = ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/metrics")
+_HEALTH = ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready")
+_EXEMPT = (*_HEALTH, "/metrics")
 
 
 class RateLimit:

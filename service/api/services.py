@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass, field
 
-from fastapi import Request
+from starlette.requests import HTTPConnection
 
 from service.api.executor import Executor
 from service.api.metrics import Metrics
 from service.api.shadow import Shadows
+from service.api.stream.streams import Streams
 from service.api.tracing import Tracing
 from service.api.traffic import Traffic
 from service.jobs.office import Office
@@ -36,10 +37,11 @@ class Services:
     office: Office
     traffic: Traffic
     shadows: Shadows
+    streams: Streams
     readiness: Readiness = field(default_factory=Readiness)
 
 
-async def services_of(request: Request) -> Services:
-    """Dependency: the services of the app that serves this request."""
-    services: Services = request.app.state.services
+async def services_of(connection: HTTPConnection) -> Services:
+    """Dependency: the services of the app that serves this request or WebSocket."""
+    services: Services = connection.app.state.services
     return services

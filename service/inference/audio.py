@@ -79,6 +79,11 @@ class Waveform:
             return Waveform(self._samples.read(start, end), self.sample_rate)
         return Waveform(self._samples[start:end], self.sample_rate)
 
+    def close(self) -> None:
+        """End the file, if the samples are in one; they cannot be read any more."""
+        if isinstance(self._samples, Spool):
+            self._samples.close()
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -126,6 +131,11 @@ class Recording:
 
     info: AudioInfo
     waveforms: tuple[Waveform, ...]
+
+    def close(self) -> None:
+        """End the files of a long recording, which also end with the last reference to it."""
+        for waveform in self.waveforms:
+            waveform.close()
 
 
 def decode(
@@ -197,13 +207,26 @@ def _read(reader: Reader, mode: ChannelMode, limits: Limits, allowance: Allowanc
     rate, num_channels, promised = reader.rate_hz, reader.num_channels, reader.promised_frames
     _check_shape(rate, num_channels, limits)
     num_outputs = num_channels if mode == "split" else 1
-    max_frames = int(limits.max_duration_s * rate / num_outputs)
     if promised == 0:
         raise AudioTooShortError("Empty: the file has a header and no samples.")
-    if promised is not None and promised > max_frames:
+    if promised is not None and promised > _max_frames(reader, num_outputs, limits):
         raise _too_long(promised / rate, num_outputs, limits)
 
     resampler = Resampler(rate, SAMPLE_RATE_HZ, num_outputs)
+    try:
+        info = _fill(resampler, reader, num_outputs, limits, allowance)
+        return Recording(info, tuple(Waveform(samples) for samples in resampler.finish()))
+    except BaseException:
+        resampler.discard()
+        raise
+
+
+def _fill(
+    resampler: Resampler, reader: Reader, num_outputs: int, limits: Limits, allowance: Allowance
+) -> AudioInfo:
+    """Read all blocks into the resampler."""
+    rate, num_channels = reader.rate_hz, reader.num_channels
+    max_frames = _max_frames(reader, num_outputs, limits)
     num_frames, num_clipped, peak = 0, 0, 0.0
     for block in reader.blocks():
         allowance.gain(len(block) / rate)
@@ -225,13 +248,13 @@ def _read(reader: Reader, mode: ChannelMode, limits: Limits, allowance: Allowanc
         resampler.push(block.mean(axis=1, keepdims=True) if num_outputs < num_channels else block)
 
     if num_frames == 0:
-        raise broken_off(0, promised, rate)
+        raise broken_off(0, reader.promised_frames, rate)
     duration_s = num_frames / rate
     if duration_s < limits.min_duration_s:
         raise AudioTooShortError(
             f"{duration_s:.4g} s of audio; at least {limits.min_duration_s:g} s is needed."
         )
-    info = AudioInfo(
+    return AudioInfo(
         duration_s=duration_s,
         sample_rate_hz=rate,
         channels=num_channels,
@@ -239,7 +262,10 @@ def _read(reader: Reader, mode: ChannelMode, limits: Limits, allowance: Allowanc
         warnings=tuple(reader.warnings(num_frames, peak)),
         clipped_ratio=num_clipped / (num_frames * num_channels),
     )
-    return Recording(info, tuple(Waveform(samples) for samples in resampler.finish()))
+
+
+def _max_frames(reader: Reader, num_outputs: int, limits: Limits) -> int:
+    return int(limits.max_duration_s * reader.rate_hz / num_outputs)
 
 
 def _check_shape(rate: int, num_channels: int, limits: Limits) -> None:

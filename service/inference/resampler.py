@@ -39,6 +39,11 @@ class Resampler:
         for channel, output in enumerate(self._outputs):
             output.append(block[:, channel])
 
+    def discard(self) -> None:
+        """Drop the result, and its files."""
+        for output in self._outputs:
+            output.discard()
+
     def finish(self) -> list[npt.NDArray[np.float32] | Spool]:
         """Flush the filter and return the samples of each channel."""
         self.push(np.zeros((0, len(self._outputs)), np.float32), last=True)

@@ -15,7 +15,7 @@ _SAMPLE_BYTES = 4
 
 
 class Spool:
-    """Float32 samples of one channel in an unnamed file, which ends with the last reference to it.
+    """Float32 samples of one channel in an unnamed file.
 
     Its folder is that of temporary files (TMPDIR).
 
@@ -28,7 +28,8 @@ class Spool:
             self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - see finalize
         except OSError as error:
             raise _no_room(0) from error
-        weakref.finalize(self, self._file.close)
+        self.close = weakref.finalize(self, self._file.close)
+        """Ends the file at once; otherwise it ends with the last reference."""
         self._num_bytes = 0
 
     def __len__(self) -> int:
@@ -79,6 +80,12 @@ class Store:
             self._spool = self._spool or Spool()
             self._spool.append(self._held)
             self._held = bytearray()
+
+    def discard(self) -> None:
+        """Drop all of them."""
+        self._held = bytearray()
+        if self._spool is not None:
+            self._spool.close()
 
     def finish(self) -> Samples | Spool:
         """All of them, in memory or in a file."""

@@ -98,3 +98,41 @@ def _mean(parts: Sequence[Part], weights: Sequence[float], reasons: tuple[Reason
         projection=shares @ np.stack([part.projection for part in parts]),
         reasons=reasons,
     )
+
+
+class Mean:
+    """Windows summed up as they come; each counts by its length. False while there are none."""
+
+    def __init__(self) -> None:
+        self._length_s = 0.0
+        self._first: Part | None = None
+        self._end_s = 0.0
+        self._probabilities = np.zeros(())
+        self._out_of_domain = 0.0
+        self._projection = np.zeros(())
+
+    def __bool__(self) -> bool:
+        return self._first is not None
+
+    def add(self, part: Part) -> None:
+        """Add a window."""
+        length_s = part.end_s - part.start_s
+        self._first = self._first or part
+        self._end_s = part.end_s
+        self._length_s += length_s
+        self._probabilities = self._probabilities + length_s * part.probabilities
+        self._out_of_domain += length_s * part.out_of_domain
+        self._projection = self._projection + length_s * part.projection
+
+    def part(self, reasons: tuple[Reason, ...]) -> Part:
+        """The mean of all that were added."""
+        assert self._first is not None
+        return Part(
+            start_s=self._first.start_s,
+            end_s=self._end_s,
+            channel=self._first.channel,
+            probabilities=self._probabilities / self._length_s,
+            out_of_domain=self._out_of_domain / self._length_s,
+            projection=self._projection / self._length_s,
+            reasons=reasons,
+        )

@@ -1,0 +1,312 @@
+"""A recording that is still being made: a segment every hop, and at its end an answer.
+
+What a stream says at its end is what :meth:`Recognizer.answer` says of the same recording, as far
+as that can be known without keeping it. Windows lie on the same grid, from where the speech begins
+in steps of a hop, and are summed up in the same way. What needs the whole recording is judged by
+what is at hand instead: where speech begins by the first window, where it ends by the last two.
+"""
+
+from collections import deque
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import soxr
+
+from service.inference.answer import Answer, Options, Reason, Segment
+from service.inference.audio import CLIPPED_LEVEL, SAMPLE_RATE_HZ, AudioInfo, Limits, Waveform
+from service.inference.errors import AudioTooLongError, AudioTooShortError
+from service.inference.quality import assess, speech_bounds
+from service.inference.recognizer import CLIPPED_RATIO, TOO_SHORT_S, Recognizer, _restrict
+from service.inference.timeline import Mean, Part, Track
+from service.inference.windows import windows
+
+KEPT_WINDOWS = 1000
+"""Windows that the final answer lists: the last ones. All of them count."""
+
+_NOTHING = np.zeros(0, np.float32)
+
+
+class Listener:
+    """Hears one stream; calls come one after the other, from whatever thread.
+
+    Args:
+        recognizer: scores it from the first to the last window.
+        rate_hz: of the samples that will come.
+        channels: interleaved in them; their mean is scored.
+        options: windows and abstention.
+        limits: how much may come.
+
+    Raises:
+        ParameterError: if an option does not fit the bundle.
+    """
+
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        *,
+        rate_hz: int,
+        channels: int,
+        options: Options = Options(),  # noqa: B008
+        limits: Limits = Limits(),  # noqa: B008
+    ) -> None:
+        self._recognizer = recognizer
+        self._options = options
+        self._limits = limits
+        self._plan = recognizer._plan(options)
+        self._rate_hz = rate_hz
+        self._channels = channels
+        self._resampler = (
+            None
+            if rate_hz == SAMPLE_RATE_HZ
+            else soxr.ResampleStream(rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32")
+        )
+        self._num_frames = 0
+        self._num_clipped = 0
+        self._tape = _NOTHING
+        self._base = 0  # where the tape begins; this and all below in samples at 16 kHz
+        self._origin = 0  # where the grid of windows begins
+        self._speaks = False  # whether the grid is fixed: speech was found
+        self._next_end = self._first_end(0)
+        self._recent: deque[tuple[int, int, Part]] = deque()  # may yet be cut otherwise
+        self._settled_end = 0  # of the last window that may not
+        # In silence: the recent windows as they are if nothing more is said, and those of silence.
+        self._if_over: list[Part] | None = None
+        self._quiet: deque[Part] = deque(maxlen=KEPT_WINDOWS)
+        self._kept: deque[Part] = deque(maxlen=KEPT_WINDOWS)
+        self._speaking, self._all = Mean(), Mean()
+        self._active = 0.0
+        self._judged = 0
+
+    @property
+    def frames_wanted(self) -> int:
+        """Frames that have to come until there is another segment, about."""
+        missing = max(0, self._next_end - self._heard)
+        return -(-missing * self._rate_hz // SAMPLE_RATE_HZ)
+
+    @property
+    def info(self) -> AudioInfo:
+        """Facts about what has come so far."""
+        return AudioInfo(
+            duration_s=self._num_frames / self._rate_hz,
+            sample_rate_hz=self._rate_hz,
+            channels=self._channels,
+            format="PCM",
+            clipped_ratio=self._num_clipped / max(1, self._num_frames * self._channels),
+        )
+
+    def hear(self, frames: npt.NDArray[np.int16]) -> Segment | None:
+        """Take samples, and score one window if one is due.
+
+        Args:
+            frames: 16-bit samples, shape ``(num_frames, channels)``; none at all are fine, and
+                score the next window if what came before is enough for it.
+
+        Returns:
+            The segment, which ends where the window does; None if more frames are wanted.
+
+        Raises:
+            AudioTooLongError: if more has come than the limit.
+        """
+        self._take(frames)
+        if self._heard < self._next_end:
+            return None
+        part = self._step(self._next_end)
+        self._forget()
+        return self._recognizer._segment(part, self._options)
+
+    def finish(self) -> Answer:
+        """Answer for the whole.
+
+        Raises:
+            AudioTooShortError: if next to nothing has come.
+        """
+        duration_s = self._num_frames / self._rate_hz
+        if duration_s < self._limits.min_duration_s:
+            raise AudioTooShortError(
+                f"{duration_s:.4g} s of audio; at least {self._limits.min_duration_s:g} s is "
+                "needed."
+            )
+        if self._resampler is not None:
+            self._append(self._resampler.resample_chunk(np.zeros((0, 1), np.float32), last=True))
+        tape = self._stretch(self._base, self._heard)
+        whole = assess(tape)
+        end = self._base + speech_bounds(tape, whole)[1] if whole.has_speech else 0
+        if not self._speaks or not (self._recent or self._settled_end):
+            self._finish_first()
+        elif self._if_over is None or end > self._next_end - self._plan.hop:
+            self._resume()
+            self._recent = deque(self._ended(end)) if end else self._recent
+        for part in self._if_over or [part for *_, part in self._recent]:
+            self._sum(part)
+        mean = self._speaking if self._speaking else self._all
+        reasons = self._reasons(has_speech=bool(self._speaking))
+        speech_ratio = (
+            whole.speech_ratio if self._base == 0 else self._active / max(1, self._judged)
+        )
+        track = Track(mean.part(reasons), tuple(self._kept), speech_ratio)
+        return self._recognizer._tell(track, self._options)
+
+    @property
+    def _heard(self) -> int:
+        return self._base + len(self._tape)
+
+    def _take(self, frames: npt.NDArray[np.int16]) -> None:
+        if not len(frames):
+            return
+        self._num_frames += len(frames)
+        if self._num_frames > self._limits.max_duration_s * self._rate_hz:
+            raise AudioTooLongError(
+                f"{self._num_frames / self._rate_hz:.1f} s of audio; at most "
+                f"{self._limits.max_duration_s:g} s is scored in one stream: begin another."
+            )
+        block = frames.astype(np.float32) / np.float32(32768)
+        self._num_clipped += int(np.count_nonzero(np.abs(block) >= CLIPPED_LEVEL))
+        mono = block.mean(axis=1, keepdims=True)
+        self._append(mono if self._resampler is None else self._resampler.resample_chunk(mono))
+
+    def _append(self, block: npt.NDArray[np.float32]) -> None:
+        self._tape = np.concatenate([self._tape, np.clip(block[:, 0], -1.0, 1.0)])
+
+    def _stretch(self, start: int, end: int) -> Waveform:
+        return Waveform(self._tape[start - self._base : end - self._base])
+
+    def _step(self, end: int) -> Part:
+        """Score the window that ends here, and move on."""
+        plan = self._plan
+        start = max(self._origin, end - plan.window)
+        is_full = end - start == plan.window
+        stretch = self._stretch(start, end)
+        quality = assess(stretch)
+        self._next_end = end + plan.hop
+        if is_full and not self._speaks:
+            first = speech_bounds(stretch, quality)[0]
+            self._speaks = quality.has_speech
+            self._judge(0.0, first if self._speaks else plan.hop)
+            if self._speaks:
+                self._kept.clear()  # silence before speech is no part of the answer
+            if first:  # the grid begins with the speech: this window is not on it
+                self._origin = start + first
+                self._next_end = self._first_end(end)
+                return self._score(start, end, has_speech=True)
+        part = self._score(start, end, has_speech=quality.has_speech)
+        if not is_full:
+            return part
+        if self._speaks:
+            is_first = start == self._origin
+            self._judge(quality.speech_ratio, plan.window if is_first else plan.hop)
+            self._place(start, end, part)
+        else:
+            self._origin = start + plan.hop
+            self._sum(part)
+        return part
+
+    def _place(self, start: int, end: int, part: Part) -> None:
+        """Put a window on the grid. What is said before a window of silence may be the end."""
+        if part.has_speech:
+            self._resume()
+            self._recent.append((start, end, part))
+            return
+        if self._if_over is None:
+            tape = self._stretch(self._base, start)
+            stop = self._base + speech_bounds(tape, assess(tape))[1]
+            self._if_over = [part for *_, part in self._ended(stop)]
+        self._quiet.append(part)
+
+    def _resume(self) -> None:
+        """It was not the end: the windows before the silence count as they are."""
+        if self._if_over is None:
+            return
+        for part in (*(part for *_, part in self._recent), *self._quiet):
+            self._sum(part)
+            self._settled_end = round(part.end_s * SAMPLE_RATE_HZ)
+        self._recent.clear()
+        self._quiet.clear()
+        self._if_over = None
+
+    def _first_end(self, after: int) -> int:
+        """The first end on the grid after a position; windows before the first full one are short.
+
+        A window that would be too short to say anything is left out.
+        """
+        plan, least = self._plan, round(TOO_SHORT_S * SAMPLE_RATE_HZ)
+        full = self._origin + plan.window
+        after = max(after, self._origin + least - 1)
+        return full - (full - after - 1) // plan.hop * plan.hop
+
+    def _forget(self) -> None:
+        """Drop audio, and sum up windows, that the end of the stream cannot change any more."""
+        settled = self._next_end - 2 * self._plan.window - self._plan.hop
+        while self._recent and self._recent[0][0] < settled and self._if_over is None:
+            _, self._settled_end, part = self._recent.popleft()
+            self._sum(part)
+        if (drop := settled - self._base) > 0:
+            self._tape = self._tape[drop:].copy()
+            self._base += drop
+
+    def _finish_first(self) -> None:
+        """No full window has held speech: judge what there is after the silence."""
+        rest = self._stretch(self._origin, self._heard)
+        quality = assess(rest)
+        if not quality.has_speech and self._all:
+            return
+        start, end = speech_bounds(rest, quality)
+        self._judge(quality.speech_ratio, len(rest.samples))
+        if quality.has_speech:
+            self._kept.clear()
+        for first, last in windows(end - start, self._plan.window, self._plan.hop):
+            cut = (self._origin + start + first, self._origin + start + last)
+            self._recent.append((*cut, self._score(*cut, has_speech=quality.has_speech)))
+
+    def _ended(self, end: int) -> list[tuple[int, int, Part]]:
+        """The recent windows, cut as :func:`windows` would have, had it known where speech ends."""
+        plan, recent = self._plan, list(self._recent)
+        if self._settled_end and end - plan.window < self._base:
+            return recent  # it ended too long ago
+        while recent and recent[-1][1] > end:
+            recent.pop()
+        if not recent and not self._settled_end:
+            cut = (self._origin, end)
+        else:
+            last = recent[-1][1] if recent else self._settled_end
+            if 2 * (end - last) > plan.hop:
+                cut = (end - plan.window, end)
+            elif recent and end > last:
+                cut = (recent.pop()[0], end)
+            else:
+                return recent
+        has_speech = assess(self._stretch(*cut)).has_speech
+        return [*recent, (*cut, self._score(*cut, has_speech=has_speech))]
+
+    def _score(self, start: int, end: int, *, has_speech: bool) -> Part:
+        recognizer = self._recognizer
+        samples = self._stretch(start, end).samples
+        probabilities, embedding, projection = recognizer.score(samples)
+        return Part(
+            start_s=start / SAMPLE_RATE_HZ,
+            end_s=end / SAMPLE_RATE_HZ,
+            channel=0,
+            probabilities=_restrict(probabilities[0], self._plan.allowed),
+            out_of_domain=float(recognizer.neighbourhood.out_of_domain(embedding)[0]),
+            projection=projection[0],
+            reasons=self._reasons(has_speech=has_speech),
+        )
+
+    def _sum(self, part: Part) -> None:
+        self._all.add(part)
+        if part.has_speech:
+            self._speaking.add(part)
+        self._kept.append(replace(part, projection=_NOTHING))
+
+    def _judge(self, speech_ratio: float, num_samples: int) -> None:
+        self._active += speech_ratio * num_samples
+        self._judged += num_samples
+
+    def _reasons(self, *, has_speech: bool) -> tuple[Reason, ...]:
+        info = self.info
+        found: dict[Reason, bool] = {
+            "no_speech": not has_speech,
+            "too_short": info.duration_s < TOO_SHORT_S,
+            "clipped": info.clipped_ratio >= CLIPPED_RATIO,
+        }
+        return tuple(reason for reason, holds in found.items() if holds)
