@@ -28,6 +28,7 @@ from service.inference.recognizer import Recognizer
 
 ROOT = Path(__file__).parents[1]
 MODEL, DECODED, ANSWER = "model.onnx", "decode, model.onnx", "decode, whole answer, JSON"
+LAST_STAGE = "all of these, decision, JSON"
 Calls = dict[str, Callable[[], object]]
 
 
@@ -89,7 +90,7 @@ def _calls(data: bytes, recognizer: Recognizer) -> tuple[Calls, Calls]:
         "projection (head.onnx)": lambda: recognizer.model.project(embedding),
         "vote of the memory": lambda: neighbourhood.vote(projection),
         "out-of-domain figure": lambda: neighbourhood.out_of_domain(embedding),
-        "all of these, decision, JSON": answer,
+        LAST_STAGE: answer,
     }
     return {MODEL: bare, DECODED: decoded, ANSWER: answer}, stages
 

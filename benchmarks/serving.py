@@ -22,7 +22,7 @@ from pathlib import Path
 
 import soundfile
 
-from benchmarks.loops import ANSWER, DECODED, MODEL, Loops
+from benchmarks.loops import ANSWER, DECODED, LAST_STAGE, MODEL, Loops
 from benchmarks.provenance import provenance, write
 from benchmarks.servers import KINDS, ROOT, Load, Server
 from service.cores import available_cores
@@ -31,7 +31,8 @@ from training.probe import voice
 CONNECTIONS = 16
 STAGES = 100
 _IDLE_S = 3
-_NOT_HTTP = "HTTP, form, queue, metrics, log (CPU per request less the loop of whole answers)"
+_HTTP = "HTTP, form, queue, metrics, log: the service that keeps one answer"
+_TOGETHER = "what they cost each other: the service, less these two"
 
 Found = dict[str, list[tuple[Load, float]]]
 """By server or loop: what each round saw, and its milliseconds of CPU."""
@@ -49,9 +50,9 @@ def main() -> None:
     if shutil.which("wrk") is None:
         sys.exit("benchmarks.serving needs wrk, which is not on the PATH")
     model = (options.bundle / "model.onnx").resolve()
-    own, *others = KINDS
-    wanted = [own]
+    wanted = [kind for kind in KINDS if kind.folder is None]
     if options.peers is not None:
+        others = [kind for kind in KINDS if kind.folder is not None]
         wanted += [k for k in others if (options.venvs / _venv(k.folder or "")).is_dir()]
     with contextlib.ExitStack() as stack:
         clip = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "clip.wav"
@@ -99,7 +100,9 @@ def _measure(servers: list[Server], loops: Loops, clip: Path, options: argparse.
             busy.append(os.getloadavg()[0])
     memory = {server.kind.name: server.memory_mib() for server in servers}
     stages = loops.ask("stages", STAGES)
-    stages[_NOT_HTTP] = _cpu(found[servers[0].kind.name]) - _cpu(found[ANSWER])
+    own, kept = (_cpu(found[server.kind.name]) for server in servers[:2])
+    stages[_HTTP] = kept
+    stages[_TOGETHER] = own - kept - stages[LAST_STAGE]
     lines = [
         *_table(found, idle, memory),
         "",
@@ -109,7 +112,7 @@ def _measure(servers: list[Server], loops: Loops, clip: Path, options: argparse.
         "| --- | --- |",
         *(f"| {name} | {milliseconds:.2f} |" for name, milliseconds in stages.items()),
         "",
-        f"Medians of {STAGES} calls of each in turn, on one thread.",
+        f"Medians of {STAGES} calls of each stage in turn, on one thread.",
     ]
     write("serving", "\n".join(lines), provenance("python -m benchmarks.serving"))
 
