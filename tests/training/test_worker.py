@@ -44,13 +44,13 @@ def top(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def adapted(top: Path, **fields: str) -> dict[str, Any]:
+def adapted(top: Path, workers: int = 1, **fields: str) -> dict[str, Any]:
     """Send the recordings to a service, and wait for its job; ``report`` is added to it."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         for path in sorted((top / "audio").iterdir()):
             archive.write(path, path.name)
-    settings = Settings(models=top / "models", adapt_nice=3, adapt_threads=2)
+    settings = Settings(models=top / "models", adapt_nice=0, adapt_threads=2, adapt_workers=workers)
     asked = {"language": "ur", "method": "entropy", "seed": "7", "force": "true"} | fields
     with TestClient(create_app(settings)) as client:
         sent = client.post("/adapt", files={"archive": packed.getvalue()}, data=asked)
@@ -106,6 +106,26 @@ def test_too_few_clips_fail_the_job_with_their_number(top: Path) -> None:
     assert str(top) not in job["error"]
     assert job["report"]["code"] == "no_report"
     assert Registry(top / "models").versions("default") == ["1"]
+
+
+def test_a_worker_elsewhere_does_what_a_service_takes(top: Path) -> None:
+    beat = top / "beat"
+    run = [sys.executable, "-c", "import sys; from service.cli import main; sys.exit(main())"]
+    process = subprocess.Popen(
+        [*run, "worker", "--heartbeat", beat],
+        env={**os.environ, "NNPM_MODELS": str(top / "models"), "NNPM_ADAPT_NICE": "0"},
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        job = adapted(top, workers=0, method="adabn")
+        assert (job["state"], job["version"]) == ("succeeded", "2"), job
+        asked = subprocess.run([*run, "health", "--heartbeat", beat], check=False)
+        assert asked.returncode == 0
+    finally:
+        process.terminate()
+        _, told = process.communicate(timeout=30)
+    assert process.returncode == 0, told
+    assert b"Ready. Waiting for jobs." in told
 
 
 def test_a_second_child_leaves_the_job_alone(top: Path) -> None:

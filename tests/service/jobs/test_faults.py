@@ -148,6 +148,22 @@ def test_a_frozen_worker_is_fenced(
     assert len(children(top)) == 1  # the successor's or adopted by it, and harmed by nobody
 
 
+def test_two_workers_share_the_jobs_and_do_each_once(
+    url: str, store: JobStore, top: Path, workers: list[WorkerProcess]
+) -> None:
+    jobs = [made(store, top) for _ in range(6)]
+    held = hold(top, "adapting")
+    workers += [WorkerProcess(top, url, lease_s=30) for _ in range(2)]
+    until(lambda: len(children(top)) == 2)  # both are at it
+    assert store.counts()[State.QUEUED] == 4
+    held.unlink()
+    until(lambda: all(store.get(one.id).ended for one in jobs))
+    found = [store.get(one.id) for one in jobs]
+    assert [(one.state, one.attempts) for one in found] == [(State.SUCCEEDED, 1)] * 6
+    assert sorted(str(one.version) for one in found) == ["2", "3", "4", "5", "6", "7"]
+    assert len(children(top)) == 6
+
+
 def test_postgres_goes_and_comes_back(
     postgres: Postgres, top: Path, workers: list[WorkerProcess]
 ) -> None:
