@@ -10,6 +10,7 @@ import sys
 import uvicorn
 
 from service import logs, settings
+from service.allocator import steady_memory
 from service.api.app import create_app
 from service.api.connection import MAX_HEAD_BYTES, protocol
 from service.api.websocket import uvicorn_options
@@ -26,6 +27,7 @@ SHUTDOWN_S = 30
 
 def run(args: argparse.Namespace) -> int:
     """Serve until stopped."""
+    steady_memory()
     own = settings.load(host=args.host, port=args.port)
     logs.configure(own.log_format, own.log_level)
     registry = open_registry(own)
