@@ -10,9 +10,11 @@ COPY requirements/build.txt requirements/
 RUN python -m venv /opt/pip \
     && /opt/pip/bin/pip install -q --require-hashes -r requirements/build.txt \
     && python -m venv --without-pip /opt/nnpm
-COPY requirements/service.txt requirements/
+# service-media also reads MP4, WebM, AMR and WMA, with 104 MB of FFmpeg.
+ARG REQUIREMENTS=service
+COPY requirements/${REQUIREMENTS}.txt requirements/
 RUN /opt/pip/bin/pip --python /opt/nnpm/bin/python install -q \
-    --require-hashes --only-binary :all: -r requirements/service.txt \
+    --require-hashes --only-binary :all: -r requirements/${REQUIREMENTS}.txt \
     && find /opt/nnpm -type d -name tests -prune -exec rm -rf {} + \
     # what is for others than who runs a model: 30 MB
     && find /opt/nnpm \( -path '*/onnxruntime/transformers' -o -path '*/onnxruntime/tools' \

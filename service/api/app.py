@@ -23,9 +23,10 @@ from service.api.observe import Observe
 from service.api.openapi import Documented
 from service.api.patience import Patience
 from service.api.problems import KINDS, kind_of
-from service.api.routes import adapt, batch, docs, health, metrics, models, predict, v2
+from service.api.routes import adapt, batch, docs, health, metrics, models, predict, stream, v2
 from service.api.services import Services
 from service.api.shadow import Shadows
+from service.api.stream.streams import Streams
 from service.api.tracing import Tracing
 from service.api.traffic import Traffic
 from service.api.traffic_metrics import TrafficCollector
@@ -81,6 +82,7 @@ def create_app(
         executor=executor,
         traffic=traffic,
         shadows=Shadows(settings.shadow_share, executor, serving, traffic),
+        streams=Streams(settings.max_streams, own_metrics.registry),
         metrics=own_metrics,
         tracing=tracing,
         office=Office(settings, registry, on_published=serving.refresh, command=adapt_command),
@@ -111,7 +113,7 @@ def create_app(
         keyed=ring is not None,
     )
     app.state.services = services
-    for routes in (predict, batch, v2, adapt, models, health, metrics, docs):
+    for routes in (predict, batch, stream, v2, adapt, models, health, metrics, docs):
         app.include_router(routes.router)
     handlers.install(app)
     _surround(app, settings, ring)

@@ -6,8 +6,8 @@ import time
 import uuid
 from typing import Any
 
-from fastapi import Request
 from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import logs
@@ -28,7 +28,7 @@ def common_headers(request_id: str) -> dict[str, str]:
     return {"X-Request-ID": request_id, **headers.SECURITY}
 
 
-def answered(request: Request, services: Services, answer: PredictAnswer) -> None:
+def answered(request: HTTPConnection, services: Services, answer: PredictAnswer) -> None:
     """Count an answer, and note it for the trace and the log: there without its emotion."""
     services.metrics.answer(answer)
     services.tracing.answered(answer)

@@ -42,6 +42,12 @@ class SegmentPart(_Part):
     scores: dict[str, Share]
     reasons: list[Reason]
 
+    @classmethod
+    def of(cls, segment: Segment) -> Self:
+        """Make it of a segment."""
+        scores = {emotion: _share(score) for emotion, score in segment.scores.items()}
+        return cls(**{**_fields(segment), "scores": scores})
+
 
 class StretchPart(_Part):
     """Neighbouring windows with the same emotion and reasons."""
@@ -128,7 +134,7 @@ class Verdict(_Part):
             abstained=answer.abstained,
             reasons=list(answer.reasons),
             out_of_domain=_share(answer.out_of_domain),
-            segments=[_segment(segment) for segment in answer.segments],
+            segments=[SegmentPart.of(segment) for segment in answer.segments],
             timeline=[StretchPart(**_fields(stretch)) for stretch in answer.timeline],
             **extras,
             **more,
@@ -159,11 +165,6 @@ class PredictAnswer(Verdict):
 def _share(value: float) -> float:
     """Sums of probabilities miss 1 by rounding."""
     return min(1.0, max(0.0, value))
-
-
-def _segment(segment: Segment) -> SegmentPart:
-    scores = {emotion: _share(score) for emotion, score in segment.scores.items()}
-    return SegmentPart(**{**_fields(segment), "scores": scores})
 
 
 def _top(scores: Mapping[str, float], top_k: int) -> list[TopPart]:

@@ -7,6 +7,7 @@ from starlette.requests import HTTPConnection
 from service.api.executor import Executor
 from service.api.metrics import Metrics
 from service.api.shadow import Shadows
+from service.api.stream.streams import Streams
 from service.api.tracing import Tracing
 from service.api.traffic import Traffic
 from service.jobs.office import Office
@@ -36,6 +37,7 @@ class Services:
     office: Office
     traffic: Traffic
     shadows: Shadows
+    streams: Streams
     readiness: Readiness = field(default_factory=Readiness)
 
 

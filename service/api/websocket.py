@@ -1,8 +1,10 @@
 """How uvicorn speaks WebSocket here: bounded messages, pings, and nobody who hangs on for ever."""
 
 import asyncio
+import logging
 from typing import Any
 
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from service.settings import Settings
@@ -17,12 +19,20 @@ GOODBYE_S = 5.0
 """For the last bytes of a connection that is over."""
 
 
+_log = logging.getLogger("uvicorn.error.websocket")
+_log.setLevel(logging.WARNING)  # its lines about connections hold addresses and queries
+
+
 class Protocol(WebSocketsSansIOProtocol):
     """uvicorn's protocol, for clients that do not read.
 
     uvicorn ends a connection once all that was written has been sent, which a client that does not
     read puts off for ever; and it answers pings without looking whether anybody takes the answers.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.logger = _log
 
     async def run_asgi(self) -> None:
         """Cut the connection some time after the application is done with it."""
@@ -39,6 +49,12 @@ class Protocol(WebSocketsSansIOProtocol):
         super().resume_writing()
         if not self.read_paused:
             self.transport.resume_reading()
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Send; a handshake that was refused is over then, which uvicorn takes for a mistake."""
+        await super().send(message)
+        if self.close_sent:
+            self.handshake_complete = True
 
 
 def uvicorn_options(settings: Settings) -> dict[str, Any]:

@@ -80,9 +80,10 @@ class Listener:
 
     @property
     def frames_wanted(self) -> int:
-        """Frames that have to come until there is another segment, about."""
+        """Frames that have to come until there is another segment, about, or one too many."""
         missing = max(0, self._next_end - self._heard)
-        return -(-missing * self._rate_hz // SAMPLE_RATE_HZ)
+        allowed = int(self._limits.max_duration_s * self._rate_hz) - self._num_frames
+        return min(-(-missing * self._rate_hz // SAMPLE_RATE_HZ), allowed + 1)
 
     @property
     def info(self) -> AudioInfo:

@@ -79,7 +79,7 @@ def test_what_calls_the_service_by_name_may() -> None:
     (target,) = prometheus["scrape_configs"][0]["static_configs"][0]["targets"]
     name = target.partition(":")[0]
     given = COMPOSE["services"]["service"]["environment"]["NNPM_ALLOWED_HOSTS"]
-    assert Settings(allowed_hosts=given).names == (name,)
+    assert name in Settings(allowed_hosts=given).names
     public = load(FILES[1])["services"]["service"]["environment"]["NNPM_ALLOWED_HOSTS"]
     assert name in public.split(",")
 

@@ -1,5 +1,7 @@
 """Recordings in the containers that PyAV writes, made in memory."""
 
+import base64
+import io
 import struct
 import tempfile
 from fractions import Fraction
@@ -10,6 +12,25 @@ import numpy as np
 
 from tests.service.sounds import Samples, speechlike
 
+# speechlike(1.5) in AMR at 4.75 kbit/s: not every build of FFmpeg can write it.
+_AMR = base64.b64decode(
+    "IyFBTVIKBPObVwHjYLW0Ib8OyARUsrbbwrn27D6dlVQEVJvEPIL+xmnaiHAWBFSyxKyj/4T5KIWsjgRUlL+sopOH"
+    "KKix6cAEVJvG2nNKRKWlYBIsBFSUxypTqGXSYenCmATzsse1JT4iaGHVkRQE+CjKMAYRu2VrdNTyBDUYbPFEEzhY"
+    "6exuGASUTBv0IDv5VfIDzB4E0pgV8i3ek28AWJHABEs8P/InJKTT7WU5CATP6k/yLdnT59bCVr4ENjE79BcRdYb/"
+    "A+bSBM8o7fIr2Laf1BqGcATn7KtC8xC1aev/Wn4Ej7LIrMKiFm554fQgBFSbvqfSt9f1ceX/8gRUsrtacrPGxReO"
+    "mZYEVLK1q2J819Dh/ermBFSysZ6iSeaJCJiAoATzsq3aooQXwJtr8JYEVEmpNTJGFrh4aVQEBPhsm/AIE4v7yhEn"
+    "sATtKJsxLZcyZqRj3sQE/ur/FBNymf5iClCUBDFnL/AkZale/IzNHAQ2jqSwK1+2Nz5LjjoEZTz/MAdf5M+4Fu1M"
+    "BBWYZ8QDsVkDvuB1wgT/PH/yB1GFav5SXUoE80mPAvlDbW5qE/DyBI9zhGW1cc2ufD4D5gTZEXnH77f9a9Pw5eAE"
+    "j3N2q9923Izm4dx+BNkReGxvu03Q0hPX7ASPc25+7zzd3CKfCIgE2RFup5/ZLIKvMChMBI5CbqpdoBsNdgBqQASO"
+    "QmnwBm5nj+upkowEFiUL8WMoaN/tsh7oBFjq/DALuVb3j918pASUjsP0EzBZ6URr8DYEzxjb8glSgb0tWByGBFgo"
+    "F8FDfOkfPZnBgAQ2mLvGBl8lE/5zW44EzzabxBt3dxM0pSzYBFQJI8DOrHk6ciEp9gSOQms5v7e9hF/GgiQE2Qln"
+    "K98+/N7+ScbcBI9CaNa/99217wd1jgTZCWquz93sINmjch4Ej3N0r2+RTVwSCEdMBNkRa75/QOzyATx5LASPc3Kp"
+    "L3GsMWJJgvoEjidy8wSI6Y/IIANCBKqYHLAZMaRPamybhgRwGLP2J5SFrakJLkIEmDG3ciORucdO4FmWBDYlz3FN"
+    "bxP/g2WHXAQzHoDhGhGbnuJ1MMwEFiiPNAS7ud8/9wykBDM8/PEEnqP1utqQ3ARUCZswUkP1555H90gE2cGHzam6"
+    "7f1n512kBFSynayi8sdprMWFuATZsp73eeP8pD+zFV4EVLKinnJ1d4MdqoDYBNmypzqiZ6eTjoGb8ARUsqqnsgh3"
+    "yykZnEQE80my4jJx90SZ+HWqBNlztlIDiLrZkRi1gASYdRe5AJg5a+mcScYEWDqrMkallfsH6hbyBJYAx/IJDXH/"
+    "6iRhjA=="
+)
 _LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
 
 
@@ -49,6 +70,20 @@ def encode_media(
             if sound is not None:
                 _speak(file, sound, samples, rate)
         return path.read_bytes()
+
+
+def amr(container: str = "amr") -> bytes:
+    """One and a half seconds of speech-like sound in AMR, in its own container or in 3GP."""
+    if container == "amr":
+        return _AMR
+    file = io.BytesIO()
+    with av.open(io.BytesIO(_AMR)) as source, av.open(file, "w", format=container) as target:
+        stream = target.add_stream_from_template(source.streams.audio[0])
+        for packet in source.demux():
+            if packet.size:
+                packet.stream = stream
+                target.mux(packet)
+    return file.getvalue()
 
 
 def _film(file, stream) -> None:

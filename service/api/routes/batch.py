@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, BinaryIO
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -20,6 +20,7 @@ from service.api.observe import answered
 from service.api.openapi import BATCH_BODY, problems
 from service.api.prediction import PredictQuery
 from service.api.problems import Problem, problem_of
+from service.api.query import PARAMETERS, TheQuery
 from service.api.schemas import PredictAnswer
 from service.api.scoring import Shadow, score
 from service.api.services import Services, services_of
@@ -50,11 +51,11 @@ class BatchAnswer(BaseModel):
     response_model_exclude_unset=True,
     responses=problems(404, 413, 415, 422, 500, 503),
     dependencies=[Depends(requires("predict"))],
-    openapi_extra={"requestBody": BATCH_BODY},
+    openapi_extra={"parameters": PARAMETERS, "requestBody": BATCH_BODY},
 )
 async def predict_batch(
     request: Request,
-    query: Annotated[PredictQuery, Query()],
+    query: TheQuery,
     services: Annotated[Services, Depends(services_of)],
 ) -> Response:
     """Recognise the emotion in each of many recordings.

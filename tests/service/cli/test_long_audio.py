@@ -52,7 +52,7 @@ def call(minutes: int) -> bytes:
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_length(server: Server, tmp_path: Path) -> None:
-    process, address = server
+    process, address = server.process, server.address
     post(address, call(3), "?channels=split")
     before = peak_mib(process.pid)
     answer = post(address, call(15), "?channels=split")
@@ -78,7 +78,7 @@ def test_memory_does_not_grow_with_the_length(server: Server, tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_a_refused_recording_leaves_nothing_behind(server: Server, tmp_path: Path) -> None:
-    process, address = server
+    process, address = server.process, server.address
     silence = with_flac_length(long_flac(3000), 0)  # it does not say that it is so long
     for body, status in ((silence, 413), (long_flac(900)[:-10_000], 422)):
         with pytest.raises(urllib.error.HTTPError) as caught:

@@ -1,0 +1,1 @@
+"""WS /stream: answers while a recording is being made."""
