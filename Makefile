@@ -35,7 +35,8 @@ BUNDLE ?= build/default-bundle
 # Tests in several environments, one after the other also under `make -j`.
 .NOTPARALLEL:
 .PHONY: help serve test test-main check check-lint check-format check-types check-imports \
-	train bench bench-serving bench-adapting benchmark docs clean lock image image-check monitoring-check
+	check-security audit train bench bench-serving bench-adapting bench-long bench-bulk bench-formats \
+	benchmark docs clean lock image image-check monitoring-check
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -62,7 +63,7 @@ test-main: $(VENV)/installed
 	@$(VENV)/bin/python -m pytest --doctest-modules --cov --cov-report=term:skip-covered \
 		service training tests $(ARGS)
 
-check: check-lint check-format check-types check-imports ## Lint, format, types, rules of import
+check: check-lint check-format check-types check-imports check-security ## Lint, format, types, rules of import, bandit
 
 check-lint: $(VENV)/installed
 	@$(VENV)/bin/ruff check
@@ -76,6 +77,17 @@ check-types: $(VENV)/installed
 check-imports: $(VENV)/installed
 	@$(VENV)/bin/lint-imports
 
+check-security: $(VENV)/installed
+	@$(VENV)/bin/bandit --quiet --configfile pyproject.toml --recursive service training
+
+# Asks pypi.org for each locked package: --strict, or one that it cannot ask about would pass.
+audit: check-security ## bandit, and known holes of the locked requirements (needs pypi.org)
+	@for lock in service worker build; do \
+		$(VENV)/bin/pip-audit --strict --disable-pip --require-hashes --progress-spinner off \
+			-r requirements/$$lock.txt || { echo "requirements/$$lock.txt: not clean, or pypi.org \
+was not reached." >&2; exit 1; }; \
+	done
+
 train: $(VENV)/installed ## Train and export; DATA, CORPORA, CONFIG, RUN, BUNDLE; ARGS="--resume"
 	$(VENV)/bin/nnpm train --corpora $(CORPORA) --data $(DATA) --config $(CONFIG) --out $(RUN) \
 		--threads $(THREADS) $(ARGS)
@@ -87,6 +99,15 @@ bench: $(VENV)/installed ## Measure what the bundled model costs (benchmarks/res
 
 bench-serving: $(VENV)/installed ## The service beside other servers; ARGS="--peers DIR --venvs DIR"; needs wrk
 	@$(VENV)/bin/python -m benchmarks.serving $(ARGS)
+
+bench-long: $(VENV)/installed ## A call of an hour: speed, memory, music and silence; DATA
+	@$(VENV)/bin/python -m benchmarks.long_audio --data $(DATA) $(ARGS)
+
+bench-bulk: $(VENV)/installed ## nnpm predict on folders of N, 2 N and 4 N clips; DATA
+	@$(VENV)/bin/python -m benchmarks.bulk --data $(DATA) $(ARGS)
+
+bench-formats: $(VENV)/installed ## The same clips in many formats: how far do answers differ; DATA
+	@$(VENV)/bin/python -m benchmarks.formats --data $(DATA) $(ARGS)
 
 bench-adapting: $(VENV)/installed ## What requests feel while an adaptation runs; DATA
 	@$(VENV)/bin/python -m benchmarks.adapting --data $(DATA) $(ARGS)
@@ -105,9 +126,11 @@ UV_COMPILE = UV_CUSTOM_COMPILE_COMMAND='make lock' $(TOOLS_VENV)/bin/uv pip comp
 lock: $(TOOLS_VENV)/installed ## Write the pinned, hashed requirements of the images anew (requirements/)
 	@$(UV_COMPILE) requirements/build.in -o requirements/build.txt
 	@$(UV_COMPILE) pyproject.toml requirements/torch.in --override requirements/without-torch.in \
-		--extra train --extra postgres -o requirements/worker.txt
+		--extra train --extra postgres --extra media -o requirements/worker.txt
 	@# what both have, both have in the same version
 	@$(UV_COMPILE) pyproject.toml -c requirements/worker.txt --extra postgres -o requirements/service.txt
+	@$(UV_COMPILE) pyproject.toml -c requirements/worker.txt \
+		--extra postgres --extra media -o requirements/service-media.txt
 
 # Any engine that reads Dockerfiles.
 DOCKER ?= docker

@@ -1,10 +1,11 @@
 """What requests feel of an adaptation: /predict while a job runs, beside the idle service.
 
-    python -m benchmarks.adapting --data DIR [--rounds 4] [--rate 8]
+    python -m benchmarks.adapting --data DIR [--rounds 4] [--rate 8] [--note "what else ran"]
 
 The service is started as users start it. Requests come at a fixed rate (open loop: a slow answer
 does not hold up the next request), a 3 s clip each; phases with and without a job alternate in one
-run. DIR/urdu holds the recordings that are adapted to. Writes benchmarks/results/adapting.md.
+run. DIR/urdu holds the recordings that are adapted to. Then promotions are rolled back. Writes
+benchmarks/results/adapting.md.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -28,6 +30,7 @@ from benchmarks.provenance import provenance, write
 from training.probe import voice
 
 _CLIPS = 400
+_ROLLBACKS = 20
 
 
 def main() -> None:
@@ -36,6 +39,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=os.environ.get("NNPM_TEST_DATA", "data"))
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--rate", type=float, default=8.0)
+    parser.add_argument("--note", default="nothing that we know of")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         top = Path(folder)
@@ -98,16 +102,39 @@ def _measure(address: str, clip: bytes, audio: Path, options: argparse.Namespace
         "",
         f"{options.rounds} jobs of {_CLIPS} clips, {np.median(jobs):.0f} s each (median, with "
         f"requests); {options.rate:g} requests a second in both.",
+        "",
+        _rollbacks(address),
     ]
-    write("adapting", "\n".join(rows), provenance("python -m benchmarks.adapting"))
+    facts = provenance("python -m benchmarks.adapting")
+    write("adapting", "\n".join(rows), facts | {"beside it": options.note})
+
+
+def _rollbacks(address: str) -> str:
+    """How long it takes to go back to a version that answered before, over HTTP."""
+    times = []
+    for _ in range(_ROLLBACKS):
+        for version in ("2", "3"):
+            _post(f"{address}/models/default/promote", {"version": version, "language": "ur"})
+        start = time.perf_counter()
+        told = _post(f"{address}/models/default/rollback", {"language": "ur"})
+        times.append(1000 * (time.perf_counter() - start))
+        assert told["aliases"]["ur"]["live"] == "2", told
+    return (
+        f"Roll-back of a promotion, from request to answer: {np.median(times):.0f} ms (median of "
+        f"{_ROLLBACKS}; {max(times):.0f} ms at most), without other requests."
+    )
+
+
+def _post(url: str, asked: dict[str, str]) -> dict[str, Any]:
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(url, data=json.dumps(asked).encode(), headers=headers)
+    with urllib.request.urlopen(request) as answer:
+        told: dict[str, Any] = json.load(answer)
+    return told
 
 
 def _adapt(address: str, audio: Path) -> str:
-    body = json.dumps({"folder": str(audio), "language": "ur"}).encode()
-    headers = {"Content-Type": "application/json"}
-    request = urllib.request.Request(f"{address}/adapt", data=body, headers=headers)
-    with urllib.request.urlopen(request) as answer:
-        return str(json.load(answer)["id"])
+    return str(_post(f"{address}/adapt", {"folder": str(audio), "language": "ur"})["id"])
 
 
 class _Running:

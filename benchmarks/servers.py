@@ -27,6 +27,7 @@ class Kind:
         path: to post to.
         raw: Content-Type of a body that is the audio alone; None for a form.
         settings: environment variables.
+        start: arguments of Python, of our own.
     """
 
     name: str
@@ -34,10 +35,12 @@ class Kind:
     path: str = "/predict"
     raw: str | None = None
     settings: dict[str, str] = field(default_factory=dict)
+    start: tuple[str, ...] = ("-c", "from service.cli import main; main(['serve'])")
 
 
 KINDS = (
     Kind("nnpm", None),
+    Kind("nnpm, one answer kept", None, start=("-m", "benchmarks.kept")),
     Kind("plain FastAPI", "fastapi_plain"),
     Kind("KServe", "kserve", "/v1/models/ser:predict", "audio/wav"),
     Kind("MLServer", "mlserver", "/predict", "application/octet-stream"),
@@ -69,7 +72,7 @@ class Server:
         env = {**os.environ, **kind.settings, name: value, "PORT": str(self.port)}
         env["THREADS"] = "1"
         if kind.folder is None:
-            command = [sys.executable, "-c", "from service.cli import main; main(['serve'])"]
+            command = [sys.executable, *kind.start]
             env |= {"NNPM_PORT": str(self.port), "NNPM_ADAPT_WORKERS": "0"}
         else:
             assert peers is not None

@@ -11,30 +11,31 @@ benchmarks/results/serving.md.
 
 import argparse
 import contextlib
-import io
+import os
 import shutil
 import signal
 import statistics
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import soundfile
 
+from benchmarks.loops import ANSWER, DECODED, LAST_STAGE, MODEL, Loops
 from benchmarks.provenance import provenance, write
 from benchmarks.servers import KINDS, ROOT, Load, Server
 from service.cores import available_cores
-from service.inference import bundle as bundles
-from service.inference.audio import decode
-from service.inference.recognizer import Recognizer
 from training.probe import voice
 
 CONNECTIONS = 16
+STAGES = 100
 _IDLE_S = 3
+_HTTP = "HTTP, form, queue, metrics, log: the service that keeps one answer"
+_TOGETHER = "what they cost each other: the service, less these two"
+
+Found = dict[str, list[tuple[Load, float]]]
+"""By server or loop: what each round saw, and its milliseconds of CPU."""
 
 
 def main() -> None:
@@ -49,9 +50,9 @@ def main() -> None:
     if shutil.which("wrk") is None:
         sys.exit("benchmarks.serving needs wrk, which is not on the PATH")
     model = (options.bundle / "model.onnx").resolve()
-    own, *others = KINDS
-    wanted = [own]
+    wanted = [kind for kind in KINDS if kind.folder is None]
     if options.peers is not None:
+        others = [kind for kind in KINDS if kind.folder is not None]
         wanted += [k for k in others if (options.venvs / _venv(k.folder or "")).is_dir()]
     with contextlib.ExitStack() as stack:
         clip = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "clip.wav"
@@ -65,108 +66,97 @@ def main() -> None:
             server.load(clip, connections=CONNECTIONS, seconds=2)
             server.signal(signal.SIGSTOP)
             servers.append(server)
-        _measure(servers, _loops(options.bundle, clip.read_bytes()), clip, options)
+        loops = stack.enter_context(Loops(clip, options.bundle))
+        _measure(servers, loops, clip, options)
 
 
 def _venv(folder: str) -> str:
     return "base" if folder == "fastapi_plain" else folder
 
 
-def _loops(path: Path, data: bytes) -> dict[str, Callable[[], object]]:
-    """What one answer is without HTTP: decoding and the graph alone, and all that we answer."""
-    recognizer = Recognizer(bundles.load(path))
-
-    def bare() -> None:
-        samples = decode(io.BytesIO(data)).waveforms[0].samples
-        recognizer.model.run(samples[None], np.array([len(samples)], np.int64))
-
-    return {
-        "loop: decode, model.onnx": bare,
-        "loop: decode, whole answer": lambda: recognizer.answer(decode(io.BytesIO(data))),
-    }
-
-
-def _run(call: Callable[[], object], threads: int, seconds: float) -> tuple[Load, float]:
-    """Call from so many threads for so long; also the CPU milliseconds of this process."""
-    counts = [0] * threads
-    end = time.perf_counter() + seconds
-
-    def work(number: int) -> None:
-        while time.perf_counter() < end:
-            call()
-            counts[number] += 1
-
-    began, cpu = time.perf_counter(), time.process_time()
-    workers = [threading.Thread(target=work, args=(number,)) for number in range(threads)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    took, used = time.perf_counter() - began, 1000 * (time.process_time() - cpu)
-    return Load(sum(counts), took, 0.0, 0.0, 0), used
-
-
-def _measure(
-    servers: list[Server],
-    loops: dict[str, Callable[[], object]],
-    clip: Path,
-    options: argparse.Namespace,
-) -> None:
-    loads: dict[str, list[tuple[Load, float]]] = {}
-    idle = {}
+def _measure(servers: list[Server], loops: Loops, clip: Path, options: argparse.Namespace) -> None:
+    found: Found = {}
+    idle: dict[str, float] = {}
+    busy = []
     for round_ in range(options.rounds):
-        for name, call in loops.items():
-            loads.setdefault(name, []).append(_run(call, available_cores(), options.seconds))
+        for name in (MODEL, DECODED, ANSWER):
+            told = loops.ask(name, available_cores(), options.seconds)
+            load = Load(int(told["requests"]), told["seconds"], 0.0, 0.0, 0)
+            found.setdefault(name, []).append((load, told["cpu_ms"]))
         for server in servers:
             server.signal(signal.SIGCONT)
             server.load(clip, connections=1, seconds=1)
             before = server.cpu_ms()
-            load = server.load(clip, connections=CONNECTIONS, seconds=options.seconds)
+            seen = server.load(clip, connections=CONNECTIONS, seconds=options.seconds)
             time.sleep(0.5)
             used = server.cpu_ms() - before
-            assert load is not None
-            loads.setdefault(server.kind.name, []).append((load, used))
+            assert seen is not None
+            found.setdefault(server.kind.name, []).append((seen, used))
             if round_ == options.rounds - 1:
                 before = server.cpu_ms()
                 time.sleep(_IDLE_S)
                 idle[server.kind.name] = (server.cpu_ms() - before) / (10 * _IDLE_S)
             server.signal(signal.SIGSTOP)
+            busy.append(os.getloadavg()[0])
     memory = {server.kind.name: server.memory_mib() for server in servers}
-    bare = _cpu(loads["loop: decode, model.onnx"])
-    reference = _rate(loads["loop: decode, whole answer"])
+    stages = loops.ask("stages", STAGES)
+    own, kept = (_cpu(found[server.kind.name]) for server in servers[:2])
+    stages[_HTTP] = kept
+    stages[_TOGETHER] = own - kept - stages[LAST_STAGE]
     lines = [
-        "| 3 s WAV | CPU ms/request | over the bare model | requests/s | of the answer's loop "
-        "| p50 ms | p99 ms | failed | idle CPU % | MiB |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for name, found in loads.items():
-        p50, p99 = (
-            statistics.median(getattr(load, k) for load, _ in found) for k in ("p50_ms", "p99_ms")
-        )
-        latency = f"{p50:.0f} | {p99:.0f}" if p50 else " | "
-        rest = f"{idle[name]:.1f} | {memory[name]:.0f}" if name in idle else " | "
-        failed = sum(load.failed for load, _ in found)
-        lines.append(
-            f"| {name} | {_cpu(found):.2f} | {_cpu(found) - bare:+.2f} | {_rate(found):.0f} "
-            f"| {_rate(found) / reference:.2f} | {latency} | {failed} | {rest} |"
-        )
-    lines += [
+        *_table(found, idle, memory),
         "",
-        f"Medians of {options.rounds} rounds of {options.seconds} s; {CONNECTIONS} connections, "
-        f"{available_cores()} threads in the loops and in the service. The load generator shares "
-        "the cores with the servers, and not with the loops. Peers answer with the graph's scores "
-        "alone; the service adds speech detection, the memory's vote, the out-of-domain figure and "
-        "segments.",
+        *_remarks(options, busy),
+        "",
+        "| where the time of our answer goes | CPU ms |",
+        "| --- | --- |",
+        *(f"| {name} | {milliseconds:.2f} |" for name, milliseconds in stages.items()),
+        "",
+        f"Medians of {STAGES} calls of each stage in turn, on one thread.",
     ]
     write("serving", "\n".join(lines), provenance("python -m benchmarks.serving"))
 
 
-def _cpu(found: list[tuple[Load, float]]) -> float:
-    return statistics.median(used / max(1, load.requests) for load, used in found)
+def _table(found: Found, idle: dict[str, float], memory: dict[str, float]) -> list[str]:
+    bare, decoded, reference = _cpu(found[MODEL]), _cpu(found[DECODED]), _rate(found[ANSWER])
+    lines = [
+        "| 3 s WAV | CPU ms/request | over the bare model | over decoding and model | requests/s "
+        "| of the loop of whole answers | p50 ms | p99 ms | failed | idle CPU % | MiB |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, rounds in found.items():
+        p50, p99 = (
+            statistics.median(getattr(load, k) for load, _ in rounds) for k in ("p50_ms", "p99_ms")
+        )
+        latency = f"{p50:.0f} | {p99:.0f}" if p50 else " | "
+        rest = f"{idle[name]:.1f} | {memory[name]:.0f}" if name in idle else " | "
+        failed = sum(load.failed for load, _ in rounds)
+        shown = name if name in idle else f"loop: {name}"
+        lines.append(
+            f"| {shown} | {_cpu(rounds):.2f} | {_cpu(rounds) - bare:+.2f} "
+            f"| {_cpu(rounds) - decoded:+.2f} | {_rate(rounds):.0f} "
+            f"| {_rate(rounds) / reference:.2f} | {latency} | {failed} | {rest} |"
+        )
+    return lines
 
 
-def _rate(found: list[tuple[Load, float]]) -> float:
-    return statistics.median(load.requests / load.seconds for load, _ in found)
+def _remarks(options: argparse.Namespace, busy: list[float]) -> list[str]:
+    return [
+        f"Medians of {options.rounds} rounds of {options.seconds} s; {CONNECTIONS} connections, "
+        f"{available_cores()} threads in the loops and in the service. The load generator shares "
+        "the cores with the servers, and not with the loops. Peers answer with the graph's scores "
+        "alone; the service adds speech detection, the memory's vote, the out-of-domain figure, "
+        "segments, metrics and a line in the log. Load of the machine during the run: "
+        f"{min(busy):.1f} to {max(busy):.1f}, median {statistics.median(busy):.1f}.",
+    ]
+
+
+def _cpu(rounds: list[tuple[Load, float]]) -> float:
+    return statistics.median(used / max(1, load.requests) for load, used in rounds)
+
+
+def _rate(rounds: list[tuple[Load, float]]) -> float:
+    return statistics.median(load.requests / load.seconds for load, _ in rounds)
 
 
 if __name__ == "__main__":

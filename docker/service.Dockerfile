@@ -10,10 +10,16 @@ COPY requirements/build.txt requirements/
 RUN python -m venv /opt/pip \
     && /opt/pip/bin/pip install -q --require-hashes -r requirements/build.txt \
     && python -m venv --without-pip /opt/nnpm
-COPY requirements/service.txt requirements/
+# service-media also reads MP4, WebM, AMR and WMA, with 104 MB of FFmpeg.
+ARG REQUIREMENTS=service
+COPY requirements/${REQUIREMENTS}.txt requirements/
 RUN /opt/pip/bin/pip --python /opt/nnpm/bin/python install -q \
-    --require-hashes --only-binary :all: -r requirements/service.txt \
-    && find /opt/nnpm -type d -name tests -prune -exec rm -rf {} +
+    --require-hashes --only-binary :all: -r requirements/${REQUIREMENTS}.txt \
+    && find /opt/nnpm -type d -name tests -prune -exec rm -rf {} + \
+    # what is for others than who runs a model: 30 MB
+    && find /opt/nnpm \( -path '*/onnxruntime/transformers' -o -path '*/onnxruntime/tools' \
+        -o -path '*/onnxruntime/quantization' -o -path '*/numpy/f2py' -o -path '*/numpy/distutils' \
+        -o -path '*/sqlalchemy/testing' -o -path '*/zstandard/_cffi.*' \) -prune -exec rm -rf {} +
 # What changes most comes last.
 COPY pyproject.toml README.md LICENSE ./
 COPY training training
@@ -26,6 +32,7 @@ FROM ${BASE_IMAGE}
 RUN groupadd --gid 10001 nnpm \
     && useradd --uid 10001 --gid nnpm --no-create-home --home-dir /tmp --shell /usr/sbin/nologin nnpm \
     && install -d -o nnpm -g nnpm /data /data/models /data/jobs \
+    && install -d -o nnpm -g nnpm -m 700 /data/keys \
     && rm -rf /var/cache/apt/* /var/lib/apt/lists/* /usr/share/locale/* /usr/share/man/*
 COPY models /opt/nnpm-models
 COPY --from=build /opt/nnpm /opt/nnpm

@@ -31,6 +31,7 @@ FROM ${BASE_IMAGE}
 RUN groupadd --gid 10001 nnpm \
     && useradd --uid 10001 --gid nnpm --no-create-home --home-dir /tmp --shell /usr/sbin/nologin nnpm \
     && install -d -o nnpm -g nnpm /data /data/models /data/jobs \
+    && install -d -o nnpm -g nnpm -m 700 /data/keys \
     && rm -rf /var/cache/apt/* /var/lib/apt/lists/* /usr/share/locale/* /usr/share/man/*
 COPY models /opt/nnpm-models
 COPY --from=build /opt/nnpm /opt/nnpm

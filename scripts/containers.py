@@ -120,6 +120,10 @@ class Container:
 
     def __exit__(self, *_: object) -> None:
         if self.process.poll() is None:
+            # Process 1 takes all others with it. unshare's own --kill-child does not outlive the
+            # change of the user.
+            with contextlib.suppress(OSError, IndexError):
+                os.kill(self.pid(), signal.SIGKILL)
             self.process.kill()
         self.process.wait()
 

@@ -229,7 +229,9 @@ class Settings(BaseSettings):
     @property
     def names(self) -> tuple[str, ...]:
         """Under which the service may be called: where a key is wanted, any unless told."""
-        return self.allowed_hosts or (("*",) if self.api_keys_file else (self.host.lower(),))
+        if self.api_keys_file and not self.allowed_hosts:
+            return ("*",)
+        return (*self.allowed_hosts, self.host.lower())
 
     @property
     def limits(self) -> Limits:

@@ -1,7 +1,7 @@
 """One checkpoint per run, replaced whole after every epoch."""
 
 import os
-import pickle
+import pickle  # nosec B403 # its error is caught; nothing is unpickled
 from pathlib import Path
 from typing import Any
 

@@ -17,6 +17,7 @@ from service.api.guard import Guard
 from service.api.job_metrics import JobsCollector
 from service.api.limits import UploadLimit
 from service.api.linger import Linger
+from service.api.methods import HeadAsGet
 from service.api.metrics import Metrics
 from service.api.observe import Observe
 from service.api.openapi import Documented
@@ -117,6 +118,7 @@ def create_app(
     handlers.install(app)
     _surround(app, settings, ring)
     app.add_middleware(Observe, metrics=own_metrics, tracing=tracing)
+    app.add_middleware(HeadAsGet)
     return app
 
 

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from service.api.errors import BadFormError, UnsupportedBodyError, UploadTooLargeError
 
 _IN_MEMORY_BYTES = 1 << 20
+_RAW = ("", "application/octet-stream")
 _HOW = "send multipart/form-data with the recording as the part 'file' (curl -F file=@clip.wav)"
 
 
@@ -28,12 +29,12 @@ async def audio_body(request: Request) -> AsyncIterator[BinaryIO]:
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type == "multipart/form-data":
         receive = _form_file(request)
-    elif content_type.startswith("audio/") or content_type in ("", "application/octet-stream"):
+    elif content_type.startswith(("audio/", "video/")) or content_type in _RAW:
         receive = raw_body(request)
     else:
         raise UnsupportedBodyError(
-            f"Content-Type {content_type[:64]!r}; {_HOW}, or the audio itself as audio/* or "
-            "application/octet-stream."
+            f"Content-Type {content_type[:64]!r}; {_HOW}, or the audio itself as audio/*, video/* "
+            "or application/octet-stream."
         )
     async with receive as file:
         yield file

@@ -27,10 +27,6 @@ class ExtraMissingError(NnpmError):
     """What was asked for needs packages that are not installed."""
 
 
-class StorageError(NnpmError):
-    """What was sent cannot be kept: the disk is full, or refuses."""
-
-
 class NoReportError(NnpmError):
     """A job that has no report, or none yet."""
 

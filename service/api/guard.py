@@ -60,7 +60,7 @@ class Guard:
             raise TargetTooLongError(
                 f"Path and query have {target} bytes; at most {MAX_TARGET_BYTES} are accepted."
             )
-        host, origin, site, mode, num_hosts = b"", None, b"", b"", 0
+        host, origin, site, mode, num_hosts, lengths = b"", None, b"", b"", 0, set()
         for name, value in headers:
             if name == b"host":
                 host, num_hosts = value, num_hosts + 1
@@ -70,6 +70,15 @@ class Guard:
                 site = value
             elif name == b"sec-fetch-mode":
                 mode = value
+            elif name in (b"content-length", b"transfer-encoding"):
+                lengths.add(name)
+        if len(lengths) > 1:
+            # A proxy may have counted, where we read chunks: what follows would be a request that
+            # it has not seen.
+            raise RefusedError(
+                "Both Content-Length and Transfer-Encoding were sent; one of them is wanted.",
+                Connection="close",
+            )
         if num_hosts and (num_hosts > 1 or not self._is_ours(host)):  # HTTP/1.0 may have none
             raise WrongHostError(
                 f"The request is for the host {_shown(host)}, which this service is not called; "
@@ -102,7 +111,8 @@ class Guard:
 def _name_of(host: str) -> str:
     """Without the port, the brackets of IPv6 and the dot at the end."""
     if host.startswith("["):
-        return host[1:].partition("]")[0]
+        name, closed, port = host[1:].partition("]")
+        return name if closed and (not port or port.startswith(":")) else ""
     return host.partition(":")[0].rstrip(".")
 
 

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from service.api.errors import RefusedError
+from service.api.methods import allowed_methods
 from service.api.observe import common_headers
 from service.api.problems import KINDS, MEDIA_TYPE, InferenceProblem, Kind, describe, kind_of
 from service.inference.errors import NnpmError, ParameterError
@@ -45,7 +46,7 @@ def _respond(
     if kind.retry_after_s is not None:
         extra["Retry-After"] = str(kind.retry_after_s)
     problem = describe(kind, detail, request_id=request_id)
-    if request.url.path.split("/", 2)[1:2] == ["v2"]:
+    if request.scope["path"].split("/", 2)[1:2] == ["v2"]:
         problem = InferenceProblem(**problem.model_dump(), error=detail)
     return Response(problem.model_dump_json(), kind.status, extra, MEDIA_TYPE)
 
@@ -81,17 +82,24 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if isinstance(error.__cause__, NnpmError):  # FastAPI's word for one of ours, met in the body
         return await _on_error(request, error.__cause__)
+    if error.status_code == HTTPStatus.BAD_REQUEST:  # FastAPI, of JSON that is not even text
+        detail = "The body cannot be read; JSON in UTF-8 is wanted."
+        return _respond(request, KINDS[ParameterError], detail)
     phrase = HTTPStatus(error.status_code).phrase
     kind = Kind(error.status_code, phrase, re.sub(r"\W+", "_", phrase.lower()))
-    return _respond(request, kind, _http_detail(request, error), error.headers)
+    headers = error.headers
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = allowed_methods(request.app, request.scope["path"])
+        headers = {"Allow": allowed} if allowed else headers
+    return _respond(request, kind, _http_detail(request, error, headers), headers)
 
 
-def _http_detail(request: Request, error: HTTPException) -> str:
+def _http_detail(request: Request, error: HTTPException, headers: Mapping[str, str] | None) -> str:
     match error.status_code:
         case 404:
-            return f"There is nothing at {request.url.path[:128]}; /docs lists what there is."
+            return f"There is nothing at {request.scope['path'][:128]}; /docs lists what there is."
         case 405:
-            allowed = (error.headers or {}).get("Allow", "another method")
-            return f"{request.method} is not for {request.url.path[:128]}; use {allowed}."
+            allowed = (headers or {}).get("Allow", "another method")
+            return f"{request.method} is not for {request.scope['path'][:128]}; use {allowed}."
         case _:
             return str(error.detail)

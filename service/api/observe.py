@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import logs
 from service.api import headers
+from service.api.auth import ANONYMOUS
 from service.api.metrics import Metrics
 from service.api.schemas import PredictAnswer
 from service.api.services import Services
@@ -107,6 +108,9 @@ def _tell(
     for name, key in _FACTS.items():
         if key in state:
             facts[name] = state[key]
+    caller = state.get("caller", ANONYMOUS)
+    if caller is not ANONYMOUS and caller.name:
+        facts["caller"] = caller.name
     log.log(level, "%s %s %d, %.1f ms", method, route, status, duration_ms, extra=facts)
 
 

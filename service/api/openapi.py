@@ -20,12 +20,16 @@ AUDIO_BODY = {
                     "file": {
                         "type": "string",
                         "format": "binary",
-                        "description": "WAV, FLAC, MP3, Ogg (Opus or Vorbis), AIFF, AU or CAF.",
+                        "description": (
+                            "WAV, FLAC, MP3, Ogg (Opus or Vorbis), AIFF, AU or CAF; with the "
+                            "extra 'media' also MP4, M4A, WebM, AMR, WMA and the sound of videos."
+                        ),
                     }
                 },
             }
         },
         "audio/*": {"schema": {"type": "string", "format": "binary"}},
+        "video/*": {"schema": {"type": "string", "format": "binary"}},
         "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
     },
 }

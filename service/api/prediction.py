@@ -1,5 +1,6 @@
 """One recording to one answer: what /predict and ``nnpm predict`` share. No HTTP in here."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -89,20 +90,23 @@ def predict(
         limits: what is refused.
         queue_s: seconds that the recording has waited.
         request_id: of the HTTP request, if there is one.
-        on_heard: told the recording as decoded, and what was answered.
+        on_heard: told the recording as decoded, and what was answered; a long one is in a file that
+            ends afterwards.
 
     Returns:
         The answer as JSON has it.
 
     Raises:
         AudioError: if the recording cannot be scored.
+        NoRoomError: if it is long, and the disk is full.
         ParameterError: if an option does not fit the bundle.
     """
     started = time.perf_counter()
     recording = decode(source, channels=query.channels, limits=limits)
     decode_s = time.perf_counter() - started
-    answer = recognizer.answer(recording, query.options)
-    on_heard(recording, answer)
+    with contextlib.closing(recording):
+        answer = recognizer.answer(recording, query.options)
+        on_heard(recording, answer)
     card = recognizer.bundle.card
     info = recording.info
 

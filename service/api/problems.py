@@ -39,6 +39,7 @@ KINDS: dict[type[Exception], Kind] = {
     errors.CostlyAudioError: Kind(422, "The audio is too costly to decode", "costly_audio"),
     errors.AudioTooShortError: Kind(422, "The audio is too short", "too_short"),
     errors.AudioTooLongError: Kind(413, "The audio is too long", "too_long"),
+    errors.NoRoomError: Kind(503, "No room", "storage_full", retry_after_s=60),
     errors.ParameterError: Kind(422, "A parameter is out of range", "bad_parameter"),
     errors.BundleError: Kind(
         503,
@@ -82,7 +83,6 @@ KINDS: dict[type[Exception], Kind] = {
     api_errors.BadFormError: Kind(422, "The form cannot be read", "bad_form"),
     api_errors.OverloadedError: Kind(503, "The queue is full", "overloaded", retry_after_s=1),
     api_errors.ExtraMissingError: Kind(501, "An extra is not installed", "extra_missing"),
-    api_errors.StorageError: Kind(503, "No room", "storage_full", retry_after_s=60),
     api_errors.NoReportError: Kind(404, "There is no report", "no_report"),
     api_errors.StreamMessageError: Kind(422, "Not a message of a stream", "bad_message"),
     api_errors.StreamIdleError: Kind(408, "Nothing came for too long", "idle"),

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.inference.answer import Answer, Neighbour, Reason, Segment
+from service.inference.answer import Answer, Neighbour, Reason, Segment, Stretch
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -49,6 +49,18 @@ class SegmentPart(_Part):
         return cls(**{**_fields(segment), "scores": scores})
 
 
+class StretchPart(_Part):
+    """Neighbouring windows with the same emotion and reasons."""
+
+    start_s: float
+    end_s: float
+    channel: int
+    emotion: str | None
+    confidence: Share
+    """Mean of the windows'."""
+    reasons: list[Reason]
+
+
 class AudioPart(_Part):
     """The recording as it was sent."""
 
@@ -57,7 +69,7 @@ class AudioPart(_Part):
     sample_rate_hz: int
     channels: int
     format: str
-    """Container: WAV, FLAC, OGG, MP3, ..."""
+    """Container: WAV, FLAC, OGG, MP3, MP4, WEBM, ..."""
     speech_ratio: Share
     """Share of the recording that holds speech."""
     warnings: list[str]
@@ -98,6 +110,9 @@ class Verdict(_Part):
     out_of_domain: Share
     """0: like what the model knows; 1: like nothing that it knows."""
     segments: list[SegmentPart]
+    """One per window."""
+    timeline: list[StretchPart]
+    """Windows joined into stretches that do not overlap."""
     top: list[TopPart] = Field(default_factory=list)
     neighbours: list[NeighbourPart] = Field(default_factory=list)
 
@@ -120,6 +135,7 @@ class Verdict(_Part):
             reasons=list(answer.reasons),
             out_of_domain=_share(answer.out_of_domain),
             segments=[SegmentPart.of(segment) for segment in answer.segments],
+            timeline=[StretchPart(**_fields(stretch)) for stretch in answer.timeline],
             **extras,
             **more,
         )
@@ -156,5 +172,5 @@ def _top(scores: Mapping[str, float], top_k: int) -> list[TopPart]:
     return [TopPart(emotion=emotion, score=_share(score)) for emotion, score in best]
 
 
-def _fields(part: Neighbour | Segment) -> dict[str, Any]:
+def _fields(part: Neighbour | Segment | Stretch) -> dict[str, Any]:
     return {name: getattr(part, name) for name in part.__dataclass_fields__}

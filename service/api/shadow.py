@@ -35,7 +35,7 @@ class Shadows:
         return (
             chosen.shadow is not None
             and sum(waveform.duration_s for waveform in recording.waveforms) <= LONGEST_S
-            and random.random() < self._share  # noqa: S311 - a sample, not a secret
+            and random.random() < self._share  # nosec B311 # noqa: S311 - no secret
         )
 
     def hear(self, chosen: Chosen, recording: Recording, options: Options, told: Answer) -> None:

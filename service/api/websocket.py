@@ -4,6 +4,7 @@ import asyncio
 import logging
 from typing import Any
 
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from service.settings import Settings
@@ -48,6 +49,12 @@ class Protocol(WebSocketsSansIOProtocol):
         super().resume_writing()
         if not self.read_paused:
             self.transport.resume_reading()
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Send; a handshake that was refused is over then, which uvicorn takes for a mistake."""
+        await super().send(message)
+        if self.close_sent:
+            self.handshake_complete = True
 
 
 def uvicorn_options(settings: Settings) -> dict[str, Any]:

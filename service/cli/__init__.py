@@ -147,4 +147,4 @@ def _hand_on_to_training(arguments: list[str]) -> NoReturn:
         raise UsageError(f"nnpm {arguments[0]} needs the training package, which is not here.")
     sys.stdout.flush()
     # -P: a folder named training where the user stands is not ours.
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "training", *arguments])  # noqa: S606
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "training", *arguments])  # nosec B606 # noqa: S606

@@ -38,7 +38,10 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """The answer for one window; times in seconds of the recording, scores sum to 1."""
+    """The answer for one window; times in seconds of the recording, scores sum to 1.
+
+    A window without speech in a recording with some is not scored: its scores are all alike.
+    """
 
     start_s: float
     end_s: float
@@ -46,6 +49,18 @@ class Segment:
     emotion: str | None
     confidence: float
     scores: dict[str, float]
+    reasons: tuple[Reason, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Neighbouring windows with one outcome; times in seconds of the recording, no overlaps."""
+
+    start_s: float
+    end_s: float
+    channel: int
+    emotion: str | None
+    confidence: float
     reasons: tuple[Reason, ...]
 
 
@@ -60,6 +75,7 @@ class Answer:
         out_of_domain: in [0, 1]; how far from all that the memory knows.
         speech_ratio: share of the recording that holds speech, in [0, 1].
         segments: one per window, in order of start, then channel.
+        timeline: windows with the same outcome joined, in order of start, then channel.
         neighbours: nearest source utterances, nearest first.
         per_channel: one answer per channel when the channels were split, else empty.
         inference_ms: time spent in the model.
@@ -73,6 +89,7 @@ class Answer:
     out_of_domain: float
     speech_ratio: float
     segments: tuple[Segment, ...]
+    timeline: tuple[Stretch, ...] = ()
     neighbours: tuple[Neighbour, ...] = ()
     per_channel: tuple["Answer", ...] = field(default=())
     inference_ms: float = 0.0

@@ -1,29 +1,35 @@
 """Audio bytes in, 16 kHz waveforms out: decoding, channels, band-limited resampling, limits.
 
-Reading goes block by block into a streaming resampler, so memory is bounded by the result
-(3.8 MB a minute and channel), not by the rate, width or channels of what was sent.
+Reading goes block by block into a streaming resampler. What comes out is held in memory up to
+16 MiB a recording (four minutes of one channel) and beyond that in unnamed temporary files, so
+that memory depends neither on the length nor on the rate, width or channels of what was sent.
 """
 
+import contextlib
 import io
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
 
 from service.inference.allowance import Allowance
 from service.inference.errors import (
+    AudioError,
     AudioTooLongError,
     AudioTooShortError,
     DamagedAudioError,
     NotAudioError,
 )
+from service.inference.media import MediaReader
 from service.inference.quiet import quiet_c_libraries
+from service.inference.reader import Reader, broken_off
 from service.inference.resampler import Resampler
+from service.inference.signatures import SOUND_FILE, container_of
+from service.inference.sound_file import SoundFileReader
 from service.inference.source import Source
+from service.inference.spool import Spool
 
 SAMPLE_RATE_HZ = 16_000
 """The only rate that a bundle sees."""
@@ -31,36 +37,52 @@ SAMPLE_RATE_HZ = 16_000
 CLIPPED_LEVEL = 0.999
 """A sample at least this far from zero counts as clipped."""
 
-_BLOCK_SAMPLES = 1 << 14
-_UNKNOWN_FRAMES = 1 << 62  # libsndfile says 2^63 - 1 for a stream of unknown length
-
-# WAV, RF64, W64, FLAC, Ogg, MP3 with tags, AIFF, AU, CAF. libsndfile tries two dozen more, some
-# of which take almost anything for audio, and some print to standard output.
-_SIGNATURES = (
-    *(b"RIFF", b"RIFX", b"RF64", b"riff", b"fLaC", b"OggS", b"ID3"),
-    *(b"FORM", b".snd", b"dns.", b"caff"),
-)
-
 ChannelMode = Literal["mix", "split"]
 """Average all channels into one waveform, or keep one waveform per channel."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Waveform:
     """Mono audio.
 
-    Attributes:
-        samples: float32 in [-1, 1], shape ``(num_samples,)``.
+    Args:
+        samples: float32 in [-1, 1], shape ``(num_samples,)``; those of a long recording are in a
+            file, and are read part by part.
         sample_rate: in Hz.
     """
 
-    samples: npt.NDArray[np.float32]
-    sample_rate: int = SAMPLE_RATE_HZ
+    __slots__ = ("_samples", "sample_rate")
+
+    def __init__(
+        self, samples: npt.NDArray[np.float32] | Spool, sample_rate: int = SAMPLE_RATE_HZ
+    ) -> None:
+        self._samples = samples
+        self.sample_rate = sample_rate
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    @property
+    def samples(self) -> npt.NDArray[np.float32]:
+        """All of them; 230 MB for an hour, so take parts of what may be long."""
+        if isinstance(self._samples, Spool):
+            return self._samples.read(0, len(self))
+        return self._samples
 
     @property
     def duration_s(self) -> float:
         """Length in seconds."""
-        return len(self.samples) / self.sample_rate
+        return len(self) / self.sample_rate
+
+    def part(self, start: int, end: int) -> "Waveform":
+        """Samples ``start`` to ``end``: a view, or read from the file."""
+        if isinstance(self._samples, Spool):
+            return Waveform(self._samples.read(start, end), self.sample_rate)
+        return Waveform(self._samples[start:end], self.sample_rate)
+
+    def close(self) -> None:
+        """End the file, if the samples are in one; they cannot be read any more."""
+        if isinstance(self._samples, Spool):
+            self._samples.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +112,7 @@ class AudioInfo:
         duration_s: seconds decoded.
         sample_rate_hz: before resampling.
         channels: before mixing.
-        format: container as libsndfile names it: WAV, FLAC, OGG, MP3, ...
+        format: container: WAV, FLAC, OGG, MP3, MP4, WEBM, ...
         warnings: sentences for the user.
         clipped_ratio: share of samples at full scale before resampling, in [0, 1].
     """
@@ -109,6 +131,11 @@ class Recording:
 
     info: AudioInfo
     waveforms: tuple[Waveform, ...]
+
+    def close(self) -> None:
+        """End the files of a long recording, which also end with the last reference to it."""
+        for waveform in self.waveforms:
+            waveform.close()
 
 
 def decode(
@@ -129,13 +156,15 @@ def decode(
         whatever the block size.
 
     Raises:
-        NotAudioError: if libsndfile does not read it, or its rate or channels are out of range.
+        NotAudioError: if nothing here reads it, or its rate or channels are out of range.
         DamagedAudioError: if it breaks off early, or holds samples that are not numbers.
         AudioTooShortError: if it is empty or shorter than ``limits.min_duration_s``.
         AudioTooLongError: if it is longer than ``limits.max_duration_s``.
         CostlyAudioError: if decoding takes more than audio of its length should.
+        NoRoomError: if it is long, and the disk is full.
 
     Examples:
+        >>> import soundfile
         >>> clip = io.BytesIO()
         >>> soundfile.write(clip, np.zeros((44_100, 2)), 44_100, format="WAV")
         >>> recording = decode(clip.getvalue())
@@ -153,56 +182,55 @@ def decode(
         raise AudioTooShortError("Empty: 0 bytes of audio; send a recording of 0.1 s or more.")
     quiet_c_libraries()
     allowance = Allowance()
-    with _open(Source(file, allowance), allowance) as stream:
-        return _read(stream, file, channels, limits, allowance)
-
-
-class _Stream(soundfile.SoundFile):  # type: ignore[misc]
-    """A sound file that is read once from start to end.
-
-    soundfile seeks after every read of a seekable file. In MP3 that throws the bit reservoir away
-    and damages the samples after each block (measured: errors up to 0.1 of full scale).
-    """
-
-    def seekable(self) -> bool:
-        return False
-
-
-def _open(source: Source, allowance: Allowance) -> _Stream:
-    refusal = NotAudioError(
-        "Not audio that we read; send WAV, FLAC, MP3, Ogg (Opus or Vorbis), AIFF, AU or CAF."
-    )
-    head = source.read(4) or b""
-    source.seek(0)
-    if not head.startswith(_SIGNATURES) and not _is_mpeg_sync(head):
-        raise refusal
     try:
-        return _Stream(source)
-    except Exception as error:  # of many kinds for hostile headers; no text of theirs for users
-        allowance.check()
-        raise refusal from error
+        with contextlib.closing(_open(file, allowance)) as reader:
+            return _read(reader, channels, limits, allowance)
+    except AudioError:
+        allowance.check()  # where it is spent, the file seems to end, and that is said instead
+        raise
 
 
-def _is_mpeg_sync(head: bytes) -> bool:
-    return len(head) == 4 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0
+def _open(file: BinaryIO, allowance: Allowance) -> Reader:
+    refusal = NotAudioError(
+        "Not audio that we read; send WAV, FLAC, MP3, Ogg (Opus or Vorbis), AIFF, AU or CAF, or "
+        "with the extra 'media' MP4, M4A, WebM, AMR or WMA."
+    )
+    container = container_of(file)
+    if container is None:
+        raise refusal
+    if container is SOUND_FILE:
+        return SoundFileReader(Source(file, allowance), refusal)
+    return MediaReader(file, container, allowance)
 
 
-def _read(
-    stream: _Stream, file: BinaryIO, mode: ChannelMode, limits: Limits, allowance: Allowance
-) -> Recording:
-    rate, num_channels = stream.samplerate, stream.channels
+def _read(reader: Reader, mode: ChannelMode, limits: Limits, allowance: Allowance) -> Recording:
+    rate, num_channels, promised = reader.rate_hz, reader.num_channels, reader.promised_frames
     _check_shape(rate, num_channels, limits)
     num_outputs = num_channels if mode == "split" else 1
-    max_frames = int(limits.max_duration_s * rate / num_outputs)
-    promised = None if stream.frames >= _UNKNOWN_FRAMES else stream.frames
     if promised == 0:
         raise AudioTooShortError("Empty: the file has a header and no samples.")
-    if promised is not None and promised > max_frames:
+    if promised is not None and promised > _max_frames(reader, num_outputs, limits):
         raise _too_long(promised / rate, num_outputs, limits)
 
     resampler = Resampler(rate, SAMPLE_RATE_HZ, num_outputs)
+    try:
+        info = _fill(resampler, reader, num_outputs, limits, allowance)
+        return Recording(info, tuple(Waveform(samples) for samples in resampler.finish()))
+    except BaseException:
+        resampler.discard()
+        raise
+
+
+def _fill(
+    resampler: Resampler, reader: Reader, num_outputs: int, limits: Limits, allowance: Allowance
+) -> AudioInfo:
+    """Read all blocks into the resampler."""
+    rate, num_channels = reader.rate_hz, reader.num_channels
+    max_frames = _max_frames(reader, num_outputs, limits)
     num_frames, num_clipped, peak = 0, 0, 0.0
-    for block in _blocks(stream, promised, allowance):
+    for block in reader.blocks():
+        allowance.gain(len(block) / rate)
+        allowance.check()
         num_frames += len(block)
         if num_frames > max_frames:
             raise _too_long(num_frames / rate, num_outputs, limits)
@@ -219,21 +247,25 @@ def _read(
             np.clip(block, -1.0, 1.0, out=block)
         resampler.push(block.mean(axis=1, keepdims=True) if num_outputs < num_channels else block)
 
+    if num_frames == 0:
+        raise broken_off(0, reader.promised_frames, rate)
     duration_s = num_frames / rate
-    _check_end(stream, promised, num_frames)
     if duration_s < limits.min_duration_s:
         raise AudioTooShortError(
             f"{duration_s:.4g} s of audio; at least {limits.min_duration_s:g} s is needed."
         )
-    info = AudioInfo(
+    return AudioInfo(
         duration_s=duration_s,
         sample_rate_hz=rate,
         channels=num_channels,
-        format=stream.format,
-        warnings=tuple(_warnings(stream, file, promised, num_frames, peak)),
+        format=reader.format,
+        warnings=tuple(reader.warnings(num_frames, peak)),
         clipped_ratio=num_clipped / (num_frames * num_channels),
     )
-    return Recording(info, tuple(Waveform(samples) for samples in resampler.finish()))
+
+
+def _max_frames(reader: Reader, num_outputs: int, limits: Limits) -> int:
+    return int(limits.max_duration_s * reader.rate_hz / num_outputs)
 
 
 def _check_shape(rate: int, num_channels: int, limits: Limits) -> None:
@@ -251,57 +283,3 @@ def _too_long(duration_s: float, num_outputs: int, limits: Limits) -> AudioTooLo
         f"{duration_s:.1f} s or more of audio{each}; "
         f"at most {limits.max_duration_s:g} s is scored in one request: cut it into parts."
     )
-
-
-def _blocks(
-    stream: _Stream, promised: int | None, allowance: Allowance
-) -> Iterator[npt.NDArray[np.float32]]:
-    """Yield float32 blocks of shape ``(frames, channels)`` until the audio ends."""
-    block_frames = max(1, _BLOCK_SAMPLES // stream.channels)
-    if promised is not None:
-        block_frames = min(block_frames, promised)
-    num_frames = 0
-    while True:
-        try:
-            block = stream.read(block_frames, dtype="float32", always_2d=True)
-        except Exception as error:  # as in _open
-            allowance.check()
-            raise _broken_off(num_frames, promised, stream.samplerate) from error
-        allowance.gain(len(block) / stream.samplerate)
-        allowance.check()
-        if len(block) == 0:
-            return
-        num_frames += len(block)
-        yield block
-
-
-def _check_end(stream: _Stream, promised: int | None, num_frames: int) -> None:
-    # Without an index the length of an MP3 is a guess from its first frame.
-    if num_frames == 0 or (promised and num_frames < promised and stream.format != "MP3"):
-        raise _broken_off(num_frames, promised, stream.samplerate)
-
-
-def _broken_off(num_frames: int, promised: int | None, rate: int) -> DamagedAudioError:
-    of = "" if promised is None else f" of the {promised / rate:.1f} s that its header promises"
-    return DamagedAudioError(
-        f"Damaged: decoding breaks off after about {num_frames / rate:.1f} s{of}; "
-        "send the whole file."
-    )
-
-
-def _warnings(
-    stream: _Stream, file: BinaryIO, promised: int | None, num_frames: int, peak: float
-) -> Iterator[str]:
-    if peak > 1.0 and stream.subtype in ("FLOAT", "DOUBLE"):
-        yield f"Samples up to {peak:.4g} were clipped to 1."
-    if stream.format == "MP3" and promised is not None:
-        read_s, rate = num_frames / stream.samplerate, stream.samplerate
-        position, size = file.tell(), file.seek(0, io.SEEK_END)
-        size = size or file.tell()
-        if num_frames < promised:
-            yield f"The MP3 promises {promised / rate:.2f} s and holds {read_s:.2f} s."
-        elif size - position > 4096 + size // 10:
-            yield (
-                f"The MP3 promises {read_s:.2f} s and was read that far, but goes on for "
-                f"{size - position} of {size} bytes; write it again with a correct index."
-            )

@@ -29,6 +29,10 @@ class AudioTooLongError(AudioError):
     """More seconds of audio than the limit."""
 
 
+class NoRoomError(NnpmError):
+    """What was sent cannot be kept: the disk is full, or refuses."""
+
+
 class ParameterError(NnpmError):
     """A parameter outside its range."""
 

@@ -2,23 +2,17 @@
 
 from pathlib import Path
 
-AUDIO_SUFFIXES = frozenset(
-    {
-        ".aif",
-        ".aiff",
-        ".au",
-        ".caf",
-        ".flac",
-        ".mp3",
-        ".oga",
-        ".ogg",
-        ".opus",
-        ".rf64",
-        ".snd",
-        ".w64",
-        ".wav",
-    }
+_SOUND_FILES = (
+    *(".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".rf64", ".snd"),
+    *(".w64", ".wav"),
 )
+# Read with the extra "media". Not .ts, which is TypeScript more often than it is television.
+_MEDIA = (
+    *(".3g2", ".3gp", ".aac", ".amr", ".asf", ".avi", ".awb", ".flv", ".m4a", ".m4b", ".m4v"),
+    *(".mka", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wma", ".wmv"),
+)
+
+AUDIO_SUFFIXES = frozenset({*_SOUND_FILES, *_MEDIA})
 """Names of files that are tried, in lower case."""
 
 

@@ -1,7 +1,8 @@
 """The memory at work: its vote, its neighbours, and how far a clip lies from all it knows."""
 
+import itertools
+
 import numpy as np
-from numpy.typing import NDArray
 
 from service.inference.answer import Neighbour
 from service.inference.bundle import Memory
@@ -25,21 +26,29 @@ class Neighbourhood:
     def __init__(
         self, memory: Memory, projections: Floats, decision: Decision, labels: tuple[str, ...]
     ) -> None:
-        self._memory = memory
+        # Not the features: they are kept standardised, and are the bulk of it.
+        self._emotion, self._corpus, self._language = memory.emotion, memory.corpus, memory.language
         self._decision = decision
         self._labels = labels
         self._bias = np.array(decision.vote_bias or np.zeros(len(labels)), np.float32)
         # slots by emotion, so that a vote is one product and a slice per emotion
         order = np.argsort(memory.emotion, kind="stable")
         self._order = order
-        self._projections = np.ascontiguousarray(projections[order])
+        # Both matrices lie feature by feature: the product of one clip with thousands of slots
+        # takes as long as their bytes take from memory, and BLAS reads them faster this way.
+        self._projections = np.ascontiguousarray(projections[order].T)
         self._bounds = np.searchsorted(memory.emotion[order], np.arange(len(labels) + 1))
         self._centre = memory.features.mean(axis=0)
         # What float16, in which the memory is stored, cannot tell apart says nothing.
         resolution = 1e-3 * np.abs(self._centre)
-        self._spread = np.maximum(memory.features.std(axis=0), resolution) + np.float32(1e-6)
-        self._standard = self._standardise(memory.features)
-        self._square_lengths = np.square(self._standard).sum(axis=1)
+        spread = np.maximum(memory.features.std(axis=0), resolution) + np.float32(1e-6)
+        # Distances are root mean squares over the features.
+        width = np.float32(np.sqrt(memory.features.shape[1]))
+        self._scale = 1 / (spread * width)
+        self._farthest = _FARTHEST / width
+        standard = self._standardise(memory.features)
+        self._standard = np.ascontiguousarray(standard.T)
+        self._half_squares = np.square(standard).sum(axis=1) / 2
 
     def vote(self, projection: Floats) -> Floats:
         """Probabilities by the memory alone.
@@ -54,29 +63,28 @@ class Neighbourhood:
         Returns:
             Shape ``(n, emotions)``; rows sum to 1. An emotion without slots gets 0.
         """
-        similarities = projection @ self._projections.T
+        similarities = projection @ self._projections
         scores = np.full((len(projection), len(self._labels)), -np.inf, np.float32)
-        for emotion, (start, end) in enumerate(
-            zip(self._bounds[:-1], self._bounds[1:], strict=True)
-        ):
+        for emotion, (start, end) in enumerate(itertools.pairwise(self._bounds)):
             if start < end:
-                scores[:, emotion] = _top_mean(
-                    similarities[:, start:end], self._decision.vote_slots
-                )
+                own = similarities[:, start:end]
+                count = min(self._decision.vote_slots, end - start)
+                own.partition(-count, axis=1)
+                scores[:, emotion] = own[:, -count:].sum(axis=1) / count
         return softmax((scores + self._bias) / np.float32(self._decision.vote_temperature))
 
     def nearest(self, projection: Floats, count: int) -> tuple[Neighbour, ...]:
         """The ``count`` most similar source utterances of one clip ``(width,)``, nearest first."""
         if count == 0:
             return ()
-        similarities = self._projections @ projection
+        similarities = projection @ self._projections
         nearest = np.argsort(-similarities, kind="stable")[:count]
         return tuple(
             Neighbour(
-                emotion=self._labels[self._memory.emotion[slot]],
+                emotion=self._labels[self._emotion[slot]],
                 similarity=float(np.clip(similarity, -1.0, 1.0)),
-                corpus=self._memory.corpus[slot],
-                language=self._memory.language[slot],
+                corpus=self._corpus[slot],
+                language=self._language[slot],
             )
             for slot, similarity in zip(self._order[nearest], similarities[nearest], strict=True)
         )
@@ -106,19 +114,18 @@ class Neighbourhood:
         A distance is the root mean square over the features.
         """
         standard = self._standardise(embedding)
-        lengths = np.square(standard).sum(axis=1)[:, None] + self._square_lengths
-        squares = np.maximum(lengths - 2.0 * standard @ self._standard.T, 0.0)
-        return _top_mean(-np.sqrt(squares), self._decision.domain_slots)
+        count = min(self._decision.domain_slots, len(self._half_squares))
+        # Half the squared distances, but for a part that is the same for all slots.
+        halves = standard @ self._standard
+        np.subtract(self._half_squares, halves, out=halves)
+        halves.partition(count - 1, axis=1)
+        squares = 2.0 * halves[:, :count] + np.square(standard).sum(axis=1)[:, None]
+        distance: Floats = np.sqrt(np.maximum(squares, 0.0)).mean(axis=1)
+        return -distance
 
     def _standardise(self, features: Floats) -> Floats:
         """Standardise over the memory, clamp the long tails, and divide so that lengths are RMS."""
-        standard = np.clip((features - self._centre) / self._spread, -_FARTHEST, _FARTHEST)
-        scaled: Floats = (standard / np.sqrt(features.shape[1])).astype(np.float32)
-        return scaled
-
-
-def _top_mean(values: NDArray[np.float32], count: int) -> Floats:
-    """Mean of the ``count`` largest of each row (of all, where a row has fewer)."""
-    count = min(count, values.shape[1])
-    top: Floats = np.partition(values, -count, axis=1)[:, -count:].mean(axis=1)
-    return top
+        standard: Floats = (features - self._centre) * self._scale
+        np.maximum(standard, -self._farthest, out=standard)
+        np.minimum(standard, self._farthest, out=standard)
+        return standard

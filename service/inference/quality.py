@@ -1,5 +1,6 @@
 """Facts about a waveform that need no model: is there speech, where, and how loud."""
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ _RANGE_DB = 35.0
 _MIN_MODULATION_DB = 3.0  # the same clips: 9.0 and more; white, pink and brown noise: at most 2.8
 _MODULATION_FROM_S = 0.5
 _LOUD_FRAMES = 8
+_MOST_LOUD_FRAMES = 25  # a word in an hour is speech
 _FIRST_BIN = 6  # of 50 Hz each: 300 to 4300 Hz
 _NUM_BANDS = 10
 _BAND_BINS = 8
@@ -57,12 +59,13 @@ def assess(waveform: Waveform) -> Quality:
     """
     rate = waveform.sample_rate
     frame = round(FRAME_S * rate)
-    levels, bands = _analyse(waveform.samples, frame)
+    levels, bands = _analyse(waveform, frame)
     loud_db = _loud_db(levels)
     active = np.flatnonzero(levels > max(loud_db - _RANGE_DB, _FLOOR_DB))
     has_speech = loud_db >= _SILENCE_DB
     if has_speech and waveform.duration_s >= _MODULATION_FROM_S:
-        has_speech = _modulation_db(levels[active], bands[active]) >= _MIN_MODULATION_DB
+        bands = bands[active]
+        has_speech = _modulation_db(levels[active], bands) >= _MIN_MODULATION_DB
     if not has_speech:
         return Quality(0.0, 0.0, 0.0, loud_db, has_speech=False)
     return Quality(
@@ -87,49 +90,65 @@ def speech_bounds(waveform: Waveform, quality: Quality) -> tuple[int, int]:
         Start and end; all of the waveform where no speech is found.
     """
     if not quality.has_speech:
-        return 0, len(waveform.samples)
+        return 0, len(waveform)
     rate = waveform.sample_rate
     start = max(0, round((quality.speech_start_s - MARGIN_S) * rate))
-    end = min(len(waveform.samples), round((quality.speech_end_s + MARGIN_S) * rate))
+    end = min(len(waveform), round((quality.speech_end_s + MARGIN_S) * rate))
     return start, end
 
 
 def trim_edges(waveform: Waveform) -> Waveform:
     """Cut off what lies outside of :func:`speech_bounds`; a view of the same samples."""
     start, end = speech_bounds(waveform, assess(waveform))
-    return Waveform(waveform.samples[start:end], waveform.sample_rate)
+    return waveform.part(start, end)
 
 
 def _analyse(
-    samples: npt.NDArray[np.float32], frame: int
+    waveform: Waveform, frame: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Level of each whole frame in dB, and its power in ten bands of speech.
 
     The offset of the clip is left out of both. Goes in blocks of a minute, so that two hours of
-    audio need no second copy.
+    audio need not be in memory.
     """
-    if len(samples) < frame:
-        samples = np.pad(samples, (0, frame - len(samples)))
-    num_frames = len(samples) // frame
-    frames = samples[: num_frames * frame].reshape(num_frames, frame)
-    offset = samples.mean(dtype=np.float64).astype(np.float32)
-    hann = np.hanning(frame + 2)[1:-1].astype(np.float32)
-    scale = np.float32(2.0 / (frame * float(np.sum(hann**2))))  # so that a band has its mean square
+    if len(waveform) < frame:
+        waveform = Waveform(np.pad(waveform.samples, (0, frame - len(waveform))))
+    num_frames = len(waveform) // frame
+    offset = _offset(waveform, _BLOCK_FRAMES * frame)
+    hann, scale = _hann(frame)
     levels = np.empty(num_frames, np.float32)
     bands = np.zeros((num_frames, _NUM_BANDS), np.float32)
     for start in range(0, num_frames, _BLOCK_FRAMES):
-        block = frames[start : start + _BLOCK_FRAMES] - offset
+        end = min(start + _BLOCK_FRAMES, num_frames)
+        samples = waveform.part(start * frame, end * frame).samples
+        block = samples.reshape(-1, frame) - offset
         power = np.einsum("ij,ij->i", block, block) / frame
-        levels[start : start + len(block)] = 10.0 * np.log10(power + 1e-20)
+        levels[start:end] = 10.0 * np.log10(power + 1e-20)
         spectrum = np.fft.rfft(block * hann)[:, _FIRST_BIN : _FIRST_BIN + _NUM_BANDS * _BAND_BINS]
         squares = (spectrum.real**2 + spectrum.imag**2) * scale
-        bands[start : start + len(block)] = squares.reshape(-1, _NUM_BANDS, _BAND_BINS).sum(axis=2)
+        bands[start:end] = squares.reshape(-1, _NUM_BANDS, _BAND_BINS).sum(axis=2)
     return levels, bands
+
+
+@functools.cache
+def _hann(frame: int) -> tuple[npt.NDArray[np.float32], np.float32]:
+    """A window, and the factor that gives a band its mean square."""
+    hann = np.hanning(frame + 2)[1:-1].astype(np.float32)
+    return hann, np.float32(2.0 / (frame * float(np.sum(hann**2))))
+
+
+def _offset(waveform: Waveform, block: int) -> np.float32:
+    """The mean of all samples, summed up block by block."""
+    sums = [
+        waveform.part(start, start + block).samples.sum(dtype=np.float64)
+        for start in range(0, len(waveform), block)
+    ]
+    return np.float32(np.sum(sums) / len(waveform))
 
 
 def _loud_db(levels: npt.NDArray[np.float32]) -> float:
     """The level that 5 % of the frames exceed; fewer in a long clip, where speech may be rare."""
-    rank = max(min(_LOUD_FRAMES, 1 + len(levels) // 20), len(levels) // 200)
+    rank = max(min(_LOUD_FRAMES, 1 + len(levels) // 20), min(len(levels) // 200, _MOST_LOUD_FRAMES))
     return float(np.partition(levels, -rank)[-rank])
 
 
@@ -138,8 +157,20 @@ def _modulation_db(levels: npt.NDArray[np.float32], bands: npt.NDArray[np.float3
 
     Each band is taken relative to its own mean. That whitens, without which the level of pink
     noise wanders by 10 dB. A band 50 dB below the whole says nothing: it is the leak of a tone.
+    The bands are overwritten: those of two hours are 14 MB.
     """
     floor = 1e-5 * np.mean(10.0 ** (levels / 10.0))
-    relative = (bands + floor) / (bands.mean(axis=0) + floor)
-    relative_db = 10.0 * np.log10(relative.mean(axis=1))
-    return _loud_db(relative_db) - float(np.percentile(relative_db, 10))
+    mean = bands.mean(axis=0) + floor
+    bands += floor
+    bands /= mean
+    relative_db = 10.0 * np.log10(bands.mean(axis=1))
+    return _loud_db(relative_db) - _tenth(relative_db)
+
+
+def _tenth(values: npt.NDArray[np.float32]) -> float:
+    """The 10th percentile, as numpy has it, which takes 20 times as long for a short clip."""
+    ordered = np.sort(values)
+    below = (len(values) - 1) // 10
+    above = min(below + 1, len(values) - 1)
+    share = (len(values) - 1) / 10 - below
+    return float(ordered[below] + share * (ordered[above] - ordered[below]))

@@ -12,7 +12,8 @@ from service.inference.errors import BundleError, ParameterError
 from service.inference.model import Floats, Model, softmax
 from service.inference.neighbourhood import Neighbourhood
 from service.inference.quality import Quality, assess, speech_bounds
-from service.inference.timeline import Part, Track
+from service.inference.stretches import join
+from service.inference.timeline import MOST_SILENT, Part, Track
 from service.inference.windows import windows
 
 TOO_SHORT_S = 0.3
@@ -24,15 +25,20 @@ CLIPPED_RATIO = 0.05
 _LONGEST_WINDOW_S = 10.0
 _MOST_WINDOWS = 10_000  # about a minute of work
 _MIN_SAMPLES = 512
+_NOTHING = np.zeros(0, np.float32)
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
-    """Options with the bundle's own filled in: lengths in samples, emotions as indices."""
+class Plan:
+    """Options with the bundle's own filled in: lengths in samples, emotions as indices.
+
+    Where answers are forced, all windows are scored.
+    """
 
     window: int
     hop: int
     allowed: list[int]
+    force: bool
 
 
 class Recognizer:
@@ -69,16 +75,16 @@ class Recognizer:
         Raises:
             ParameterError: if an option is out of range.
         """
-        plan = self._plan(options)
+        plan = self.plan(options)
         start = time.perf_counter()
         tracks = [
             self._listen(recording, channel, plan) for channel in range(len(recording.waveforms))
         ]
-        channels = tuple(self._tell(track, options) for track in tracks)
+        channels = tuple(self.tell(track, options) for track in tracks)
         if len(tracks) == 1:
             answer = channels[0]
         else:
-            answer = replace(self._tell(Track.of_channels(tracks), options), per_channel=channels)
+            answer = replace(self.tell(Track.of_channels(tracks), options), per_channel=channels)
         return replace(answer, inference_ms=1000.0 * (time.perf_counter() - start))
 
     def score(self, waveform: Floats) -> tuple[Floats, Floats, Floats]:
@@ -102,7 +108,12 @@ class Recognizer:
             probabilities = (1 - weight) * probabilities + weight * vote
         return probabilities
 
-    def _plan(self, options: Options) -> _Plan:
+    def plan(self, options: Options) -> Plan:
+        """Fill in the bundle's own options.
+
+        Raises:
+            ParameterError: if an option is out of range.
+        """
         card = self.bundle.card
         window_s = card.window_s if options.window_s is None else options.window_s
         hop_s = min(card.hop_s, window_s) if options.hop_s is None else options.hop_s
@@ -114,10 +125,11 @@ class Recognizer:
             raise ParameterError(f"hop_s is {hop_s:g}; 0.1 to window_s ({window_s:g}) is wanted.")
         if not 0 <= options.neighbours <= 100:
             raise ParameterError(f"neighbours is {options.neighbours}; 0 to 100 is wanted.")
-        return _Plan(
+        return Plan(
             round(window_s * SAMPLE_RATE_HZ),
             round(hop_s * SAMPLE_RATE_HZ),
             self._indices(options.emotions),
+            force=not options.abstain,
         )
 
     def _indices(self, emotions: tuple[str, ...] | None) -> list[int]:
@@ -130,35 +142,59 @@ class Recognizer:
             raise ParameterError(f"emotions holds {', '.join(unknown)}; {known}")
         return [labels.index(emotion) for emotion in chosen]
 
-    def _listen(self, recording: Recording, channel: int, plan: _Plan) -> Track:
-        """Score one channel, window by window."""
+    def _listen(self, recording: Recording, channel: int, plan: Plan) -> Track:
+        """Score one channel, window by window; those without speech only as far as they count."""
         waveform = recording.waveforms[channel]
         quality = assess(waveform)
         cuts = _cuts(waveform, quality, plan, len(recording.waveforms))
+        if len(cuts) == 1 or not quality.has_speech:
+            speaking = [quality.has_speech] * len(cuts)
+        else:
+            speaking = [assess(waveform.part(*cut)).has_speech for cut in cuts]
         parts = []
-        for start, end in cuts:
-            window = Waveform(waveform.samples[start:end])
-            has_speech = quality.has_speech and (len(cuts) == 1 or assess(window).has_speech)
-            probabilities, embedding, projection = self.score(window.samples)
-            parts.append(
-                Part(
-                    start_s=start / SAMPLE_RATE_HZ,
-                    end_s=end / SAMPLE_RATE_HZ,
-                    channel=channel,
-                    probabilities=_restrict(probabilities[0], plan.allowed),
-                    out_of_domain=float(self.neighbourhood.out_of_domain(embedding)[0]),
-                    projection=projection[0],
-                    reasons=_obstacles(recording, waveform, has_speech=has_speech),
-                )
-            )
-        reasons = _obstacles(recording, waveform, has_speech=quality.has_speech)
+        for index, (cut, has_speech) in enumerate(zip(cuts, speaking, strict=True)):
+            counts = has_speech or (index < MOST_SILENT and not any(speaking))
+            reasons = _obstacles(recording, waveform, has_speech=has_speech)
+            parts.append(self.part(waveform, cut, channel, plan, reasons, counts or plan.force))
+        reasons = _obstacles(recording, waveform, has_speech=any(speaking))
         return Track.of_windows(parts, quality.speech_ratio, reasons)
 
-    def _tell(self, track: Track, options: Options) -> Answer:
+    def part(
+        self,
+        waveform: Waveform,
+        cut: tuple[int, int],
+        channel: int,
+        plan: Plan,
+        reasons: tuple[Reason, ...],
+        scored: bool,
+    ) -> Part:
+        """One window; without asking the model, where it is not to be scored."""
+        if scored:
+            found, embedding, projection = self.score(waveform.part(*cut).samples)
+            probabilities, features = _restrict(found[0], plan.allowed), projection[0]
+            out_of_domain = float(self.neighbourhood.out_of_domain(embedding)[0])
+        else:
+            even = np.zeros(len(self.bundle.labels), np.float32)
+            probabilities, features = _restrict(even, plan.allowed), _NOTHING
+            out_of_domain = 0.0
+        start, end = cut
+        return Part(
+            start_s=start / SAMPLE_RATE_HZ,
+            end_s=end / SAMPLE_RATE_HZ,
+            channel=channel,
+            probabilities=probabilities,
+            out_of_domain=out_of_domain,
+            projection=features,
+            reasons=reasons,
+            scored=scored,
+        )
+
+    def tell(self, track: Track, options: Options) -> Answer:
         """Decide for the whole and for each window."""
-        whole = self._segment(track.whole, options)
+        whole = self.segment(track.whole, options)
         projection = track.whole.projection
         projection = projection / max(float(np.linalg.norm(projection)), 1e-6)
+        segments = tuple(self.segment(part, options) for part in track.windows)
         return Answer(
             emotion=whole.emotion,
             confidence=whole.confidence,
@@ -167,18 +203,20 @@ class Recognizer:
             reasons=whole.reasons,
             out_of_domain=track.whole.out_of_domain,
             speech_ratio=track.speech_ratio,
-            segments=tuple(self._segment(part, options) for part in track.windows),
+            segments=segments,
+            timeline=join(segments),
             neighbours=self.neighbourhood.nearest(projection, options.neighbours),
         )
 
-    def _segment(self, part: Part, options: Options) -> Segment:
+    def segment(self, part: Part, options: Options) -> Segment:
+        """Decide for one window."""
         decision = self.bundle.card.decision
         best = int(np.argmax(part.probabilities))
         confidence = min(1.0, float(part.probabilities[best]))
         reasons = list(part.reasons)
-        if confidence < decision.low_confidence:
+        if part.scored and confidence < decision.low_confidence:
             reasons.append("low_confidence")
-        if part.out_of_domain > decision.out_of_domain:
+        if part.scored and part.out_of_domain > decision.out_of_domain:
             reasons.append("out_of_domain")
         abstained = options.abstain and bool(reasons)
         return Segment(
@@ -193,7 +231,7 @@ class Recognizer:
 
 
 def _cuts(
-    waveform: Waveform, quality: Quality, plan: _Plan, num_channels: int
+    waveform: Waveform, quality: Quality, plan: Plan, num_channels: int
 ) -> list[tuple[int, int]]:
     """Start and end of each window in samples of the waveform; silent edges are left out."""
     offset, stop = speech_bounds(waveform, quality)

@@ -17,8 +17,8 @@ from service.inference.answer import Answer, Options, Reason, Segment
 from service.inference.audio import CLIPPED_LEVEL, SAMPLE_RATE_HZ, AudioInfo, Limits, Waveform
 from service.inference.errors import AudioTooLongError, AudioTooShortError
 from service.inference.quality import assess, speech_bounds
-from service.inference.recognizer import CLIPPED_RATIO, TOO_SHORT_S, Recognizer, _restrict
-from service.inference.timeline import Mean, Part, Track
+from service.inference.recognizer import CLIPPED_RATIO, TOO_SHORT_S, Recognizer
+from service.inference.timeline import MOST_SILENT, Mean, Part, Track
 from service.inference.windows import windows
 
 KEPT_WINDOWS = 1000
@@ -53,7 +53,7 @@ class Listener:
         self._recognizer = recognizer
         self._options = options
         self._limits = limits
-        self._plan = recognizer._plan(options)
+        self._plan = recognizer.plan(options)
         self._rate_hz = rate_hz
         self._channels = channels
         self._resampler = (
@@ -74,7 +74,8 @@ class Listener:
         self._if_over: list[Part] | None = None
         self._quiet: deque[Part] = deque(maxlen=KEPT_WINDOWS)
         self._kept: deque[Part] = deque(maxlen=KEPT_WINDOWS)
-        self._speaking, self._all = Mean(), Mean()
+        self._speaking, self._silent = Mean(), Mean()
+        self._num_silent = 0
         self._active = 0.0
         self._judged = 0
 
@@ -114,7 +115,7 @@ class Listener:
             return None
         part = self._step(self._next_end)
         self._forget()
-        return self._recognizer._segment(part, self._options)
+        return self._recognizer.segment(part, self._options)
 
     def finish(self) -> Answer:
         """Answer for the whole.
@@ -140,13 +141,16 @@ class Listener:
             self._recent = deque(self._ended(end)) if end else self._recent
         for part in self._if_over or [part for *_, part in self._recent]:
             self._sum(part)
-        mean = self._speaking if self._speaking else self._all
+        if not self._speaking and not self._silent:
+            start = max(self._base, self._heard - self._plan.window)
+            self._sum(self._score(start, self._heard, has_speech=False, scored=True))
+        mean = self._speaking or self._silent
         reasons = self._reasons(has_speech=bool(self._speaking))
         speech_ratio = (
             whole.speech_ratio if self._base == 0 else self._active / max(1, self._judged)
         )
         track = Track(mean.part(reasons), tuple(self._kept), speech_ratio)
-        return self._recognizer._tell(track, self._options)
+        return self._recognizer.tell(track, self._options)
 
     @property
     def _heard(self) -> int:
@@ -190,7 +194,8 @@ class Listener:
                 self._origin = start + first
                 self._next_end = self._first_end(end)
                 return self._score(start, end, has_speech=True)
-        part = self._score(start, end, has_speech=quality.has_speech)
+        first_ones = is_full and not self._speaks and self._num_silent < MOST_SILENT
+        part = self._score(start, end, has_speech=quality.has_speech, scored=first_ones)
         if not is_full:
             return part
         if self._speaks:
@@ -199,6 +204,7 @@ class Listener:
             self._place(start, end, part)
         else:
             self._origin = start + plan.hop
+            self._num_silent += 1
             self._sum(part)
         return part
 
@@ -249,7 +255,7 @@ class Listener:
         """No full window has held speech: judge what there is after the silence."""
         rest = self._stretch(self._origin, self._heard)
         quality = assess(rest)
-        if not quality.has_speech and self._all:
+        if not quality.has_speech and self._silent:
             return
         start, end = speech_bounds(rest, quality)
         self._judge(quality.speech_ratio, len(rest.samples))
@@ -257,7 +263,8 @@ class Listener:
             self._kept.clear()
         for first, last in windows(end - start, self._plan.window, self._plan.hop):
             cut = (self._origin + start + first, self._origin + start + last)
-            self._recent.append((*cut, self._score(*cut, has_speech=quality.has_speech)))
+            part = self._score(*cut, has_speech=quality.has_speech, scored=True)
+            self._recent.append((*cut, part))
 
     def _ended(self, end: int) -> list[tuple[int, int, Part]]:
         """The recent windows, cut as :func:`windows` would have, had it known where speech ends."""
@@ -279,24 +286,23 @@ class Listener:
         has_speech = assess(self._stretch(*cut)).has_speech
         return [*recent, (*cut, self._score(*cut, has_speech=has_speech))]
 
-    def _score(self, start: int, end: int, *, has_speech: bool) -> Part:
-        recognizer = self._recognizer
-        samples = self._stretch(start, end).samples
-        probabilities, embedding, projection = recognizer.score(samples)
-        return Part(
-            start_s=start / SAMPLE_RATE_HZ,
-            end_s=end / SAMPLE_RATE_HZ,
-            channel=0,
-            probabilities=_restrict(probabilities[0], self._plan.allowed),
-            out_of_domain=float(recognizer.neighbourhood.out_of_domain(embedding)[0]),
-            projection=projection[0],
-            reasons=self._reasons(has_speech=has_speech),
+    def _score(self, start: int, end: int, *, has_speech: bool, scored: bool = False) -> Part:
+        """One window; without speech the model is asked only if ``scored`` says so."""
+        part = self._recognizer.part(
+            self._stretch(self._base, self._heard),
+            (start - self._base, end - self._base),
+            0,
+            self._plan,
+            self._reasons(has_speech=has_speech),
+            has_speech or scored,
         )
+        return replace(part, start_s=start / SAMPLE_RATE_HZ, end_s=end / SAMPLE_RATE_HZ)
 
     def _sum(self, part: Part) -> None:
-        self._all.add(part)
         if part.has_speech:
             self._speaking.add(part)
+        elif part.scored:
+            self._silent.add(part)
         self._kept.append(replace(part, projection=_NOTHING))
 
     def _judge(self, speech_ratio: float, num_samples: int) -> None:

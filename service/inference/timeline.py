@@ -8,6 +8,9 @@ import numpy.typing as npt
 
 from service.inference.answer import Reason
 
+MOST_SILENT = 8
+"""So many windows of a channel are scored, and count, where none of them holds speech."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
@@ -21,6 +24,7 @@ class Part:
         out_of_domain: in [0, 1].
         projection: unit features, shape ``(width,)``; shorter for a mean.
         reasons: to abstain whatever the probabilities are.
+        scored: False where the model was not asked, because there is no speech.
     """
 
     start_s: float
@@ -30,6 +34,7 @@ class Part:
     out_of_domain: float
     projection: npt.NDArray[np.floating]
     reasons: tuple[Reason, ...]
+    scored: bool = True
 
     @property
     def has_speech(self) -> bool:
@@ -49,10 +54,13 @@ class Track:
     def of_windows(
         cls, windows: Sequence[Part], speech_ratio: float, reasons: tuple[Reason, ...]
     ) -> "Track":
-        """Sum up one channel; a window counts by its length, and one without speech not at all."""
-        speaking = _speaking(windows)
-        lengths = [part.end_s - part.start_s for part in speaking]
-        return cls(_mean(speaking, lengths, reasons), tuple(windows), speech_ratio)
+        """Sum up one channel; a window counts by its length, and one without speech not at all.
+
+        Where none holds speech, the first few count.
+        """
+        counting = [part for part in windows if part.has_speech] or windows[:MOST_SILENT]
+        lengths = [part.end_s - part.start_s for part in counting]
+        return cls(_mean(counting, lengths, reasons), tuple(windows), speech_ratio)
 
     @classmethod
     def of_channels(cls, tracks: Sequence["Track"]) -> "Track":

@@ -48,7 +48,7 @@ class ModelFolder:
         for folder in _folders(self.root):
             if folder.name == name and (versions := _version_names(folder)):
                 return versions
-        raise UnknownModelError(f"There is no model {name!r}; {_choices(self.names())}.")
+        raise UnknownModelError(f"There is no model {name[:64]!r}; {_choices(self.names())}.")
 
     def resolve(self, name: str = DEFAULT_NAME, version: str | None = None) -> ModelVersion:
         """Find a bundle.
@@ -65,7 +65,7 @@ class ModelFolder:
             version = versions[-1]
         elif version not in versions:
             raise UnknownModelError(
-                f"Model {name!r} has no version {version!r}; {_choices(versions)}."
+                f"Model {name!r} has no version {version[:64]!r}; {_choices(versions)}."
             )
         return ModelVersion(name, version, self.root / name / version)
 

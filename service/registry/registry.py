@@ -102,8 +102,13 @@ class Registry:
         return self.resolve(name, version if slash else None)
 
     def revision(self, name: str) -> tuple[int, tuple[str, ...]]:
-        """What changes whenever anything of a name has changed."""
-        return self._state(name).revision, tuple(self.versions(name))
+        """What changes whenever anything of a name has changed.
+
+        Raises:
+            UnknownModelError: if there is no such model.
+        """
+        versions = tuple(self.versions(name))  # before a path is made of what a stranger sent
+        return self._state(name).revision, versions
 
     def routes(self, name: str) -> dict[str, ModelVersion]:
         """The version that answers, by language; und is always among them.

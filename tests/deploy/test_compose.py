@@ -57,11 +57,31 @@ def test_every_port_is_published_on_this_machine_only() -> None:
 
 
 def test_what_is_published_wider_wants_a_key() -> None:
-    public = load(FILES[1])["services"]["service"]
+    parts = load(FILES[1])["services"]
+    public, keys = parts["service"], parts["keys"]
     assert public["ports"] == ["0.0.0.0:8000:8000"]
     assert public["environment"]["NNPM_INSECURE"] == "0"
-    assert public["environment"]["NNPM_API_KEYS_FILE"] == "/run/secrets/nnpm_api_keys"
-    assert "nnpm_api_keys" in public["secrets"]
+    file = public["environment"]["NNPM_API_KEYS_FILE"]
+    assert keys["environment"] == {"NNPM_API_KEYS_FILE": file}
+    # the folder is mounted: of a file alone, its replacement would not be seen
+    folder = str(Path(file).parent)
+    assert public["volumes"] == [f"keys:{folder}:ro"]
+    assert keys["volumes"] == [f"keys:{folder}"]
+    for name in ("service", "worker"):
+        dockerfile = (ROOT / f"docker/{name}.Dockerfile").read_text()
+        assert f"install -d -o nnpm -g nnpm -m 700 {folder} " in dockerfile
+    assert keys["network_mode"] == "none"
+
+
+def test_what_calls_the_service_by_name_may() -> None:
+    """Prometheus does; the health check and people use addresses, or localhost."""
+    prometheus = yaml.safe_load((ROOT / "docker/prometheus/prometheus.yml").read_text())
+    (target,) = prometheus["scrape_configs"][0]["static_configs"][0]["targets"]
+    name = target.partition(":")[0]
+    given = COMPOSE["services"]["service"]["environment"]["NNPM_ALLOWED_HOSTS"]
+    assert name in Settings(allowed_hosts=given).names
+    public = load(FILES[1])["services"]["service"]["environment"]["NNPM_ALLOWED_HOSTS"]
+    assert name in public.split(",")
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -83,6 +103,12 @@ def test_service_and_worker_share_jobs_and_registry() -> None:
     parts = [COMPOSE["services"][name] for name in OURS]
     assert all(part["volumes"] == ["models:/data/models", "jobs:/data/jobs"] for part in parts)
     assert COMPOSE["services"]["service"]["environment"]["NNPM_ADAPT_WORKERS"] == "0"
+
+
+def test_the_worker_stands_back_behind_the_service() -> None:
+    parts = COMPOSE["services"]
+    assert "cpu_shares" not in parts["service"]  # 1024
+    assert int(parts["worker"]["cpu_shares"]) < 1024 / 4
 
 
 def test_the_default_needs_no_profile_and_the_rest_has_one() -> None:

@@ -67,6 +67,20 @@ def test_the_overlay_wants_keys() -> None:
     assert settings["data"]["NNPM_API_KEYS_FILE"].startswith("/run/secrets/")
 
 
+def test_the_names_of_the_service_are_its_own() -> None:
+    (settings,) = [d for d in BASE if d["kind"] == "ConfigMap"]
+    (service,) = [d for d in BASE if d["kind"] == "Service"]
+    folder = ROOT / "overlays/public"
+    space = yaml.safe_load((folder / "kustomization.yaml").read_text())["namespace"]
+    name = service["metadata"]["name"]
+    wanted = [name, f"{name}.{space}", f"{name}.{space}.svc", f"{name}.{space}.svc.cluster.local"]
+    assert settings["data"]["NNPM_ALLOWED_HOSTS"].split(",") == wanted
+    public = yaml.safe_load((folder / "settings.yaml").read_text())["data"]["NNPM_ALLOWED_HOSTS"]
+    ingress = yaml.safe_load((folder / "ingress.yaml").read_text())
+    hosts = [rule["host"] for rule in ingress["spec"]["rules"]]
+    assert public.split(",") == [*hosts, *wanted]
+
+
 @pytest.mark.parametrize("name", PODS)
 def test_the_pods_pass_the_restricted_standard(name: str) -> None:
     pod = PODS[name]["spec"]

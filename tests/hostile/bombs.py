@@ -4,6 +4,7 @@ import io
 import struct
 import zipfile
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 
@@ -17,19 +18,15 @@ HOUR_S = 3600
 def bombs() -> dict[str, Callable[[], bytes]]:
     """Makers of hostile files, by name."""
     return {
-        "ten hours of FLAC": lambda: long_flac(10 * HOUR_S, rate=2_000),
-        "ten hours of FLAC that hide": lambda: with_flac_length(
-            long_flac(10 * HOUR_S, rate=2_000), 0
-        ),
-        "ten hours of FLAC that lie": lambda: with_flac_length(
-            long_flac(10 * HOUR_S, rate=2_000), 2_000
-        ),
+        "ten hours of FLAC": _flac_silence,
+        "ten hours of FLAC that hide": lambda: with_flac_length(_flac_silence(), 0),
+        "ten hours of FLAC that lie": lambda: with_flac_length(_flac_silence(), 2_000),
         "ten hours of Opus": lambda: opus_silence(10 * HOUR_S),
         "ten hours of Opus that lie": lambda: opus_silence(10 * HOUR_S, last_granule=48_000),
         "ten hours of Opus that hide": lambda: opus_silence(10 * HOUR_S, last_granule=-1),
         "Opus of 2^63": lambda: opus_silence(1, last_granule=(1 << 63) - 1),
         "ten hours of MP3": _mp3_silence,
-        "384 kHz in 8 channels": lambda: silence("FLAC", "PCM_16", 30, 384_000, 8),
+        "384 kHz in 8 channels": lambda: silence("FLAC", "PCM_16", 8, 384_000, 8),
         "a million empty FLAC blocks": lambda: _flac_blocks(b"\x01\x00\x00\x00" * 1_000_000),
         "tags of 200 MB, claimed": lambda: id3(b"", claimed_bytes=200_000_000) + _mp3(),
         "tags of 256 MB, claimed": lambda: id3(b"", claimed_bytes=(1 << 28) - 1) + _mp3(),
@@ -87,6 +84,11 @@ def _text(text: bytes) -> bytes:
     size = len(text) + 1
     digits = bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0))
     return b"TIT2" + digits + b"\x00\x00\x03" + text
+
+
+@cache
+def _flac_silence() -> bytes:
+    return long_flac(10 * HOUR_S, rate=2_000)
 
 
 def _mp3_silence() -> bytes:

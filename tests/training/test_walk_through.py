@@ -24,6 +24,7 @@ def service(tmp_path: Path) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     settings = {"NNPM_MODELS": str(tmp_path / "models"), "NNPM_PORT": str(port)}
+    settings["NNPM_ADAPT_NICE"] = "0"  # other tests may want all cores
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-c", "from service.cli import main; main(['serve'])"],

@@ -1,26 +1,24 @@
-"""A job done by the real child is what ``nnpm adapt`` does."""
+"""What POST /adapt makes, with the real child, is what ``nnpm adapt`` makes."""
 
 import hashlib
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import closing
+import time
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+from fastapi.testclient import TestClient
 
-from service.jobs.job import Job
-from service.jobs.layout import JobFolder
+from service.api.app import create_app
 from service.jobs.methods import DEFAULT_METHOD, METHODS
-from service.jobs.states import State
-from service.jobs.store import JobStore
-from service.jobs.worker import Worker
 from service.registry.registry import Registry
 from service.settings import Settings
 from training import adaptation
@@ -46,39 +44,43 @@ def top(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def store(top: Path) -> Iterator[JobStore]:
-    with closing(JobStore(f"sqlite:///{top / 'nnpm.db'}")) as store:
-        yield store
-
-
-def done(top: Path, store: JobStore, **changes: object) -> Job:
-    settings = Settings(
-        models=top / "models", adapt_roots=(top / "audio",), adapt_nice=3, adapt_threads=2
-    )
-    fields: dict[str, object] = {
-        "owner": "ann", "name": "default", "language": "ur", "method": "entropy", "seed": 7,
-        "source": f"folder:{top / 'audio'}", "force": True,
-    }  # fmt: skip
-    job = store.create(Job(**(fields | changes)))  # type: ignore[arg-type]
-    JobFolder(settings.jobs, job.id).create()
-    Worker(store, Registry(settings.models), settings).work_once(threading.Event())
-    return store.get(job.id)
+def adapted(top: Path, workers: int = 1, **fields: str) -> dict[str, Any]:
+    """Send the recordings to a service, and wait for its job; ``report`` is added to it."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for path in sorted((top / "audio").iterdir()):
+            archive.write(path, path.name)
+    settings = Settings(models=top / "models", adapt_nice=0, adapt_threads=2, adapt_workers=workers)
+    asked = {"language": "ur", "method": "entropy", "seed": "7", "force": "true"} | fields
+    with TestClient(create_app(settings)) as client:
+        sent = client.post("/adapt", files={"archive": packed.getvalue()}, data=asked)
+        assert sent.status_code == 202, sent.text
+        job: dict[str, Any] = sent.json()
+        deadline = time.monotonic() + 300
+        while job["state"] in ("queued", "preparing", "adapting", "evaluating", "publishing"):
+            assert time.monotonic() < deadline, job
+            time.sleep(0.1)
+            job = client.get(f"/adapt/{job['id']}").json()
+        report = client.get(f"/adapt/{job['id']}/report", headers={"Accept": "application/json"})
+        page = client.get(f"/adapt/{job['id']}/report")
+    return {**job, "report": report.json(), "page": page.text}
 
 
 def digests(bundle: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in bundle.iterdir()}
 
 
-def test_the_worker_makes_the_bundle_that_the_command_makes(top: Path, store: JobStore) -> None:
-    job = done(top, store)
-    assert (job.state, job.version, job.progress) == (State.SUCCEEDED, "2", 1.0), job
-    assert job.clips is not None
-    assert job.clips.accepted == 24
-    assert job.clips.skipped == {
+def test_the_service_makes_the_bundle_that_the_command_makes(top: Path) -> None:
+    job = adapted(top)
+    assert (job["state"], job["version"], job["progress"]) == ("succeeded", "2", 1.0), job
+    assert job["clips"]["accepted"] == 24
+    assert job["clips"]["skipped"] == {
         "duplicate": 1, "no_speech": 1, "too_short": 1, "undecodable": 1,
     }  # fmt: skip
-    assert job.clips.examples["undecodable"] == ("text.wav",)
+    assert job["clips"]["examples"] == {
+        "duplicate": ["again.wav"], "no_speech": ["silence.wav"], "too_short": ["short.wav"],
+        "undecodable": ["text.wav"],
+    }  # fmt: skip
     ran = subprocess.run(
         [sys.executable, "-P", "-m", "training", "adapt", "--bundle", top / "models/default/1",
          "--target", top / "audio", "--out", top / "own", "--language", "ur", "--seed", "7",
@@ -87,25 +89,46 @@ def test_the_worker_makes_the_bundle_that_the_command_makes(top: Path, store: Jo
     )  # fmt: skip
     assert digests(top / "own") == digests(top / "models/default/2")
     own = json.loads(ran.stdout)
-    report = json.loads(JobFolder(top / "jobs", job.id).report.read_text())
     different = {"seconds", "bundle"}
     assert {k: v for k, v in own.items() if k not in different} == {
-        k: v for k, v in report.items() if k not in different
+        k: v for k, v in job["report"].items() if k not in different
     }
+    assert own["verdict"] in job["page"]
+    assert "text.wav" in job["page"]
 
 
-def test_too_few_clips_fail_the_job_with_their_number(top: Path, store: JobStore) -> None:
+def test_too_few_clips_fail_the_job_with_their_number(top: Path) -> None:
     for path in sorted((top / "audio").glob("[012]?.wav"))[:10]:
         path.unlink()
-    job = done(top, store)
-    assert job.state is State.FAILED
-    assert job.error is not None
-    assert job.error.startswith("15 of the 18 audio files in the folder are usable, and 20")
-    assert str(top) not in job.error
+    job = adapted(top)
+    assert job["state"] == "failed"
+    assert job["error"].startswith("15 of the 18 audio files in the folder are usable, and 20")
+    assert str(top) not in job["error"]
+    assert job["report"]["code"] == "no_report"
     assert Registry(top / "models").versions("default") == ["1"]
 
 
-def test_a_second_child_leaves_the_job_alone(top: Path, store: JobStore) -> None:
+def test_a_worker_elsewhere_does_what_a_service_takes(top: Path) -> None:
+    beat = top / "beat"
+    run = [sys.executable, "-c", "import sys; from service.cli import main; sys.exit(main())"]
+    process = subprocess.Popen(
+        [*run, "worker", "--heartbeat", beat],
+        env={**os.environ, "NNPM_MODELS": str(top / "models"), "NNPM_ADAPT_NICE": "0"},
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        job = adapted(top, workers=0, method="adabn")
+        assert (job["state"], job["version"]) == ("succeeded", "2"), job
+        asked = subprocess.run([*run, "health", "--heartbeat", beat], check=False)
+        assert asked.returncode == 0
+    finally:
+        process.terminate()
+        _, told = process.communicate(timeout=30)
+    assert process.returncode == 0, told
+    assert b"Ready. Waiting for jobs." in told
+
+
+def test_a_second_child_leaves_the_job_alone(top: Path) -> None:
     import fcntl
 
     folder = top / "jobs/a"

@@ -162,8 +162,15 @@ def _prepare(path: Path, *, listener: _Listen, card: Card, most: int) -> _Clip |
     stretches = _stretches(waveform, card, most)
     if not stretches:
         return "no_speech"
-    digest = hashlib.sha256(waveform.samples.tobytes()).digest()
-    return _Clip(digest, stretches, [listener(stretch) for stretch in stretches])
+    return _Clip(_digest(waveform), stretches, [listener(stretch) for stretch in stretches])
+
+
+def _digest(waveform: Waveform) -> bytes:
+    """Of all samples, a minute at a time: those of a long recording are in a file."""
+    digest, minute = hashlib.sha256(), 60 * SAMPLE_RATE_HZ
+    for start in range(0, len(waveform), minute):
+        digest.update(waveform.part(start, start + minute).samples.tobytes())
+    return digest.digest()
 
 
 def _stretches(waveform: Waveform, card: Card, most: int) -> list[Floats]:
@@ -176,9 +183,9 @@ def _stretches(waveform: Waveform, card: Card, most: int) -> list[Floats]:
     cuts = windows(stop - start, window, min(hop, window))
     found: list[Floats] = []
     for begin, end in cuts:
-        stretch = waveform.samples[start + begin : start + end]
-        if len(cuts) == 1 or assess(Waveform(stretch)).has_speech:
-            found.append(stretch.copy())
+        stretch = waveform.part(start + begin, start + end)
+        if len(cuts) == 1 or assess(stretch).has_speech:
+            found.append(stretch.samples.copy())
         if len(found) == most:
             break
     return found

@@ -98,6 +98,8 @@ def _sentence(error: Any) -> str:
     if error["type"] == "value_error":  # of ours: a sentence already
         return message.removeprefix("Value error, ")
     name = ".".join(str(part) for part in error["loc"])[:64] or "the body"
+    if error["type"] == "json_invalid":
+        return f"The body is no JSON that we read: {error['ctx']['error']}."
     if error["type"] == "extra_forbidden":
         return f"{name} is no field that we know."
     if error["type"] == "missing":

@@ -12,12 +12,11 @@ from service.api.errors import (
     BadFormError,
     ExtraMissingError,
     OverloadedError,
-    StorageError,
     UnsupportedBodyError,
 )
 from service.api.services import Services
 from service.inference.disk import sync
-from service.inference.errors import ParameterError
+from service.inference.errors import NoRoomError, ParameterError
 from service.jobs.errors import KeyTakenError
 from service.jobs.intake.folder import allowed_folder
 from service.jobs.intake.prepare import FOLDER
@@ -169,7 +168,7 @@ def _create(
         return job
 
 
-def _storage(error: OSError) -> StorageError:
+def _storage(error: OSError) -> NoRoomError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageError("The disk of the service is full; nothing was kept of the upload.")
-    return StorageError("The service cannot write its folder of jobs; its log says why.")
+        return NoRoomError("The disk of the service is full; nothing was kept of the upload.")
+    return NoRoomError("The service cannot write its folder of jobs; its log says why.")

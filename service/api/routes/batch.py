@@ -8,22 +8,23 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, BinaryIO
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from service.api.auth import requires
 from service.api.batch import BatchForm
-from service.api.errors import NotReadyError, StorageError, UnsupportedBodyError
+from service.api.errors import NotReadyError, UnsupportedBodyError
 from service.api.observe import answered
 from service.api.openapi import BATCH_BODY, problems
 from service.api.prediction import PredictQuery
 from service.api.problems import Problem, problem_of
+from service.api.query import PARAMETERS, TheQuery
 from service.api.schemas import PredictAnswer
 from service.api.scoring import Shadow, score
 from service.api.services import Services, services_of
-from service.inference.errors import NnpmError
+from service.inference.errors import NnpmError, NoRoomError
 from service.registry.serving import Chosen
 
 router = APIRouter(tags=["predict"])
@@ -50,11 +51,11 @@ class BatchAnswer(BaseModel):
     response_model_exclude_unset=True,
     responses=problems(404, 413, 415, 422, 500, 503),
     dependencies=[Depends(requires("predict"))],
-    openapi_extra={"requestBody": BATCH_BODY},
+    openapi_extra={"parameters": PARAMETERS, "requestBody": BATCH_BODY},
 )
 async def predict_batch(
     request: Request,
-    query: Annotated[PredictQuery, Query()],
+    query: TheQuery,
     services: Annotated[Services, Depends(services_of)],
 ) -> Response:
     """Recognise the emotion in each of many recordings.
@@ -96,7 +97,7 @@ async def _received(request: Request, max_files: int) -> AsyncIterator[BatchForm
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            raise StorageError("The disk for uploads is full; nothing was kept.") from error
+            raise NoRoomError("The disk for uploads is full; nothing was kept.") from error
         yield form
     finally:
         await asyncio.to_thread(form.close)

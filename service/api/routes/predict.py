@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Request
 from starlette.background import BackgroundTask
 from starlette.responses import Response
 
@@ -12,7 +12,7 @@ from service.api.body import audio_body
 from service.api.errors import NotReadyError
 from service.api.observe import answered
 from service.api.openapi import AUDIO_BODY, problems
-from service.api.prediction import PredictQuery
+from service.api.query import PARAMETERS, TheQuery
 from service.api.schemas import PredictAnswer
 from service.api.scoring import Shadow, score
 from service.api.services import Services, services_of
@@ -24,12 +24,12 @@ router = APIRouter(tags=["predict"])
     "/predict",
     response_model=PredictAnswer,
     responses=problems(404, 413, 415, 422, 500, 503),
-    openapi_extra={"requestBody": AUDIO_BODY},
+    openapi_extra={"parameters": PARAMETERS, "requestBody": AUDIO_BODY},
     dependencies=[Depends(requires("predict"))],
 )
 async def predict_one(
     request: Request,
-    query: Annotated[PredictQuery, Query()],
+    query: TheQuery,
     services: Annotated[Services, Depends(services_of)],
 ) -> Response:
     """Recognise the emotion in one recording.

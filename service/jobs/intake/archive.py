@@ -1,7 +1,6 @@
 """Unpacking archives that strangers made: zip, tar, tar.gz, tar.zst."""
 
 import gzip
-import io
 import itertools
 import struct
 import tarfile
@@ -16,12 +15,16 @@ from typing import IO, Any, BinaryIO, cast
 from service.inference.files import AUDIO_SUFFIXES
 from service.jobs.intake.errors import ArchiveError
 from service.jobs.intake.names import Places, safe_path
+from service.jobs.intake.short_reads import ShortReads
 
 _CHUNK_BYTES = 1 << 20
 _FREE_BYTES = 16 << 20
 """Unpacked bytes up to which no ratio is too high: silence packs very well."""
-_DIRECTORY_BYTES = 64 << 20
-"""Largest table of contents of a zip; it is read at once."""
+_DIRECTORY_BYTES = 1 << 21
+"""Table of contents of a zip that is read in any case; more than a chunk, for members are read so
+too."""
+_ENTRY_BYTES = 320
+"""Of a member in it, on average."""
 _HEADER_BYTES = 1 << 20
 """Longest description of a member of a tar, long names included; it is read at once."""
 _ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)
@@ -73,7 +76,8 @@ def unpack(
     places = Places(into)
     written = 0
     with archive.open("rb") as file:
-        members = _members(file, _Budget(archive.stat().st_size, limits, go_on))
+        budget = _Budget(archive.stat().st_size, limits, go_on)
+        members = _members(file, budget, limits)
         for number in itertools.count(1):
             with _reading():
                 member = next(members, None)
@@ -183,11 +187,11 @@ def _reading() -> Iterator[None]:
         raise
 
 
-def _members(file: BinaryIO, budget: _Budget) -> Iterator[_Member]:
+def _members(file: BinaryIO, budget: _Budget, limits: IntakeLimits) -> Iterator[_Member]:
     head = file.read(512)
     file.seek(0)
     if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
-        yield from _of_zip(file, budget)
+        yield from _of_zip(file, budget, limits)
     elif head[:2] == b"\x1f\x8b":
         yield from _of_tar(_Metered(cast(IO[bytes], gzip.GzipFile(fileobj=file)), budget))
     elif head[:4] == b"\x28\xb5\x2f\xfd":
@@ -203,9 +207,9 @@ def _members(file: BinaryIO, budget: _Budget) -> Iterator[_Member]:
         raise ArchiveError(f"This is no archive that we read; {_KINDS}.")
 
 
-def _of_zip(file: BinaryIO, budget: _Budget) -> Iterator[_Member]:
-    _check_directory(file)
-    with zipfile.ZipFile(file) as archive:
+def _of_zip(file: BinaryIO, budget: _Budget, limits: IntakeLimits) -> Iterator[_Member]:
+    short = ShortReads(file, max(_DIRECTORY_BYTES, _ENTRY_BYTES * limits.max_members))
+    with zipfile.ZipFile(cast(IO[bytes], short)) as archive:
         for info in archive.infolist():
             kind = info.external_attr >> 28
             if kind == 0xA:
@@ -222,25 +226,6 @@ def _of_zip(file: BinaryIO, budget: _Budget) -> Iterator[_Member]:
                 raise ArchiveError("The archive is packed in a way that we lack; deflate is read.")
             with archive.open(info) as data:
                 yield _Member(info.filename, True, _Metered(data, budget))
-
-
-def _check_directory(file: BinaryIO) -> None:
-    """Refuse a table of contents that would fill the memory before a member is counted."""
-    size = file.seek(0, io.SEEK_END)
-    file.seek(max(0, size - 66_000))
-    tail = file.read()
-    file.seek(0)
-    at = tail.rfind(b"PK\x05\x06")
-    if at < 0 or len(tail) < at + 16:
-        raise ArchiveError("The archive is damaged: it breaks off.")
-    (length,) = struct.unpack_from("<I", tail, at + 12)
-    if length == 0xFFFFFFFF and (large := tail.rfind(b"PK\x06\x06", 0, at)) >= 0:
-        (length,) = struct.unpack_from("<Q", tail, large + 40)
-    if length > _DIRECTORY_BYTES:
-        raise ArchiveError(
-            f"The archive's table of contents has {length} bytes; at most {_DIRECTORY_BYTES} are "
-            "read: cut it into parts."
-        )
 
 
 def _of_tar(stream: _Metered) -> Iterator[_Member]:

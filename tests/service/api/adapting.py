@@ -37,7 +37,7 @@ report = {"method": asked["method"], "full": False, "seed": asked["seed"],
 """
 
 
-def ended(client: TestClient, job: dict[str, Any], seconds: float = 20) -> dict[str, Any]:
+def ended(client: TestClient, job: dict[str, Any], seconds: float = 60) -> dict[str, Any]:
     deadline = time.monotonic() + seconds
     while job["state"] not in ENDED:
         assert time.monotonic() < deadline, job

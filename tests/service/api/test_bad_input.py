@@ -110,7 +110,8 @@ def test_bad_parameters_say_what_is_wanted(
 
 
 @pytest.mark.parametrize(
-    "model", ["nope", "default/9", "default/", "/", "../default", "..", "a/b/c"]
+    "model",
+    ["nope", "default/9", "default/", "/", "../default", "..", "a/b/c", "\0", "x" * 256, "\n", "é"],
 )
 def test_an_unknown_model_is_404(client: TestClient, model: str) -> None:
     response = client.post("/predict", params={"model": model}, files={"file": WAV})

@@ -21,6 +21,7 @@ ALWAYS = [
 STRANGE = [
     "evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example",
     "testserver.evil.example", "xtestserver", "", ":8000", "[", "localhost@evil.example",
+    "[::1", "[::1]x", "[evil.example]",
 ]  # fmt: skip
 
 
@@ -54,6 +55,8 @@ def test_without_keys_only_its_own_name_goes_and_with_keys_any(
     monkeypatch.delenv("NNPM_ALLOWED_HOSTS")
     assert load().names == ("127.0.0.1",)
     assert load(host="box.lan", insecure=True).names == ("box.lan",)
+    listed = load(host="box.lan", insecure=True, allowed_hosts="example.org").names
+    assert listed == ("example.org", "box.lan")  # the health check calls it so
     make_keys(tmp_path / "keys.json")
     assert load(api_keys_file=tmp_path / "keys.json").names == ("*",)
     client = serve(api_keys_file=tmp_path / "keys.json")

@@ -113,7 +113,7 @@ def test_the_document_holds_all_that_it_refers_to(document: dict[str, Any]) -> N
 def test_predict_documents_both_bodies_and_all_its_errors(document: dict[str, Any]) -> None:
     operation = document["paths"]["/predict"]["post"]
     assert set(operation["requestBody"]["content"]) == {
-        "multipart/form-data", "audio/*", "application/octet-stream"
+        "multipart/form-data", "audio/*", "video/*", "application/octet-stream"
     }  # fmt: skip
     assert {parameter["name"] for parameter in operation["parameters"]} == {
         "model", "language", "channels", "window_s", "hop_s", "top_k", "neighbours", "abstain",

@@ -39,28 +39,28 @@ def upload(
 
 
 def test_an_upload_that_goes_on_is_read() -> None:
-    assert upload(iter([(0, b"ab"), (0.02, b"c"), (0.02, b"")]), idle_s=0.1, least=1) == b"abc"
+    assert upload(iter([(0, b"ab"), (0.02, b"c"), (0.02, b"")]), idle_s=0.5, least=1) == b"abc"
 
 
 def test_one_that_stalls_is_given_up() -> None:
     started = time.perf_counter()
     with pytest.raises(TooSlowError, match=r"2 bytes of the body came, then none for 0\.1 s"):
         upload(iter([(0, b"ab"), (60, b"c")]), idle_s=0.1, least=0)
-    assert time.perf_counter() - started < 1
+    assert time.perf_counter() - started < 5
 
 
 def test_one_that_trickles_is_given_up_once_it_was_waited_for() -> None:
     trickle = ((0.03, b"x") for _ in range(1000))
     started = time.perf_counter()
     with pytest.raises(TooSlowError, match="at least 100 bytes a second"):
-        upload(trickle, idle_s=0.2, least=100)
-    assert 0.15 < time.perf_counter() - started < 1
+        upload(trickle, idle_s=0.5, least=100)
+    assert 0.4 < time.perf_counter() - started < 5
 
 
 def test_time_that_the_service_takes_is_not_the_clients() -> None:
     pieces = iter([(0, b"x")] * 6 + [(0, b"")])
-    assert upload(pieces, idle_s=0.1, least=1000, pause_s=0.05) == b"x" * 6
+    assert upload(pieces, idle_s=0.5, least=1000, pause_s=0.15) == b"x" * 6
 
 
 def test_trickles_may_be_allowed() -> None:
-    assert upload(iter([(0.03, b"x")] * 6 + [(0, b"")]), idle_s=0.1, least=0) == b"x" * 6
+    assert upload(iter([(0.15, b"x")] * 5 + [(0, b"")]), idle_s=0.5, least=0) == b"x" * 5

@@ -2,13 +2,15 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from service.inference import media
 from tests.service.api.problem import problem
+from tests.service.media import encode_media
 from tests.service.sounds import encode, speechlike
 from tests.service.tiny_bundle import LABELS
 
 FIELDS = {
     "emotion", "confidence", "calibrated", "scores", "abstained", "reasons", "out_of_domain",
-    "segments", "audio", "model", "request_id", "timing_ms",
+    "segments", "timeline", "audio", "model", "request_id", "timing_ms",
 }  # fmt: skip
 
 
@@ -107,6 +109,44 @@ def test_formats_rates_and_channels(
     assert answer["audio"]["sample_rate_hz"] == rate
     assert answer["audio"]["channels"] == num_channels
     assert answer["audio"]["duration_s"] == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("container", "codec", "name", "content_type"),
+    [
+        ("mp4", "aac", "MP4", "video/mp4"),
+        ("ipod", "alac", "MP4", "audio/mp4"),
+        ("webm", "libopus", "WEBM", "audio/webm;codecs=opus"),
+    ],
+)
+def test_what_browsers_and_phones_record(
+    client: TestClient, container: str, codec: str, name: str, content_type: str
+) -> None:
+    stereo = np.stack([speechlike(2, 48_000), np.zeros(96_000)], axis=1)
+    body = encode_media(stereo, 48_000, container=container, codec=codec, video=name == "MP4")
+    headers = {"Content-Type": content_type}
+    raw = client.post("/predict", params={"channels": "split"}, content=body, headers=headers)
+    assert raw.status_code == 200, raw.text
+    answer = raw.json()
+    assert (answer["audio"]["format"], answer["audio"]["channels"]) == (name, 2)
+    left, right = answer["per_channel"]
+    assert left["reasons"] == answer["reasons"] == []
+    assert right["reasons"] == ["no_speech"]
+    form = client.post("/predict?channels=split", files={"file": ("clip", body)}).json()
+    assert form["scores"] == answer["scores"]
+
+
+def test_media_that_cannot_be_heard_is_a_problem_not_an_answer(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mute = client.post("/predict", files={"file": encode_media(codec=None, video=True)})
+    assert problem(mute, 415, "not_audio")["detail"].startswith("The MP4 holds no audio")
+    body = encode_media(movflags="+faststart")
+    cut = client.post("/predict", files={"file": body[: len(body) // 2]})
+    assert "breaks off" in problem(cut, 422, "damaged_audio")["detail"]
+    monkeypatch.setattr(media, "library", lambda: None)
+    bare = client.post("/predict", files={"file": body})
+    assert "pip install 'nnpm[media]'" in problem(bare, 415, "not_audio")["detail"]
 
 
 @pytest.mark.parametrize("sent", ["abc-123_x.y", "a" * 128])

@@ -9,6 +9,7 @@ from fastapi.testclient import TestClient
 
 from service import __version__, cli
 from service.inference.audio import Limits
+from tests.service.media import encode_media
 from tests.service.sounds import encode, speechlike
 
 ROOT = Path(__file__).parents[3]
@@ -27,6 +28,7 @@ def folder(tmp_path: Path) -> Path:
     (root / "a.wav").write_bytes(encode(speechlike(1)))
     (root / "b.flac").write_bytes(b"damaged")
     (root / "deeper" / "c.OGG").write_bytes(encode(speechlike(2), container="OGG"))
+    (root / "deeper" / "d.M4A").write_bytes(encode_media(speechlike(2)))
     (root / "notes.txt").write_text("not audio")
     (root / ".hidden.wav").write_bytes(b"")
     return root
@@ -92,14 +94,15 @@ def test_a_bundle_can_be_named_by_its_folder(models: Path, folder: Path, capsys:
 
 def test_a_folder_is_one_json_a_line(folder: Path, capsys: Captured) -> None:
     assert cli.main(["predict", str(folder), "--json"]) == 0
-    first, second, third = map(json.loads, capsys.readouterr().out.splitlines())
-    assert [item["file"] for item in (first, second, third)] == [
-        str(folder / name) for name in ("a.wav", "b.flac", "deeper/c.OGG")
+    first, second, third, fourth = map(json.loads, capsys.readouterr().out.splitlines())
+    assert [item["file"] for item in (first, second, third, fourth)] == [
+        str(folder / name) for name in ("a.wav", "b.flac", "deeper/c.OGG", "deeper/d.M4A")
     ]
     assert first["answer"]["audio"]["duration_s"] == 1
     assert second["error"]["code"] == "not_audio"
     assert "request_id" not in second["error"]
     assert third["answer"]["audio"]["format"] == "OGG"
+    assert fourth["answer"]["audio"]["format"] == "MP4"
 
 
 def test_several_paths_for_people(folder: Path, capsys: Captured) -> None:

@@ -50,7 +50,9 @@ def test_a_refusal_reaches_a_client_that_is_still_sending(server: Server) -> Non
 
 def test_a_stalled_upload_does_not_keep_it_alive(server: Server) -> None:
     with socket.create_connection((server.host, server.port)) as stalled:
-        stalled.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9000\r\n\r\nRIFF")
+        stalled.sendall(
+            b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000\r\n\r\nRIFF"
+        )
         time.sleep(0.2)
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(10) == 0
@@ -63,7 +65,7 @@ def test_it_finishes_what_it_took(models: Path, tmp_path: Path, clip: bytes) -> 
         "R.answer = lambda *args: (time.sleep(1.5), answer(*args))[1]"
     )
     head = (
-        b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: audio/wav\r\n"
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: audio/wav\r\n"
         b"Content-Length: %d\r\n\r\n" % len(clip)
     )
     with serving(models, tmp_path, slow) as server:

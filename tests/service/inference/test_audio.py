@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.inference import audio
+from service.inference import sound_file
 from service.inference.audio import Limits, decode
 from service.inference.errors import (
     AudioError,
@@ -87,7 +87,7 @@ def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch, container: str, rat
     clip = encode(speechlike(3, rate), rate, container=container)
     outputs = []
     for block_samples in (1 << 30, 1 << 14, 1_000):
-        monkeypatch.setattr(audio, "_BLOCK_SAMPLES", block_samples)
+        monkeypatch.setattr(sound_file, "BLOCK_SAMPLES", block_samples)
         outputs.append(decode(clip).waveforms[0].samples)
     assert np.array_equal(outputs[0], outputs[1])
     assert np.array_equal(outputs[0], outputs[2])

@@ -1,6 +1,7 @@
 """Files made to do harm: each is decoded or refused, in bounded time and memory, in silence."""
 
 import contextlib
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,9 @@ from tests.hostile.seeds import id3, seeds
 from tests.hostile.watch import resident_mib, watched
 from tests.service.sounds import encode, speechlike
 
+CASES = int(os.environ.get("HOSTILE_CASES", "200"))
+"""Tried of each clip; there are up to 4000, and `make fuzz` tries them all."""
+
 ROOT = Path(__file__).parents[3]
 DESCRIPTORS = Path("/proc/self/fd")
 
@@ -36,25 +40,30 @@ def cases(name: str) -> list[tuple[str, bytes]]:
     return list(chain(bent(clip), truncated(clip), repeated(clip)))
 
 
+def some(name: str, count: int) -> list[tuple[str, bytes]]:
+    """So many of the cases of a clip, from all of its header."""
+    everything = cases(name)
+    return everything[:: max(1, len(everything) // count)]
+
+
 @pytest.mark.parametrize("name", seeds())
 def test_some_bent_fields_do_no_harm(name: str) -> None:
-    assert faults(cases(name)[::17]) == []
+    assert faults(some(name, 20)) == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", seeds())
-def test_no_bent_field_cut_or_repetition_does_harm(name: str) -> None:
-    everything = cases(name)
-    faults(everything[:20])
+def test_bent_fields_cuts_and_repetitions_do_no_harm(name: str) -> None:
+    faults(some(name, 20))
     before_mib = resident_mib()
-    assert faults(everything) == []
+    assert faults(some(name, CASES)) == []
     assert resident_mib() - before_mib < 24
 
 
 def test_no_file_stays_open(tmp_path: Path) -> None:
     clip = tmp_path / "clip"
     for name in seeds():
-        for _, data in cases(name)[::60]:
+        for _, data in some(name, 5):
             clip.write_bytes(data)
             with contextlib.suppress(AudioError):
                 decode(clip)
@@ -66,7 +75,7 @@ def test_the_corpus_reaches_the_decoders() -> None:
     """Were all refused at the first byte, or all read, nothing would be tested."""
     for name in ("WAV PCM_16", "FLAC PCM_16", "OGG VORBIS", "OGG OPUS", "MP3 MPEG_LAYER_III"):
         told = set()
-        for _, data in cases(name):
+        for _, data in some(name, 100):
             try:
                 decode(data, limits=Limits(max_duration_s=60))
                 told.add("ok")

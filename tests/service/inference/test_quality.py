@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from service.inference.audio import Waveform, decode
-from service.inference.quality import assess, trim_edges
+from service.inference.quality import _tenth, assess, trim_edges
 from tests.service.sounds import speechlike
 
 RATE = 16_000
@@ -106,3 +106,9 @@ def test_every_real_clip_has_speech(corpora: Path) -> None:
         clips += random.Random(0).sample(paths, min(40, len(paths)))
     assert clips
     assert [clip for clip in clips if not assess(decode(clip).waveforms[0]).has_speech] == []
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 10, 11, 150, 1001])
+def test_the_quietest_tenth_is_that_of_numpy(count: int) -> None:
+    values = np.random.default_rng(count).standard_normal(count).astype(np.float32)
+    assert _tenth(values) == pytest.approx(np.percentile(values, 10), abs=1e-6)

@@ -189,6 +189,85 @@ def test_silence_between_counts_for_nothing(recognizer: Recognizer) -> None:
     np.testing.assert_allclose(scores(answer), np.mean(speaking, axis=0), atol=1e-5)
 
 
+@pytest.fixture
+def count_scored(recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The lengths of the windows that the model was asked for."""
+    scored: list[int] = []
+    score = recognizer.score
+
+    def counted(waveform: np.ndarray) -> Any:
+        scored.append(len(waveform))
+        return score(waveform)
+
+    monkeypatch.setattr(recognizer, "score", counted)
+    return scored
+
+
+def test_windows_without_speech_are_not_scored(
+    recognizer: Recognizer, count_scored: list[int]
+) -> None:
+    samples = np.concatenate([syllables(4), silence(60), syllables(4, seed=1)])
+    options = Options(window_s=2, hop_s=2)
+    answer = recognizer.answer(recording(samples), options)
+    assert count_scored == [2 * RATE] * 4
+    silent = [one for one in answer.segments if one.reasons]
+    assert len(silent) == 30
+    for one in silent:
+        assert one.reasons == ("no_speech",)
+        assert set(one.scores.values()) == {0.25}
+    few = recognizer.answer(recording(samples), replace(options, emotions=("sad", "calm")))
+    assert few.segments[5].scores == {"angry": 0, "calm": 0.5, "happy": 0, "sad": 0.5}
+    assert [(one.start_s, one.end_s) for one in answer.timeline if one.reasons] == [(4, 64)]
+
+
+def test_where_answers_are_forced_all_windows_are_scored(
+    recognizer: Recognizer, count_scored: list[int]
+) -> None:
+    samples = np.concatenate([syllables(4), silence(60), syllables(4, seed=1)])
+    options = Options(window_s=2, hop_s=2)
+    free = recognizer.answer(recording(samples), options)
+    count_scored.clear()
+    forced = recognizer.answer(recording(samples), replace(options, abstain=False))
+    assert len(count_scored) == 34
+    assert all(one.emotion for one in forced.segments)
+    assert forced.scores == free.scores
+
+
+@pytest.mark.parametrize("abstain", [True, False])
+def test_an_hour_of_silence_takes_no_time(
+    recognizer: Recognizer, count_scored: list[int], abstain: bool
+) -> None:
+    samples = silence(3600 if abstain else 60)
+    answer = recognizer.answer(recording(samples), Options(abstain=abstain))
+    assert answer.reasons == ("no_speech",)
+    assert len(count_scored) == (8 if abstain else len(answer.segments))
+    short = recognizer.answer(recording(samples[: round(13.5 * RATE)]), Options(abstain=abstain))
+    assert len(short.segments) == 8
+    assert short.scores == answer.scores
+
+
+def test_a_second_of_speech_in_an_hour_is_found(
+    recognizer: Recognizer, count_scored: list[int]
+) -> None:
+    samples = silence(3600)
+    samples[1800 * RATE : 1801 * RATE + 8_000] = syllables(1.5)
+    answer = recognizer.answer(recording(samples))
+    assert answer.reasons == ()
+    assert 1799.9 < answer.segments[0].start_s < answer.segments[-1].end_s < 1801.6
+    assert len(count_scored) == 1
+
+
+def test_noise_with_clicks_is_no_speech(recognizer: Recognizer) -> None:
+    rng = np.random.default_rng(0)
+    samples = 1e-3 * rng.standard_normal(60 * RATE)
+    samples[: 12 * 320 : 320] = 0.9  # as a whole modulated, though no window of it is
+    samples = np.concatenate([samples, 1e-3 * rng.standard_normal(240 * RATE)])
+    answer = recognizer.answer(recording(samples))
+    assert ("no_speech" in answer.reasons) is all(
+        "no_speech" in one.reasons for one in answer.segments
+    )
+
+
 REASONS = {
     "no_speech": (recording(silence(1)), {}),
     "too_short": (recording(syllables(0.29)), {}),
@@ -235,7 +314,10 @@ def test_split_channels_are_answered_alone_and_together(recognizer: Recognizer) 
     for channel, samples in enumerate((one, two)):
         found, alone = answer.per_channel[channel], recognizer.answer(recording(samples), options)
         segments = tuple(replace(segment, channel=channel) for segment in alone.segments)
-        assert found == replace(alone, segments=segments, inference_ms=found.inference_ms)
+        timeline = tuple(replace(stretch, channel=channel) for stretch in alone.timeline)
+        assert found == replace(
+            alone, segments=segments, timeline=timeline, inference_ms=found.inference_ms
+        )
     mean = np.mean([scores(channel) for channel in answer.per_channel], axis=0)
     np.testing.assert_allclose(scores(answer), mean, atol=1e-6)
     places = [(segment.start_s, segment.channel) for segment in answer.segments]

@@ -103,7 +103,7 @@ def kill_children(top: Path) -> None:
             continue
 
 
-def until(what: Callable[[], object], seconds: float = 20.0) -> None:
+def until(what: Callable[[], object], seconds: float = 60.0) -> None:
     """Wait for something that happens in another process."""
     deadline = time.monotonic() + seconds
     while not what():

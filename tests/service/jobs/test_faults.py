@@ -65,7 +65,7 @@ def made(store: JobStore, top: Path, **changes: object) -> Job:
     return one
 
 
-def succeeded(store: JobStore, top: Path, one: Job, seconds: float = 30) -> Job:
+def succeeded(store: JobStore, top: Path, one: Job, seconds: float = 60) -> Job:
     """See that the job came to its end, once, with one version and nothing left behind."""
     until(lambda: store.get(one.id).ended, seconds)
     done = store.get(one.id)
@@ -89,7 +89,7 @@ def test_a_worker_is_killed_and_its_child_goes_on(
     until((top / f"at-{stage}").exists)
     workers[0].kill()
     held.unlink()
-    workers.append(WorkerProcess(top, url))
+    workers.append(WorkerProcess(top, url, lease_s=30))
     done = succeeded(store, top, one)
     assert done.attempts == 2
     assert len(children(top)) == 1  # adopted, or not begun yet, or done
@@ -107,7 +107,7 @@ def test_worker_and_child_are_killed(
     kill_children(top)
     assert Registry(top / "models").versions("default") == ["1"]
     held.unlink()
-    workers.append(WorkerProcess(top, url))
+    workers.append(WorkerProcess(top, url, lease_s=30))
     succeeded(store, top, one)
     assert len(children(top)) == (2 if stage in ("adapting", "evaluating") else 1)
 
@@ -137,7 +137,7 @@ def test_a_frozen_worker_is_fenced(
     workers.append(WorkerProcess(top, url, lease_s=0.6))
     until((top / f"at-{stage}").exists)
     workers[0].signal(signal.SIGSTOP)
-    workers.append(WorkerProcess(top, url, lease_s=0.6))
+    workers.append(WorkerProcess(top, url, lease_s=30))
     until(lambda: store.get(one.id).attempts == 2)
     held.unlink()
     workers[0].signal(signal.SIGCONT)
@@ -146,6 +146,22 @@ def test_a_frozen_worker_is_fenced(
     time.sleep(0.5)
     assert succeeded(store, top, one) == done
     assert len(children(top)) == 1  # the successor's or adopted by it, and harmed by nobody
+
+
+def test_two_workers_share_the_jobs_and_do_each_once(
+    url: str, store: JobStore, top: Path, workers: list[WorkerProcess]
+) -> None:
+    jobs = [made(store, top) for _ in range(6)]
+    held = hold(top, "adapting")
+    workers += [WorkerProcess(top, url, lease_s=30) for _ in range(2)]
+    until(lambda: len(children(top)) == 2)  # both are at it
+    assert store.counts()[State.QUEUED] == 4
+    held.unlink()
+    until(lambda: all(store.get(one.id).ended for one in jobs))
+    found = [store.get(one.id) for one in jobs]
+    assert [(one.state, one.attempts) for one in found] == [(State.SUCCEEDED, 1)] * 6
+    assert sorted(str(one.version) for one in found) == ["2", "3", "4", "5", "6", "7"]
+    assert len(children(top)) == 6
 
 
 def test_postgres_goes_and_comes_back(
@@ -161,7 +177,7 @@ def test_postgres_goes_and_comes_back(
         held.unlink()
         time.sleep(1.5)  # longer than the lease
         postgres.start()
-        succeeded(store, top, one, 40)
+        succeeded(store, top, one)
         assert len(children(top)) == 1
 
 
@@ -296,7 +312,7 @@ def test_cancelling_takes_effect_within_a_second(
     store.request_cancel(one.id)
     until(lambda: store.get(one.id).ended)
     assert store.get(one.id).state is State.CANCELLED
-    assert time.monotonic() - began < 2.5  # a second, but for a machine that is busy
+    assert time.monotonic() - began < 5  # a second, but for a machine that is busy
     with pytest.raises(ProcessLookupError):
         os.kill(children(top)[0], 0)
 
@@ -328,7 +344,7 @@ def test_unpacking_ends_within_a_second(
     else:
         stop.set()
     until(lambda: store.get(one.id).state in (State.CANCELLED, State.QUEUED))
-    assert time.monotonic() - began < 2.5  # a second, but for a machine that is busy
+    assert time.monotonic() - began < 5  # a second, but for a machine that is busy
     stop.set()
     thread.join(10)
     assert not list(folder.target.glob("*"))
@@ -362,7 +378,7 @@ def test_progress_and_the_time_left_are_told(
     assert first.progress < second.progress < 1
     assert second.eta_s is not None
     # of the stand-in's 1/3 that took as long as the test looked at it
-    assert 0 < second.eta_s < 20
+    assert 0 < second.eta_s < 60
     held["evaluating"].unlink()
     assert succeeded(store, top, one).eta_s is None
 

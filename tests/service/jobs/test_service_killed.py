@@ -97,7 +97,7 @@ def services() -> Iterator[list[Service]]:
 
 def succeeded(service: Service, top: Path, job: str) -> None:
     """See that it ends, once, with one version, its report, and nothing of the recordings."""
-    until(lambda: service.ask("GET", f"/adapt/{job}")[1]["state"] == "succeeded", 40)
+    until(lambda: service.ask("GET", f"/adapt/{job}")[1]["state"] == "succeeded")
     assert Registry(top / "models").versions("default") == ["1", "2"]
     folder = top / "jobs" / job
     until(lambda: sorted(path.name for path in folder.iterdir()) == ["report.json", "request.json"])

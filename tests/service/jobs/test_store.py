@@ -1,7 +1,7 @@
+import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -25,6 +25,8 @@ from service.jobs.tables import metadata
 from tests.service.jobs.making import job
 
 ROOT = Path(__file__).parents[3]
+OVER = -1.0
+"""Seconds of a lease, or of a delay, that is over as it begins: nobody has to wait for it."""
 
 
 def test_a_job_comes_back_as_it_was(store: JobStore) -> None:
@@ -76,12 +78,11 @@ def test_the_oldest_is_taken_first_and_once(store: JobStore) -> None:
 
 def test_a_lease_that_ran_out_is_anothers_and_the_token_fences(store: JobStore) -> None:
     made = store.create(job())
-    slow = store.claim("slow", 0.2)
+    slow = store.claim("slow", 30)
     assert slow is not None
     assert store.claim("quick", 30) is None
-    time.sleep(0.3)
-    store.heartbeat(made.id, slow.token, 0.2)  # late, but nobody has taken it
-    time.sleep(0.3)
+    store.heartbeat(made.id, slow.token, OVER)
+    store.heartbeat(made.id, slow.token, OVER)  # late, but nobody has taken it
     quick = store.claim("quick", 30)
     assert quick is not None
     assert (quick.id, quick.attempts) == (made.id, 2)
@@ -117,12 +118,19 @@ def test_a_job_is_tried_so_often(store: JobStore) -> None:
     for _ in range(2):
         taken = store.claim("w", 30, tries=2)
         assert taken is not None
-        store.give_back(made.id, taken.token, error="It died.", delay_s=0.1)
-        assert store.claim("w", 30, tries=2) is None  # not yet
-        time.sleep(0.15)
+        store.give_back(made.id, taken.token, error="It died.", delay_s=OVER)
     assert store.claim("w", 30, tries=2) is None
     ended = store.get(made.id)
     assert (ended.state, ended.error) == (State.INTERRUPTED, "It died.")
+
+
+def test_a_job_waits_before_it_is_tried_again(store: JobStore) -> None:
+    made = store.create(job())
+    taken = store.claim("w", 30)
+    assert taken is not None
+    store.give_back(made.id, taken.token, delay_s=60)
+    assert store.claim("w", 30) is None
+    assert store.get(made.id).state is State.QUEUED
 
 
 def test_a_worker_that_is_stopped_costs_no_try(store: JobStore) -> None:
@@ -137,14 +145,13 @@ def test_a_worker_that_is_stopped_costs_no_try(store: JobStore) -> None:
 def test_cancelling(store: JobStore) -> None:
     waiting, running = store.create(job()), store.create(job())
     assert store.request_cancel(waiting.id).state is State.CANCELLED
-    taken = store.claim("w", 0.1)
+    taken = store.claim("w", 30)
     assert taken is not None
     assert taken.id == running.id
     asked = store.request_cancel(running.id)
     assert asked.cancel_requested
     assert asked.running
-    assert store.heartbeat(running.id, taken.token, 0.1).cancel_requested
-    time.sleep(0.2)
+    assert store.heartbeat(running.id, taken.token, OVER).cancel_requested
     assert store.claim("other", 30) is None  # its worker died: nobody begins it again
     assert store.get(running.id).state is State.CANCELLED
     assert store.request_cancel(running.id).state is State.CANCELLED
@@ -164,7 +171,7 @@ def test_figures(store: JobStore) -> None:
     durations = store.durations()
     assert set(durations) == {State.FAILED}
     assert durations[State.FAILED][0] == 1
-    assert 0 <= durations[State.FAILED][1] < 5
+    assert 0 <= durations[State.FAILED][1] < 60
     store.remove(taken.id)
     store.remove(taken.id)
     assert store.counts()[State.FAILED] == 0
@@ -237,6 +244,25 @@ def test_many_processes_may_be_the_first(url: str) -> None:
         subprocess.Popen([sys.executable, "-c", code, url, "w"], cwd=ROOT) for _ in range(4)
     ]
     assert [process.wait(timeout=60) for process in processes] == [0] * 4
+
+
+def test_a_writer_does_not_keep_others_from_the_log(tmp_path: Path) -> None:
+    database = tmp_path / "nnpm.db"  # not yet with a write-ahead log
+    with closing(sqlite3.connect(database, isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        found: list[int] = []
+
+        def count() -> None:
+            with closing(JobStore(f"sqlite:///{database}")) as store:
+                found.append(sum(store.counts().values()))
+
+        thread = threading.Thread(target=count)
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive()
+        writer.execute("ROLLBACK")
+        thread.join()
+    assert found == [0]
 
 
 @pytest.mark.parametrize(

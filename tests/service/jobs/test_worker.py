@@ -70,6 +70,14 @@ def test_a_child_that_dies_is_tried_again(settings: Settings, tmp_path: Path) ->
     assert registry.versions("default") == ["1"]
 
 
+def test_a_child_that_dies_each_time_interrupts_the_job(settings: Settings, tmp_path: Path) -> None:
+    once = settings.model_copy(update={"adapt_tries": 1})
+    job, registry = _run(once, _job(tmp_path), "import os; os.kill(os.getpid(), 9)")
+    assert (job.state, job.attempts) == (State.INTERRUPTED, 1)
+    assert job.error == "The adaptation process was ended by signal 9."
+    assert registry.versions("default") == ["1"]
+
+
 def test_a_folder_that_is_not_allowed_fails_the_job(settings: Settings, tmp_path: Path) -> None:
     job, _ = _run(settings, _job(tmp_path, source=f"folder:{tmp_path}"), CHILD)
     assert job.state is State.FAILED

@@ -1,0 +1,151 @@
+"""A call of an hour, sent to a real service: speed, memory, and what it says of music and silence.
+
+    python -m benchmarks.long_audio --data DIR [--minutes 60]
+
+The service runs on one core with one worker; DIR holds corpora with a metadata.csv each. Linux only
+(it reads /proc). Writes benchmarks/results/long_audio.md.
+"""
+
+import argparse
+import io
+import json
+import os
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import soundfile
+import soxr
+
+from benchmarks.call import Stretch, build, holds
+from benchmarks.footprint import resident_mib, start
+from benchmarks.provenance import provenance, write
+
+_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=60.0)
+    options = parser.parse_args()
+    call, truth = build(options.data, 60 * options.minutes, seed=0)
+    os.environ["NNPM_WORKERS"] = "1"
+    rows, said = [], []
+    with tempfile.TemporaryFile() as log:
+        for name, query, body in _cases(call):
+            process, address, _ = start(log)
+            os.sched_setaffinity(process.pid, {min(os.sched_getaffinity(0))})
+            try:
+                idle, cpu_s, begin = (
+                    resident_mib(process.pid),
+                    _cpu_s(process.pid),
+                    time.monotonic(),
+                )
+                answer = _post(f"{address}/predict{query}", body)
+                wall_s = time.monotonic() - begin
+                cpu_s = _cpu_s(process.pid) - cpu_s
+                peak = resident_mib(process.pid, "VmHWM")
+            finally:
+                process.terminate()
+                process.wait()
+            length_s = answer["audio"]["duration_s"]
+            rows.append(
+                f"| {name} | {len(body) / 1e6:.0f} | {len(answer['segments'])} "
+                f"| {len(answer['timeline'])} | {length_s / cpu_s:.0f} | {length_s / wall_s:.0f} "
+                f"| {idle:.0f} | {peak - idle:.0f} |"
+            )
+            said.append(f"| {name} | {' | '.join(_outcomes(answer, truth, 'split' in query))} |")
+    facts = provenance(f"benchmarks/long_audio.py --minutes {options.minutes:g}")
+    facts["load of the machine"] = f"{os.getloadavg()[0]:.1f} (other work beside it where over 2)"
+    write("long_audio", "\n".join([*_HEAD, *rows, "", *_SAID, *said]), facts)
+
+
+_HEAD = [
+    "| a call, one core | MB | windows | stretches | times real time (CPU) | (clock) "
+    "| MiB idle | MiB over idle at the peak |",
+    "| --- | --- | --- | --- | --- | --- | --- | --- |",
+]
+_SAID = [
+    "| windows that hold only | silence: no_speech | music: flagged | of these no_speech "
+    "| out_of_domain | speech: no_speech | out_of_domain |",
+    "| --- | --- | --- | --- | --- | --- | --- |",
+]
+
+
+def _cases(call: np.ndarray) -> Iterator[tuple[str, str, bytes]]:
+    """Name, query and body, one after the other: not all of them in memory."""
+    narrow = np.stack([soxr.resample(channel, 16_000, 8_000) for channel in call.T], axis=1)
+    wav = _sound(narrow, 8_000, "WAV", "PCM_16")
+    yield "WAV, 8 kHz stereo, mixed", "", wav
+    yield "the same, split", "?channels=split", wav
+    yield "FLAC, 16 kHz stereo, mixed", "", _sound(call, 16_000, "FLAC", "PCM_16")
+    yield "MP3, 16 kHz mono", "", _sound(call.mean(axis=1), 16_000, "MP3", None)
+    yield "M4A (AAC), 16 kHz stereo, mixed", "", _m4a(call)
+
+
+def _sound(samples: np.ndarray, rate: int, container: str, subtype: str | None) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format=container, subtype=subtype)
+    return file.getvalue()
+
+
+def _m4a(samples: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    with av.open(file, "w", format="ipod") as container:
+        stream = container.add_stream("aac", rate=16_000, layout="stereo")
+        for begin in range(0, len(samples), 1_024):
+            block = np.ascontiguousarray(samples[begin : begin + 1_024].T)
+            frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="stereo")
+            frame.sample_rate, frame.pts = 16_000, begin
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return file.getvalue()
+
+
+def _post(address: str, body: bytes) -> dict[str, Any]:
+    headers = {"Content-Type": "application/octet-stream"}
+    request = urllib.request.Request(address, data=body, headers=headers)
+    with urllib.request.urlopen(request, timeout=1800) as answer:
+        found: dict[str, Any] = json.load(answer)
+        return found
+
+
+def _cpu_s(process: int) -> float:
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * _TICK_S
+
+
+def _outcomes(answer: dict[str, Any], truth: list[Stretch], split: bool) -> list[str]:
+    """Shares of the windows that hold one kind of sound alone."""
+    reasons: dict[str, list[set[str]]] = {"silence": [], "music": [], "speech": []}
+    for segment in answer["segments"]:
+        channel = segment["channel"] if split else None
+        sounds = holds(truth, segment["start_s"], segment["end_s"], channel)
+        if not split and "speech" in sounds:
+            sounds.discard("silence")  # one of the two is always silent
+        if len(sounds) == 1:
+            reasons[sounds.pop()].append(set(segment["reasons"]))
+    silence, music, speech = reasons["silence"], reasons["music"], reasons["speech"]
+    return [
+        _share(["no_speech" in one for one in silence]),
+        _share([bool(one & {"no_speech", "out_of_domain"}) for one in music]),
+        _share(["no_speech" in one for one in music]),
+        _share(["out_of_domain" in one for one in music]),
+        _share(["no_speech" in one for one in speech]),
+        _share(["out_of_domain" in one for one in speech]),
+    ]
+
+
+def _share(hits: list[bool]) -> str:
+    return f"{np.mean(hits):.3f} of {len(hits)}" if hits else "none"
+
+
+if __name__ == "__main__":
+    main()

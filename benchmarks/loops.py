@@ -1,0 +1,142 @@
+"""What one answer costs without HTTP: loops over the same clip, in a process of their own.
+
+    python -m benchmarks.loops CLIP BUNDLE
+
+reads lines ``NAME THREADS SECONDS`` and answers each with a line of JSON: requests, seconds, and
+milliseconds of CPU in all. ``stages COUNT`` gives the median of each stage, on one thread.
+"""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from service.api.prediction import PredictQuery, predict
+from service.api.schemas import ModelPart
+from service.inference import bundle as bundles
+from service.inference.audio import Limits, decode
+from service.inference.quality import assess
+from service.inference.recognizer import Recognizer
+
+ROOT = Path(__file__).parents[1]
+MODEL, DECODED, ANSWER = "model.onnx", "decode, model.onnx", "decode, whole answer, JSON"
+LAST_STAGE = "all of these, decision, JSON"
+Calls = dict[str, Callable[[], object]]
+
+
+class Loops:
+    """The process, from outside."""
+
+    def __init__(self, clip: Path, bundle: Path) -> None:
+        # One BLAS thread, as ``nnpm serve`` has it.
+        env = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.loops", str(clip), str(bundle)],
+            cwd=ROOT, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+
+    def ask(self, *words: object) -> dict[str, float]:
+        """Send one line, and wait for its answer."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("\t".join(map(str, words)) + "\n")
+        self._process.stdin.flush()
+        found: dict[str, float] = json.loads(self._process.stdout.readline())
+        return found
+
+
+def _calls(data: bytes, recognizer: Recognizer) -> tuple[Calls, Calls]:
+    """The loops, and the stages of an answer."""
+    query, limits = PredictQuery(), Limits()
+    model = ModelPart(name="default", version="1", language="und")
+    recording = decode(io.BytesIO(data))
+    waveform = recording.waveforms[0]
+    samples = waveform.samples
+    lengths = np.array([len(samples)], np.int64)
+    _, embedding = recognizer.model.run(samples[None], lengths)
+    projection = recognizer.model.project(embedding)
+    neighbourhood = recognizer.neighbourhood
+
+    def decoded() -> None:
+        heard = decode(io.BytesIO(data)).waveforms[0].samples
+        recognizer.model.run(heard[None], np.array([len(heard)], np.int64))
+
+    def answer() -> str:
+        return predict(
+            recognizer, io.BytesIO(data), query, model=model, limits=limits, request_id="x"
+        ).to_json()
+
+    def bare() -> None:
+        recognizer.model.run(samples[None], lengths)
+
+    stages: Calls = {
+        "decode": lambda: decode(io.BytesIO(data)),
+        "model.onnx": bare,
+        "speech detection": lambda: assess(waveform),
+        "projection (head.onnx)": lambda: recognizer.model.project(embedding),
+        "vote of the memory": lambda: neighbourhood.vote(projection),
+        "out-of-domain figure": lambda: neighbourhood.out_of_domain(embedding),
+        LAST_STAGE: answer,
+    }
+    return {MODEL: bare, DECODED: decoded, ANSWER: answer}, stages
+
+
+def _loop(call: Callable[[], object], threads: int, seconds: float) -> dict[str, float]:
+    counts = [0] * threads
+    end = time.perf_counter() + seconds
+
+    def work(number: int) -> None:
+        while time.perf_counter() < end:
+            call()
+            counts[number] += 1
+
+    began, cpu = time.perf_counter(), time.process_time()
+    workers = [threading.Thread(target=work, args=(number,)) for number in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    used_ms = 1000 * (time.process_time() - cpu)
+    return {"requests": sum(counts), "seconds": time.perf_counter() - began, "cpu_ms": used_ms}
+
+
+def _stages(calls: Calls, count: int) -> dict[str, float]:
+    """Median milliseconds of CPU of each, in turn: caches are as the others left them."""
+    took: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(count):
+        for name, call in calls.items():
+            began = time.thread_time()
+            call()
+            took[name].append(1000 * (time.thread_time() - began))
+    return {name: float(np.median(times)) for name, times in took.items()}
+
+
+def main() -> None:
+    """Answer until the input ends."""
+    clip, bundle = map(Path, sys.argv[1:])
+    loops, stages = _calls(clip.read_bytes(), Recognizer(bundles.load(bundle)))
+    for line in sys.stdin:
+        name, *numbers = line.rstrip("\n").split("\t")
+        if name == "stages":
+            found = _stages(stages, int(numbers[0]))
+        else:
+            found = _loop(loops[name], int(numbers[0]), float(numbers[1]))
+        print(json.dumps(found), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+import gc
+import io
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.inference import resampler
+from service.inference.audio import Waveform, decode
+from service.inference.errors import NoRoomError
+from service.inference.quality import assess, trim_edges
+from service.inference.spool import Spool, Store
+from tests.service.sounds import encode, speechlike
+
+NOISE = np.random.default_rng(0).standard_normal(100_000).astype(np.float32)
+
+
+def filled(held_bytes: int, block: int) -> np.ndarray | Spool:
+    store = Store(held_bytes)
+    for start in range(0, len(NOISE), block):
+        store.append(NOISE[start : start + block])
+    return store.finish()
+
+
+@pytest.mark.parametrize("block", [1, 777, 100_000])
+@pytest.mark.parametrize("held_bytes", [0, 4_000, 399_999, 400_000])
+def test_what_went_in_comes_out(held_bytes: int, block: int) -> None:
+    waveform = Waveform(filled(held_bytes, block if held_bytes else 50_000))
+    assert len(waveform) == len(NOISE)
+    assert np.array_equal(waveform.samples, NOISE)
+    for start, end in ((0, 10), (99_990, 100_000), (5, 5), (1_234, 56_789), (99_999, 200_000)):
+        assert np.array_equal(waveform.part(start, end).samples, NOISE[start:end])
+
+
+def test_only_what_is_long_goes_into_a_file() -> None:
+    assert isinstance(filled(400_000, 1_000), np.ndarray)
+    assert isinstance(filled(399_999, 1_000), Spool)
+
+
+def test_the_file_has_no_name_and_ends_with_its_last_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    gc.collect()
+    before = open_files()
+    waveform = Waveform(filled(0, 10_000))
+    assert list(tmp_path.iterdir()) == []
+    assert open_files() == before + 1
+    del waveform
+    assert open_files() == before
+
+
+@pytest.mark.parametrize("mode", ["mix", "split"])
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+def test_where_samples_are_kept_does_not_show(
+    monkeypatch: pytest.MonkeyPatch, rate: int, mode: Any
+) -> None:
+    clip = encode(np.stack([speechlike(5, rate), speechlike(5, rate, seed=1)], axis=1), rate)
+    held = decode(clip, channels=mode)
+    monkeypatch.setattr(resampler, "HELD_BYTES", 1_000)
+    spooled = decode(clip, channels=mode)
+    assert held.info == spooled.info
+    for one, other in zip(held.waveforms, spooled.waveforms, strict=True):
+        assert np.array_equal(one.samples, other.samples)
+        assert assess(one) == assess(other)
+        assert np.array_equal(trim_edges(one).samples, trim_edges(other).samples)
+
+
+def test_a_full_disk_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = Path("/dev/full")
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: full.open("r+b", buffering=0))
+    monkeypatch.setattr(resampler, "HELD_BYTES", 1_000)
+    before = open_files()
+    with pytest.raises(NoRoomError, match="no room for more than 0 MB"):
+        decode(io.BytesIO(encode(speechlike())))
+    gc.collect()
+    assert open_files() == before
+
+
+def test_a_missing_folder_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with pytest.raises(NoRoomError):
+        filled(0, 1_000)
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
