@@ -59,10 +59,12 @@ class JobFolder:
 
     def remove_work(self) -> None:
         """Remove all but the report, the error and the request; no error if it is gone."""
-        self.remove_audio()
-        shutil.rmtree(self.out, ignore_errors=True)
-        for file in (self.progress, self.lock, self.log):
-            file.unlink(missing_ok=True)
+        kept = (self.report, self.error, self.request)
+        for place in self.path.iterdir() if self.path.exists() else ():
+            if place.is_dir():
+                shutil.rmtree(place, ignore_errors=True)
+            elif place not in kept:  # also what a loss of power left of a file half written
+                place.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Remove everything; no error if it is gone."""
