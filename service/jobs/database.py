@@ -154,7 +154,9 @@ def _engine(url: URL) -> Engine:
         return engine
     # pre-ping: a connection may have died with a server that is back meanwhile.
     wait_ms = 1000 * _WAIT_S
-    options = f"-c lock_timeout={wait_ms} -c statement_timeout={wait_ms}"
+    # the last: a worker that froze amid a transaction must not keep its job from all others
+    limits = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
+    options = " ".join(f"-c {limit}={wait_ms}" for limit in limits)
     return create_engine(
         url,
         pool_pre_ping=True,

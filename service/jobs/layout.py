@@ -3,6 +3,7 @@
 A child is another program (``python -m training adapt --job DIR``); it knows the same names.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -52,19 +53,15 @@ class JobFolder:
         """Make the folder, readable for its owner alone: it holds people's voices."""
         self.path.mkdir(mode=0o700, parents=True)
 
-    def remove_audio(self) -> None:
-        """Remove what was uploaded and unpacked; no error if it is gone."""
-        for folder in (self.upload, self.target):
-            shutil.rmtree(folder, ignore_errors=True)
-
     def remove_work(self) -> None:
         """Remove all but the report, the error and the request; no error if it is gone."""
-        kept = (self.report, self.error, self.request)
-        for place in self.path.iterdir() if self.path.exists() else ():
-            if place.is_dir():
-                shutil.rmtree(place, ignore_errors=True)
-            elif place not in kept:  # also what a loss of power left of a file half written
-                place.unlink(missing_ok=True)
+        kept = {self.report, self.error, self.request}
+        with contextlib.suppress(FileNotFoundError):
+            for path in set(self.path.iterdir()) - kept:
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Remove everything; no error if it is gone."""

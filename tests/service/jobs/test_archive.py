@@ -259,7 +259,7 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
     "encrypted": (_encrypted(), "encrypted"),
     "LZMA": (zipped(("a.wav", b"x"), method=zipfile.ZIP_LZMA), "deflate"),
     "a wrong sum": (_wrong_sum(), "damaged"),
-    "an endless directory": (_endless_directory(), "damaged"),
+    "an endless directory": (_endless_directory(), "archive"),
 }
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from service.jobs.errors import StoreUnavailableError
 from service.jobs.janitor import sweep
 from service.jobs.job import Job
 from service.jobs.layout import JobFolder
@@ -128,6 +129,19 @@ def test_a_child_is_killed(
     assert len(children(top)) == 2
 
 
+def freeze(worker: WorkerProcess, store: JobStore, one: Job) -> None:
+    """Freeze a worker that is not just writing: its lock would keep all others out."""
+    while True:
+        worker.signal(signal.SIGSTOP)
+        try:
+            store.update(one.id, store.get(one.id).token)
+        except StoreUnavailableError:
+            worker.signal(signal.SIGCONT)
+            time.sleep(0.05)
+        else:
+            return
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_frozen_worker_is_fenced(
     url: str, store: JobStore, top: Path, workers: list[WorkerProcess], stage: str
@@ -136,7 +150,7 @@ def test_a_frozen_worker_is_fenced(
     held = hold(top, stage)
     workers.append(WorkerProcess(top, url, lease_s=0.6))
     until((top / f"at-{stage}").exists)
-    workers[0].signal(signal.SIGSTOP)
+    freeze(workers[0], store, one)
     workers.append(WorkerProcess(top, url, lease_s=30))
     until(lambda: store.get(one.id).attempts == 2)
     held.unlink()

@@ -2,11 +2,13 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import uuid
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from service.jobs.database import Database
 from service.jobs.errors import (
@@ -21,8 +23,10 @@ from service.jobs.job import Clips, Estimate
 from service.jobs.migrations import upgrade
 from service.jobs.states import ENDED, State
 from service.jobs.store import JobStore
-from service.jobs.tables import metadata
+from service.jobs.tables import jobs, metadata
+from tests.service.jobs.children import until
 from tests.service.jobs.making import job
+from tests.service.jobs.postgres import Postgres
 
 ROOT = Path(__file__).parents[3]
 OVER = -1.0
@@ -244,6 +248,19 @@ def test_many_processes_may_be_the_first(url: str) -> None:
         subprocess.Popen([sys.executable, "-c", code, url, "w"], cwd=ROOT) for _ in range(4)
     ]
     assert [process.wait(timeout=60) for process in processes] == [0] * 4
+
+
+def test_a_worker_that_froze_amid_a_transaction_does_not_keep_its_job(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.jobs.database._WAIT_S", 1)
+    url = postgres.database(f"t{uuid.uuid4().hex}")
+    with closing(JobStore(url)) as store, closing(Database(url)) as frozen:
+        made = store.create(job())
+        with pytest.raises(StoreUnavailableError), frozen.write() as connection:  # noqa: PT012 - at its end
+            connection.execute(select(jobs).where(jobs.c.id == made.id).with_for_update())
+            assert store.claim("w", 30) is None
+            until(lambda: store.claim("w", 30))
 
 
 def test_a_writer_does_not_keep_others_from_the_log(tmp_path: Path) -> None:
