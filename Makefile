@@ -112,6 +112,7 @@ bench: $(VENV)/installed ## Measure what the bundled model costs (benchmarks/res
 
 bench-serving: $(VENV)/installed ## The service beside other servers; ARGS="--peers DIR --venvs DIR"; needs wrk
 	@$(VENV)/bin/python -m benchmarks.serving $(ARGS)
+	@$(VENV)/bin/python -m benchmarks.live
 
 bench-long: $(VENV)/installed ## A call of an hour: speed, memory, music and silence; DATA
 	@$(VENV)/bin/python -m benchmarks.long_audio --data $(DATA) $(ARGS)

@@ -5,14 +5,16 @@ import contextlib
 import contextvars
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from service.api.errors import OverloadedError
 from service.api.metrics import Metrics
 
 T = TypeVar("T")
+_Job = tuple["Future[Any]", Callable[[], Any]]
 
 PATIENCE_S = 10.0
 """How long one of many jobs of a caller waits for room in the queue."""
@@ -36,6 +38,10 @@ class Executor:
         self._metrics = metrics
         self._jobs = 0
         self._room = asyncio.Event()
+        # A thread that is free takes a job of each kind in turn, if both wait.
+        self._urgent: deque[_Job] = deque()
+        self._usual: deque[_Job] = deque()
+        self._urgent_was_last = False
 
     @property
     def workers(self) -> int:
@@ -59,8 +65,13 @@ class Executor:
                 f"{self._queue_limit} may; try again later."
             )
 
-    async def run(self, job: Callable[[float], T]) -> T:
+    async def run(self, job: Callable[[float], T], *, urgent: bool = False) -> T:
         """Run one job; it is told the seconds it waited. Its error is raised to its caller alone.
+
+        Args:
+            job: computes.
+            urgent: somebody is speaking meanwhile: the job waits for at most every other one of
+                those that are not.
 
         Raises:
             OverloadedError: if the queue is full.
@@ -75,12 +86,19 @@ class Executor:
 
         loop = asyncio.get_running_loop()
         # The request's id goes along: it belongs to whatever the job writes into the log.
-        future = self._pool.submit(contextvars.copy_context().run, timed)
+        context = contextvars.copy_context()
+        future = self._submit(lambda: context.run(timed), urgent=urgent)
         self._count(1)
         future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._count, -1))
         return await asyncio.wrap_future(future)
 
-    async def run_in_turn(self, job: Callable[[float], T], patience_s: float = PATIENCE_S) -> T:
+    async def run_in_turn(
+        self,
+        job: Callable[[float], T],
+        *,
+        urgent: bool = False,
+        patience_s: float = PATIENCE_S,
+    ) -> T:
         """Run one of many jobs of a caller; where the queue is full, wait for room.
 
         Raises:
@@ -91,7 +109,7 @@ class Executor:
                 while self._is_full:
                     self._room.clear()
                     await self._room.wait()
-        return await self.run(job)
+        return await self.run(job, urgent=urgent)
 
     def spare(self, job: Callable[[], object]) -> bool:
         """Run a job that nobody waits for, if a thread is free and no other job waits.
@@ -102,7 +120,7 @@ class Executor:
         if not self.idle:
             return False
         loop = asyncio.get_running_loop()
-        future = self._pool.submit(job)
+        future = self._submit(job)
         self._count(1)
         future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._count, -1))
         future.add_done_callback(_log_error)
@@ -111,6 +129,34 @@ class Executor:
     def close(self) -> None:
         """Let running jobs end, and drop those that wait."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+        for future, _ in (*self._urgent, *self._usual):
+            future.cancel()
+
+    def _submit(self, call: Callable[[], T], *, urgent: bool = False) -> "Future[T]":
+        future: Future[T] = Future()
+        (self._urgent if urgent else self._usual).append((future, call))
+        self._pool.submit(self._work)
+        return future
+
+    def _work(self) -> None:
+        """Do one job; there are as many calls of this as jobs."""
+        first, second = self._urgent, self._usual
+        if self._urgent_was_last:
+            first, second = second, first
+        try:
+            future, call = first.popleft()
+        except IndexError:
+            first = second
+            future, call = first.popleft()
+        self._urgent_was_last = first is self._urgent
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            result = call()
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
 
     @property
     def _is_full(self) -> bool:

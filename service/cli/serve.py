@@ -1,6 +1,7 @@
 """``nnpm serve``."""
 
 import argparse
+import gc
 import logging
 import resource
 import signal
@@ -38,7 +39,10 @@ def run(args: argparse.Namespace) -> int:
     except UnknownModelError as error:
         raise UsageError(f"{error} Looked in {own.models}; NNPM_MODELS names the folder.") from None
 
-    def say_how() -> None:
+    def be_ready() -> None:
+        # Looking through all that was loaded so far takes 85 ms, in which nobody is answered.
+        gc.collect()
+        gc.freeze()
         host, port = f"[{own.host}]" if ":" in own.host else own.host, listener.getsockname()[1]
         with_key = " -H 'Authorization: Bearer KEY'" if own.api_keys_file else ""
         log.info(
@@ -48,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
             with_key,
         )
 
-    app = create_app(own, on_ready=say_how)
+    app = create_app(own, on_ready=be_ready)
     _allow_files(own.max_connections)
     listener = _listen(own.host, own.port)
     config = uvicorn.Config(

@@ -29,7 +29,7 @@ _NOTHING = np.zeros(0, np.float32)
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class Plan:
     """Options with the bundle's own filled in: lengths in samples, emotions as indices.
 
     Where answers are forced, all windows are scored.
@@ -75,16 +75,16 @@ class Recognizer:
         Raises:
             ParameterError: if an option is out of range.
         """
-        plan = self._plan(options)
+        plan = self.plan(options)
         start = time.perf_counter()
         tracks = [
             self._listen(recording, channel, plan) for channel in range(len(recording.waveforms))
         ]
-        channels = tuple(self._tell(track, options) for track in tracks)
+        channels = tuple(self.tell(track, options) for track in tracks)
         if len(tracks) == 1:
             answer = channels[0]
         else:
-            answer = replace(self._tell(Track.of_channels(tracks), options), per_channel=channels)
+            answer = replace(self.tell(Track.of_channels(tracks), options), per_channel=channels)
         return replace(answer, inference_ms=1000.0 * (time.perf_counter() - start))
 
     def score(self, waveform: Floats) -> tuple[Floats, Floats, Floats]:
@@ -108,7 +108,12 @@ class Recognizer:
             probabilities = (1 - weight) * probabilities + weight * vote
         return probabilities
 
-    def _plan(self, options: Options) -> _Plan:
+    def plan(self, options: Options) -> Plan:
+        """Fill in the bundle's own options.
+
+        Raises:
+            ParameterError: if an option is out of range.
+        """
         card = self.bundle.card
         window_s = card.window_s if options.window_s is None else options.window_s
         hop_s = min(card.hop_s, window_s) if options.hop_s is None else options.hop_s
@@ -120,7 +125,7 @@ class Recognizer:
             raise ParameterError(f"hop_s is {hop_s:g}; 0.1 to window_s ({window_s:g}) is wanted.")
         if not 0 <= options.neighbours <= 100:
             raise ParameterError(f"neighbours is {options.neighbours}; 0 to 100 is wanted.")
-        return _Plan(
+        return Plan(
             round(window_s * SAMPLE_RATE_HZ),
             round(hop_s * SAMPLE_RATE_HZ),
             self._indices(options.emotions),
@@ -137,7 +142,7 @@ class Recognizer:
             raise ParameterError(f"emotions holds {', '.join(unknown)}; {known}")
         return [labels.index(emotion) for emotion in chosen]
 
-    def _listen(self, recording: Recording, channel: int, plan: _Plan) -> Track:
+    def _listen(self, recording: Recording, channel: int, plan: Plan) -> Track:
         """Score one channel, window by window; those without speech only as far as they count."""
         waveform = recording.waveforms[channel]
         quality = assess(waveform)
@@ -150,16 +155,16 @@ class Recognizer:
         for index, (cut, has_speech) in enumerate(zip(cuts, speaking, strict=True)):
             counts = has_speech or (index < MOST_SILENT and not any(speaking))
             reasons = _obstacles(recording, waveform, has_speech=has_speech)
-            parts.append(self._part(waveform, cut, channel, plan, reasons, counts or plan.force))
+            parts.append(self.part(waveform, cut, channel, plan, reasons, counts or plan.force))
         reasons = _obstacles(recording, waveform, has_speech=any(speaking))
         return Track.of_windows(parts, quality.speech_ratio, reasons)
 
-    def _part(
+    def part(
         self,
         waveform: Waveform,
         cut: tuple[int, int],
         channel: int,
-        plan: _Plan,
+        plan: Plan,
         reasons: tuple[Reason, ...],
         scored: bool,
     ) -> Part:
@@ -184,12 +189,12 @@ class Recognizer:
             scored=scored,
         )
 
-    def _tell(self, track: Track, options: Options) -> Answer:
+    def tell(self, track: Track, options: Options) -> Answer:
         """Decide for the whole and for each window."""
-        whole = self._segment(track.whole, options)
+        whole = self.segment(track.whole, options)
         projection = track.whole.projection
         projection = projection / max(float(np.linalg.norm(projection)), 1e-6)
-        segments = tuple(self._segment(part, options) for part in track.windows)
+        segments = tuple(self.segment(part, options) for part in track.windows)
         return Answer(
             emotion=whole.emotion,
             confidence=whole.confidence,
@@ -203,7 +208,8 @@ class Recognizer:
             neighbours=self.neighbourhood.nearest(projection, options.neighbours),
         )
 
-    def _segment(self, part: Part, options: Options) -> Segment:
+    def segment(self, part: Part, options: Options) -> Segment:
+        """Decide for one window."""
         decision = self.bundle.card.decision
         best = int(np.argmax(part.probabilities))
         confidence = min(1.0, float(part.probabilities[best]))
@@ -225,7 +231,7 @@ class Recognizer:
 
 
 def _cuts(
-    waveform: Waveform, quality: Quality, plan: _Plan, num_channels: int
+    waveform: Waveform, quality: Quality, plan: Plan, num_channels: int
 ) -> list[tuple[int, int]]:
     """Start and end of each window in samples of the waveform; silent edges are left out."""
     offset, stop = speech_bounds(waveform, quality)

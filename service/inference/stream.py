@@ -11,14 +11,13 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
-import soxr
 
 from service.inference.answer import Answer, Options, Reason, Segment
-from service.inference.audio import CLIPPED_LEVEL, SAMPLE_RATE_HZ, AudioInfo, Limits, Waveform
-from service.inference.errors import AudioTooLongError, AudioTooShortError
+from service.inference.audio import SAMPLE_RATE_HZ, AudioInfo, Limits
 from service.inference.quality import assess, speech_bounds
-from service.inference.recognizer import CLIPPED_RATIO, TOO_SHORT_S, Recognizer, _restrict
-from service.inference.timeline import Mean, Part, Track
+from service.inference.recognizer import CLIPPED_RATIO, TOO_SHORT_S, Recognizer
+from service.inference.tape import Tape
+from service.inference.timeline import MOST_SILENT, Mean, Part, Track
 from service.inference.windows import windows
 
 KEPT_WINDOWS = 1000
@@ -52,20 +51,9 @@ class Listener:
     ) -> None:
         self._recognizer = recognizer
         self._options = options
-        self._limits = limits
-        self._plan = recognizer._plan(options)
-        self._rate_hz = rate_hz
-        self._channels = channels
-        self._resampler = (
-            None
-            if rate_hz == SAMPLE_RATE_HZ
-            else soxr.ResampleStream(rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32")
-        )
-        self._num_frames = 0
-        self._num_clipped = 0
-        self._tape = _NOTHING
-        self._base = 0  # where the tape begins; this and all below in samples at 16 kHz
-        self._origin = 0  # where the grid of windows begins
+        self._plan = recognizer.plan(options)
+        self._tape = Tape(rate_hz, channels, limits)
+        self._origin = 0  # where the grid of windows begins; positions are the tape's
         self._speaks = False  # whether the grid is fixed: speech was found
         self._next_end = self._first_end(0)
         self._recent: deque[tuple[int, int, Part]] = deque()  # may yet be cut otherwise
@@ -74,27 +62,20 @@ class Listener:
         self._if_over: list[Part] | None = None
         self._quiet: deque[Part] = deque(maxlen=KEPT_WINDOWS)
         self._kept: deque[Part] = deque(maxlen=KEPT_WINDOWS)
-        self._speaking, self._all = Mean(), Mean()
+        self._speaking, self._silent = Mean(), Mean()
+        self._num_silent = 0
         self._active = 0.0
         self._judged = 0
 
     @property
     def frames_wanted(self) -> int:
         """Frames that have to come until there is another segment, about, or one too many."""
-        missing = max(0, self._next_end - self._heard)
-        allowed = int(self._limits.max_duration_s * self._rate_hz) - self._num_frames
-        return min(-(-missing * self._rate_hz // SAMPLE_RATE_HZ), allowed + 1)
+        return self._tape.frames_until(self._next_end)
 
     @property
     def info(self) -> AudioInfo:
         """Facts about what has come so far."""
-        return AudioInfo(
-            duration_s=self._num_frames / self._rate_hz,
-            sample_rate_hz=self._rate_hz,
-            channels=self._channels,
-            format="PCM",
-            clipped_ratio=self._num_clipped / max(1, self._num_frames * self._channels),
-        )
+        return self._tape.info
 
     def hear(self, frames: npt.NDArray[np.int16]) -> Segment | None:
         """Take samples, and score one window if one is due.
@@ -109,12 +90,12 @@ class Listener:
         Raises:
             AudioTooLongError: if more has come than the limit.
         """
-        self._take(frames)
-        if self._heard < self._next_end:
+        self._tape.take(frames)
+        if self._tape.end < self._next_end:
             return None
         part = self._step(self._next_end)
         self._forget()
-        return self._recognizer._segment(part, self._options)
+        return self._recognizer.segment(part, self._options)
 
     def finish(self) -> Answer:
         """Answer for the whole.
@@ -122,17 +103,10 @@ class Listener:
         Raises:
             AudioTooShortError: if next to nothing has come.
         """
-        duration_s = self._num_frames / self._rate_hz
-        if duration_s < self._limits.min_duration_s:
-            raise AudioTooShortError(
-                f"{duration_s:.4g} s of audio; at least {self._limits.min_duration_s:g} s is "
-                "needed."
-            )
-        if self._resampler is not None:
-            self._append(self._resampler.resample_chunk(np.zeros((0, 1), np.float32), last=True))
-        tape = self._stretch(self._base, self._heard)
+        self._tape.finish()
+        tape = self._tape.stretch(self._tape.base, self._tape.end)
         whole = assess(tape)
-        end = self._base + speech_bounds(tape, whole)[1] if whole.has_speech else 0
+        end = self._tape.base + speech_bounds(tape, whole)[1] if whole.has_speech else 0
         if not self._speaks or not (self._recent or self._settled_end):
             self._finish_first()
         elif self._if_over is None or end > self._next_end - self._plan.hop:
@@ -140,44 +114,23 @@ class Listener:
             self._recent = deque(self._ended(end)) if end else self._recent
         for part in self._if_over or [part for *_, part in self._recent]:
             self._sum(part)
-        mean = self._speaking if self._speaking else self._all
+        if not self._speaking and not self._silent:
+            start = max(self._tape.base, self._tape.end - self._plan.window)
+            self._sum(self._score(start, self._tape.end, has_speech=False, scored=True))
+        mean = self._speaking or self._silent
         reasons = self._reasons(has_speech=bool(self._speaking))
         speech_ratio = (
-            whole.speech_ratio if self._base == 0 else self._active / max(1, self._judged)
+            whole.speech_ratio if self._tape.base == 0 else self._active / max(1, self._judged)
         )
         track = Track(mean.part(reasons), tuple(self._kept), speech_ratio)
-        return self._recognizer._tell(track, self._options)
-
-    @property
-    def _heard(self) -> int:
-        return self._base + len(self._tape)
-
-    def _take(self, frames: npt.NDArray[np.int16]) -> None:
-        if not len(frames):
-            return
-        self._num_frames += len(frames)
-        if self._num_frames > self._limits.max_duration_s * self._rate_hz:
-            raise AudioTooLongError(
-                f"{self._num_frames / self._rate_hz:.1f} s of audio; at most "
-                f"{self._limits.max_duration_s:g} s is scored in one stream: begin another."
-            )
-        block = frames.astype(np.float32) / np.float32(32768)
-        self._num_clipped += int(np.count_nonzero(np.abs(block) >= CLIPPED_LEVEL))
-        mono = block.mean(axis=1, keepdims=True)
-        self._append(mono if self._resampler is None else self._resampler.resample_chunk(mono))
-
-    def _append(self, block: npt.NDArray[np.float32]) -> None:
-        self._tape = np.concatenate([self._tape, np.clip(block[:, 0], -1.0, 1.0)])
-
-    def _stretch(self, start: int, end: int) -> Waveform:
-        return Waveform(self._tape[start - self._base : end - self._base])
+        return self._recognizer.tell(track, self._options)
 
     def _step(self, end: int) -> Part:
         """Score the window that ends here, and move on."""
         plan = self._plan
         start = max(self._origin, end - plan.window)
         is_full = end - start == plan.window
-        stretch = self._stretch(start, end)
+        stretch = self._tape.stretch(start, end)
         quality = assess(stretch)
         self._next_end = end + plan.hop
         if is_full and not self._speaks:
@@ -190,7 +143,8 @@ class Listener:
                 self._origin = start + first
                 self._next_end = self._first_end(end)
                 return self._score(start, end, has_speech=True)
-        part = self._score(start, end, has_speech=quality.has_speech)
+        first_ones = is_full and not self._speaks and self._num_silent < MOST_SILENT
+        part = self._score(start, end, has_speech=quality.has_speech, scored=first_ones)
         if not is_full:
             return part
         if self._speaks:
@@ -199,6 +153,7 @@ class Listener:
             self._place(start, end, part)
         else:
             self._origin = start + plan.hop
+            self._num_silent += 1
             self._sum(part)
         return part
 
@@ -209,8 +164,8 @@ class Listener:
             self._recent.append((start, end, part))
             return
         if self._if_over is None:
-            tape = self._stretch(self._base, start)
-            stop = self._base + speech_bounds(tape, assess(tape))[1]
+            tape = self._tape.stretch(self._tape.base, start)
+            stop = self._tape.base + speech_bounds(tape, assess(tape))[1]
             self._if_over = [part for *_, part in self._ended(stop)]
         self._quiet.append(part)
 
@@ -241,15 +196,13 @@ class Listener:
         while self._recent and self._recent[0][0] < settled and self._if_over is None:
             _, self._settled_end, part = self._recent.popleft()
             self._sum(part)
-        if (drop := settled - self._base) > 0:
-            self._tape = self._tape[drop:].copy()
-            self._base += drop
+        self._tape.forget(settled)
 
     def _finish_first(self) -> None:
         """No full window has held speech: judge what there is after the silence."""
-        rest = self._stretch(self._origin, self._heard)
+        rest = self._tape.stretch(self._origin, self._tape.end)
         quality = assess(rest)
-        if not quality.has_speech and self._all:
+        if not quality.has_speech and self._silent:
             return
         start, end = speech_bounds(rest, quality)
         self._judge(quality.speech_ratio, len(rest.samples))
@@ -257,12 +210,13 @@ class Listener:
             self._kept.clear()
         for first, last in windows(end - start, self._plan.window, self._plan.hop):
             cut = (self._origin + start + first, self._origin + start + last)
-            self._recent.append((*cut, self._score(*cut, has_speech=quality.has_speech)))
+            part = self._score(*cut, has_speech=quality.has_speech, scored=True)
+            self._recent.append((*cut, part))
 
     def _ended(self, end: int) -> list[tuple[int, int, Part]]:
         """The recent windows, cut as :func:`windows` would have, had it known where speech ends."""
         plan, recent = self._plan, list(self._recent)
-        if self._settled_end and end - plan.window < self._base:
+        if self._settled_end and end - plan.window < self._tape.base:
             return recent  # it ended too long ago
         while recent and recent[-1][1] > end:
             recent.pop()
@@ -276,27 +230,26 @@ class Listener:
                 cut = (recent.pop()[0], end)
             else:
                 return recent
-        has_speech = assess(self._stretch(*cut)).has_speech
+        has_speech = assess(self._tape.stretch(*cut)).has_speech
         return [*recent, (*cut, self._score(*cut, has_speech=has_speech))]
 
-    def _score(self, start: int, end: int, *, has_speech: bool) -> Part:
-        recognizer = self._recognizer
-        samples = self._stretch(start, end).samples
-        probabilities, embedding, projection = recognizer.score(samples)
-        return Part(
-            start_s=start / SAMPLE_RATE_HZ,
-            end_s=end / SAMPLE_RATE_HZ,
-            channel=0,
-            probabilities=_restrict(probabilities[0], self._plan.allowed),
-            out_of_domain=float(recognizer.neighbourhood.out_of_domain(embedding)[0]),
-            projection=projection[0],
-            reasons=self._reasons(has_speech=has_speech),
+    def _score(self, start: int, end: int, *, has_speech: bool, scored: bool = False) -> Part:
+        """One window; without speech the model is asked only if ``scored`` says so."""
+        part = self._recognizer.part(
+            self._tape.stretch(self._tape.base, self._tape.end),
+            (start - self._tape.base, end - self._tape.base),
+            0,
+            self._plan,
+            self._reasons(has_speech=has_speech),
+            has_speech or scored,
         )
+        return replace(part, start_s=start / SAMPLE_RATE_HZ, end_s=end / SAMPLE_RATE_HZ)
 
     def _sum(self, part: Part) -> None:
-        self._all.add(part)
         if part.has_speech:
             self._speaking.add(part)
+        elif part.scored:
+            self._silent.add(part)
         self._kept.append(replace(part, projection=_NOTHING))
 
     def _judge(self, speech_ratio: float, num_samples: int) -> None:

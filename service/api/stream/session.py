@@ -29,6 +29,9 @@ T = TypeVar("T")
 _LEAST_S = 0.01
 """Audio that is worth a job."""
 
+_LEAD_S = 5.0
+"""Ahead of the clock by this, a stream is no microphone, and waits like any request."""
+
 _CHUNK_BYTES = 1 << 17
 """Audio that is handed on although no segment is due."""
 
@@ -55,6 +58,7 @@ class Session:
         # Audio may come slowly, but not for ever.
         self._longest_s = self._settings.max_duration_s + self._settings.stream_idle_s
         self._over_at = asyncio.get_running_loop().time() + self._longest_s
+        self._began = time.perf_counter()
         self._queue_s = self._busy_s = 0.0
         self.audio_s = 0.0
         self.num_segments = 0
@@ -174,7 +178,8 @@ class Session:
             finally:
                 self._busy_s += time.perf_counter() - started
 
-        return await self._services.executor.run_in_turn(timed)
+        lead_s = self.audio_s - (time.perf_counter() - self._began)
+        return await self._services.executor.run_in_turn(timed, urgent=lead_s < _LEAD_S)
 
     async def _message(self) -> dict[str, Any]:
         """Wait for the next message that holds something."""

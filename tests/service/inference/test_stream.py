@@ -235,7 +235,7 @@ def test_an_hour_takes_no_more_memory_than_some_minutes(
     for _ in range(12):
         for _ in feed(listener, minute, 16_000):
             pass
-        held.append((listener._tape.nbytes, len(listener._recent), len(listener._quiet)))
+        held.append((listener._tape._samples.nbytes, len(listener._recent), len(listener._quiet)))
         assert len(listener._kept) <= 100
     assert listener.info.duration_s == 12 * 60
     assert max(nbytes for nbytes, *_ in held) / 4 / 16_000 <= 3 * 2 + 1
