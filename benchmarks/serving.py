@@ -106,7 +106,7 @@ def _measure(servers: list[Server], loops: Loops, clip: Path, options: argparse.
     lines = [
         *_table(found, idle, memory),
         "",
-        *_remarks(options, busy),
+        *_remarks(options, busy, found[servers[0].kind.name]),
         "",
         "| where the time of our answer goes | CPU ms |",
         "| --- | --- |",
@@ -140,13 +140,17 @@ def _table(found: Found, idle: dict[str, float], memory: dict[str, float]) -> li
     return lines
 
 
-def _remarks(options: argparse.Namespace, busy: list[float]) -> list[str]:
+def _remarks(
+    options: argparse.Namespace, busy: list[float], own: list[tuple[Load, float]]
+) -> list[str]:
+    generator = statistics.median(load.generator_ms / max(1, load.requests) for load, _ in own)
     return [
         f"Medians of {options.rounds} rounds of {options.seconds} s; {CONNECTIONS} connections, "
         f"{available_cores()} threads in the loops and in the service. The load generator shares "
-        "the cores with the servers, and not with the loops. Peers answer with the graph's scores "
-        "alone; the service adds speech detection, the memory's vote, the out-of-domain figure, "
-        "segments, metrics and a line in the log. Load of the machine during the run: "
+        "the cores with the servers, and not with the loops; it takes "
+        f"{generator:.2f} ms of CPU for each request to the service. Peers answer with the graph's "
+        "scores alone; the service adds speech detection, the memory's vote, the out-of-domain "
+        "figure, segments, metrics and a line in the log. Load of the machine during the run: "
         f"{min(busy):.1f} to {max(busy):.1f}, median {statistics.median(busy):.1f}.",
     ]
 

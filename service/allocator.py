@@ -4,6 +4,7 @@ import ctypes
 import os
 import platform
 
+_M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
 
@@ -14,6 +15,10 @@ in it: 3000 recordings left them 18 MiB larger, and two of them 1 MiB."""
 OWN_PAGES_BYTES = 1 << 20
 """Blocks from here on have pages of their own, which go back when they are freed. glibc would raise
 this bound with every large block, and keep the pages of long recordings."""
+
+KEPT_BYTES = 4 << 20
+"""What each heap may keep at its end. It would be 128 KiB once the bound above is set, and every
+answer would give pages back and fault 60 to 160 of them in again."""
 
 
 def steady_memory() -> bool:
@@ -30,5 +35,6 @@ def steady_memory() -> bool:
     process = ctypes.CDLL(None)
     return bool(
         process.mallopt(_M_ARENA_MAX, ARENAS)
+        and process.mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
         and process.mallopt(_M_MMAP_THRESHOLD, OWN_PAGES_BYTES)
     )
