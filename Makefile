@@ -35,8 +35,8 @@ BUNDLE ?= build/default-bundle
 # Tests in several environments, one after the other also under `make -j`.
 .NOTPARALLEL:
 .PHONY: help serve test test-main check check-lint check-format check-types check-imports \
-	check-security audit train bench bench-serving bench-adapting bench-long bench-bulk bench-formats \
-	benchmark docs clean lock image image-check monitoring-check
+	check-security audit fuzz schemathesis soak train bench bench-serving bench-adapting bench-long \
+	bench-bulk bench-formats benchmark docs clean lock image image-check monitoring-check
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -88,6 +88,19 @@ audit: check-security ## bandit, and known holes of the locked requirements (nee
 was not reached." >&2; exit 1; }; \
 	done
 
+fuzz: $(VENV)/fuzz ## Attack decoder, archives and forms for 5 minutes; ARGS="--seconds 3600"
+	@HOSTILE_CASES=1000000 $(VENV)/bin/python -m pytest -q tests/service/inference/test_hostile.py
+	@$(VENV)/bin/python -m benchmarks.fuzz $(ARGS)
+
+EXAMPLES ?= 1000
+
+schemathesis: $(VENV)/installed ## Ask everything that the OpenAPI document allows, and more; EXAMPLES of each route
+	@SCHEMATHESIS_EXAMPLES=$(EXAMPLES) $(VENV)/bin/python -m pytest -q \
+		tests/service/api/test_schemathesis.py $(ARGS)
+
+soak: $(VENV)/installed ## Send 10,000 recordings; does it grow, fail, stay busy? ARGS="--clips 1500"
+	@$(VENV)/bin/python -m benchmarks.soak $(ARGS)
+
 train: $(VENV)/installed ## Train and export; DATA, CORPORA, CONFIG, RUN, BUNDLE; ARGS="--resume"
 	$(VENV)/bin/nnpm train --corpora $(CORPORA) --data $(DATA) --config $(CONFIG) --out $(RUN) \
 		--threads $(THREADS) $(ARGS)
@@ -99,6 +112,7 @@ bench: $(VENV)/installed ## Measure what the bundled model costs (benchmarks/res
 
 bench-serving: $(VENV)/installed ## The service beside other servers; ARGS="--peers DIR --venvs DIR"; needs wrk
 	@$(VENV)/bin/python -m benchmarks.serving $(ARGS)
+	@$(VENV)/bin/python -m benchmarks.live
 
 bench-long: $(VENV)/installed ## A call of an hour: speed, memory, music and silence; DATA
 	@$(VENV)/bin/python -m benchmarks.long_audio --data $(DATA) $(ARGS)
@@ -170,6 +184,10 @@ $(VENV)/installed: pyproject.toml
 	$(new_environment)
 	@$(@D)/$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[train]' --group test --group test-train \
 		--group test-deploy --group check
+	@touch $@
+
+$(VENV)/fuzz: $(VENV)/installed
+	@$(@D)/$(PIP) --group fuzz
 	@touch $@
 
 $(SERVE_VENV)/installed: pyproject.toml

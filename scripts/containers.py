@@ -122,24 +122,34 @@ class Container:
         if self.process.poll() is None:
             # Process 1 takes all others with it. unshare's own --kill-child does not outlive the
             # change of the user.
-            with contextlib.suppress(OSError, IndexError):
-                os.kill(self.pid(), signal.SIGKILL)
+            with contextlib.suppress(OSError, CheckError):
+                if pid := self.pid():
+                    os.kill(pid, signal.SIGKILL)
             self.process.kill()
         self.process.wait()
 
-    def pid(self) -> int:
-        """Number of its process 1, as this machine counts."""
+    def pid(self) -> int | None:
+        """Number of its process 1, as this machine counts; None before it is there.
+
+        Raises:
+            CheckError: if it has ended.
+        """
+        if (code := self.process.poll()) is not None:
+            raise CheckError(f"a container of {self.image.name} ended by itself with code {code}")
         own = self.process.pid
-        return int(Path(f"/proc/{own}/task/{own}/children").read_text().split()[0])
+        found = Path(f"/proc/{own}/task/{own}/children").read_text().split()
+        return int(found[0]) if found else None
 
     def healthy(self) -> bool:
         """Run the image's own health check inside."""
+        if (pid := self.pid()) is None:
+            return False
         kind, *command = self.image.config["Healthcheck"]["Test"]
         if kind != "CMD":
             raise CheckError(f"the health check is a {kind}; CMD is wanted: no shell")
         user, group = self.image.config["User"].split(":")
-        environment = Path(f"/proc/{self.pid()}/environ").read_bytes().decode().split("\0")
-        inside = ["nsenter", "-t", str(self.pid()), "-m", "-p", "-r", "-G", group, "-S", user]
+        environment = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+        inside = ["nsenter", "-t", str(pid), "-m", "-p", "-r", "-G", group, "-S", user]
         command = [*inside, "env", "-i", *filter(None, environment), *command]
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
@@ -153,7 +163,8 @@ class Container:
             CheckError: if it goes on, or ends with an error.
         """
         started = time.monotonic()
-        os.kill(self.pid(), signal.SIGTERM)
+        pid = until(self.pid, "the container begins", 30)
+        os.kill(pid, signal.SIGTERM)
         try:
             code = self.process.wait(within_s)
         except subprocess.TimeoutExpired:

@@ -104,8 +104,8 @@ def use(service: Image, worker: Image | None, clips: list[Path]) -> None:
                 # nothing here keeps other work from the cores: the worker does not stand back
                 busy = {"NNPM_ADAPT_NICE": "0"}
                 with Container(worker, volumes, busy) as one:
-                    until(one.healthy, "the worker is healthy", 60)
-                    until(lambda: state(port, job)["state"] == "adapting", "it adapts", 60)
+                    until(one.healthy, "the worker is healthy", 120)
+                    until(lambda: state(port, job)["state"] == "adapting", "it adapts", 120)
                     say(f"worker: ended {one.stop(10):.1f} s after SIGTERM, in the midst of a job")
                 if state(port, job)["state"] != "queued":
                     raise CheckError(f"the job of a worker that was stopped is {state(port, job)}")
@@ -143,7 +143,7 @@ def free_port() -> int:
 
 def ready(container: Container, port: int) -> None:
     """Wait until the service and its image's own health check say so."""
-    until(lambda: ask(port, "GET", "/health/ready")[0] == 200, "the service is ready", 60)
+    until(lambda: ask(port, "GET", "/health/ready")[0] == 200, "the service is ready", 120)
     if not container.healthy():
         raise CheckError("the image's health check fails although the service is ready")
 
@@ -193,7 +193,7 @@ def see_through(port: int, job: Any) -> Any:
         now = state(port, job)
         return now if now["state"] in ("succeeded", "failed", "rejected", "interrupted") else None
 
-    job = until(ended, "the job ends", 300)
+    job = until(ended, "the job ends", 600)
     if job["state"] != "succeeded" or job["version"] == job["base"]:
         raise CheckError(f"the job ended as {job['state']}: {job['error']}")
     say(f"worker: {job['clips']['accepted']} clips to version {job['version']}, {job['verdict']}")

@@ -24,6 +24,9 @@ MAX_HEADERS = 100
 MAX_TARGET_BYTES = 8192
 """Of path and query."""
 
+_MAX_NAME_BYTES = 512
+"""Of a host or an origin: what was found out about them is remembered, so they must be short."""
+
 
 class Guard:
     """Refuses what comes under a strange name, from a page of elsewhere, or with a huge head.
@@ -79,13 +82,17 @@ class Guard:
                 "Both Content-Length and Transfer-Encoding were sent; one of them is wanted.",
                 Connection="close",
             )
-        if num_hosts and (num_hosts > 1 or not self._is_ours(host)):  # HTTP/1.0 may have none
+        if num_hosts and not (  # HTTP/1.0 may have none
+            num_hosts == 1 and len(host) <= _MAX_NAME_BYTES and self._is_ours(host)
+        ):
             raise WrongHostError(
                 f"The request is for the host {_shown(host)}, which this service is not called; "
                 "NNPM_ALLOWED_HOSTS lists its names, and addresses and localhost always are."
             )
         if origin is not None:
-            if origin not in self._origins and not _is_own(origin, host):
+            if origin not in self._origins and not (
+                len(origin) <= _MAX_NAME_BYTES and _is_own(origin, host)
+            ):
                 raise ForeignOriginError(
                     f"The request comes from a page of {_shown(origin)}, and this is "
                     f"{_shown(host)}; NNPM_ALLOWED_ORIGINS lists whose pages may call it."

@@ -17,6 +17,8 @@ from service.api.handlers import refuse
 _HEALTH = ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready")
 _EXEMPT = (*_HEALTH, "/metrics")
 
+_SWEEP_S = 10.0
+
 
 class RateLimit:
     """Refuses what one key, or one address on an open service, sends too often.
@@ -32,7 +34,7 @@ class RateLimit:
     def __init__(self, app: ASGIApp, rate: str) -> None:
         self._app = app
         self._rates = parse_many(rate)
-        self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._limiter = SlidingWindowCounterRateLimiter(_Counters())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request or WebSocket on, or refuse it."""
@@ -52,12 +54,39 @@ class RateLimit:
         await self._app(scope, receive, send)
 
 
+class _Counters(MemoryStorage):
+    """Counters in memory that look for expired ones now and then.
+
+    The library's own look through all of them at every request: with 50,000 addresses that took
+    8 ms each.
+    """
+
+    _next_sweep_s = 0.0
+
+    async def incr(self, key: str, expiry: float, amount: int = 1) -> int:
+        """Count; nothing here waits, so no other request comes between."""
+        now_s = time.time()
+        if now_s >= self._next_sweep_s:
+            self._next_sweep_s = now_s + _SWEEP_S
+            for expired in [one for one, end_s in self.expirations.items() if end_s <= now_s]:
+                self._forget(expired)
+        if self.expirations.get(key, 0.0) <= now_s:
+            self._forget(key)
+            self.expirations[key] = now_s + expiry
+        self.storage[key] += amount
+        return self.storage[key]
+
+    def _forget(self, key: str) -> None:
+        self.storage.pop(key, None)
+        self.expirations.pop(key, None)
+
+
 def _who(scope: Scope) -> str:
     caller = scope["state"]["caller"]
     if caller is not ANONYMOUS and caller.name:
         return f"the key {caller.name!r}"
     client = scope.get("client")
-    return f"the address {_network(client[0])}" if client else "an unknown address"
+    return f"the address {_network(client[0][:64])}" if client else "an unknown address"
 
 
 @lru_cache(4096)

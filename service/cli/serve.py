@@ -1,6 +1,7 @@
 """``nnpm serve``."""
 
 import argparse
+import gc
 import logging
 import resource
 import signal
@@ -10,6 +11,7 @@ import sys
 import uvicorn
 
 from service import logs, settings
+from service.allocator import steady_memory
 from service.api.app import create_app
 from service.api.connection import MAX_HEAD_BYTES, protocol
 from service.api.websocket import uvicorn_options
@@ -26,6 +28,7 @@ SHUTDOWN_S = 30
 
 def run(args: argparse.Namespace) -> int:
     """Serve until stopped."""
+    steady_memory()
     own = settings.load(host=args.host, port=args.port)
     logs.configure(own.log_format, own.log_level)
     registry = open_registry(own)
@@ -36,7 +39,10 @@ def run(args: argparse.Namespace) -> int:
     except UnknownModelError as error:
         raise UsageError(f"{error} Looked in {own.models}; NNPM_MODELS names the folder.") from None
 
-    def say_how() -> None:
+    def be_ready() -> None:
+        # Looking through all that was loaded so far takes 85 ms, in which nobody is answered.
+        gc.collect()
+        gc.freeze()
         host, port = f"[{own.host}]" if ":" in own.host else own.host, listener.getsockname()[1]
         with_key = " -H 'Authorization: Bearer KEY'" if own.api_keys_file else ""
         log.info(
@@ -46,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
             with_key,
         )
 
-    app = create_app(own, on_ready=say_how)
+    app = create_app(own, on_ready=be_ready)
     _allow_files(own.max_connections)
     listener = _listen(own.host, own.port)
     config = uvicorn.Config(

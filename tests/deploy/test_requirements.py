@@ -14,10 +14,11 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 PYTHONS = ("3.11", "3.12", "3.13")
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
+KINDS = ("service", "service-media", "worker")
 EXTRAS = {
     kind: re.findall(r"--extra (\S+)", line)
-    for kind in ("service", "worker")
-    for line in re.findall(rf"^\t.*-o requirements/{kind}\.txt", MAKEFILE, re.MULTILINE)
+    for kind in KINDS
+    for line in re.findall(rf"^\t.*-o requirements/{kind}\.txt$", MAKEFILE, re.MULTILINE)
 }
 
 
@@ -46,7 +47,7 @@ def locked(kind: str, python: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("python", PYTHONS)
-@pytest.mark.parametrize("kind", ["service", "worker"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_lock_satisfies_what_is_asked_for(kind: str, python: str) -> None:
     versions = locked(kind, python)
     for requirement in asked(EXTRAS[kind]):
@@ -59,10 +60,11 @@ def test_a_lock_satisfies_what_is_asked_for(kind: str, python: str) -> None:
 
 @pytest.mark.parametrize("python", PYTHONS)
 def test_service_and_worker_compute_with_the_same_versions(python: str) -> None:
-    assert locked("service", python).items() <= locked("worker", python).items()
+    assert locked("service", python).items() <= locked("service-media", python).items()
+    assert locked("service-media", python).items() <= locked("worker", python).items()
 
 
-@pytest.mark.parametrize("kind", ["service", "worker", "build"])
+@pytest.mark.parametrize("kind", [*KINDS, "build"])
 def test_every_line_has_its_hashes_and_no_address(kind: str) -> None:
     text = (ROOT / f"requirements/{kind}.txt").read_text()
     pinned = re.findall(r"^[a-z0-9][^\n]*\\$", text, re.MULTILINE)

@@ -21,7 +21,7 @@ ALWAYS = [
 STRANGE = [
     "evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example",
     "testserver.evil.example", "xtestserver", "", ":8000", "[", "localhost@evil.example",
-    "[::1", "[::1]x", "[evil.example]",
+    "[::1", "[::1]x", "[evil.example]", f"{'a' * 9000}.localhost",
 ]  # fmt: skip
 
 
@@ -79,6 +79,7 @@ FOREIGN_ORIGINS = [
     ("", "testserver"),
     ("testserver", "testserver"),
     ("https://testserver.evil.example", "testserver"),
+    (f"https://testserver{'r' * 9000}", "testserver"),
 ]
 
 

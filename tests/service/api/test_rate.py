@@ -1,11 +1,15 @@
+import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from starlette.types import Message, Receive, Scope, Send
 
-from service.api.rate import _network
+from service.api.auth import ANONYMOUS
+from service.api.rate import RateLimit, _network
 from service.settings import SettingsError, load
 from tests.service.api.keyed import make_keys
 from tests.service.api.problem import problem
@@ -66,6 +70,42 @@ def test_an_upload_over_the_rate_is_not_read(serve: Callable[..., TestClient]) -
 
 def test_without_a_limit_there_is_none(client: TestClient) -> None:
     assert {client.get("/models").status_code for _ in range(50)} == {200}
+
+
+def test_many_addresses_make_no_request_dear_and_are_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None: ...
+
+    async def send(_: Message) -> None: ...
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    limit = RateLimit(app, "1000/second")
+    counters: Any = limit._limiter.storage
+
+    async def call(number: int) -> None:
+        client = (f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", 1)
+        state = {"caller": ANONYMOUS}
+        scope = {"type": "http", "path": "/", "client": client, "state": state}
+        await limit(scope, receive, send)
+
+    async def measure(numbers: range) -> float:
+        started = time.process_time()
+        for number in numbers:
+            await call(number)
+        return (time.process_time() - started) / len(numbers)
+
+    few_s = asyncio.run(measure(range(300)))
+    asyncio.run(measure(range(20_000)))
+    assert asyncio.run(measure(range(300))) < 10 * few_s  # a look at all took a hundred times
+    assert len(counters.storage) >= 10_000
+    counters._next_sweep_s = 0.0
+    later_s = time.time() + 5
+    monkeypatch.setattr("time.time", lambda: later_s)
+    asyncio.run(call(1))
+    assert len(counters.storage) == len(counters.expirations) == 1
 
 
 @pytest.mark.parametrize("value", ["many", "100", "100/fortnight", "/minute", "-1/minute"])
