@@ -4,7 +4,8 @@
 
 The service is started as users start it. Each connection sends 20 ms of audio every 20 ms, at 8, 16
 or 48 kHz in turn, and asks for a segment a second. The lag of a segment is the time from the end of
-the sending of its last sample to its arrival; client and service share the machine. DIR holds
+the sending of its last sample to its arrival; client and service share the machine, and whatever
+else runs there delays both: the file says how much did. DIR holds
 urdu/ and emodb/, of whose clips recordings with pauses are made. Needs Linux. Writes
 benchmarks/results/streaming.md.
 """
@@ -43,7 +44,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=30)
     parser.add_argument("--recordings", type=int, default=40)
     options = parser.parse_args()
-    load = os.getloadavg()[0]
+    pressure = [_pressure()]
     head = "| connections | /predict beside | segments | median | 95 % | most |"
     rows = [head, "|" + " --- |" * 6]
     with Path(os.devnull).open("wb") as log:
@@ -78,7 +79,15 @@ def main() -> None:
         f"python -m benchmarks.streaming --data DIR --seconds {options.seconds} "
         f"--recordings {options.recordings}"
     )
-    write("streaming", "\n".join(rows), facts | {"load of the machine at the start": f"{load:.1f}"})
+    shares = " and ".join(f"{share:.0f} %" for share in [*pressure, _pressure()])
+    waiting = {"time in which something waited for a core, before and after": shares}
+    write("streaming", "\n".join(rows), facts | waiting)
+
+
+def _pressure() -> float:
+    """Share of the last minute in which some process of the machine waited for a core."""
+    text = Path("/proc/pressure/cpu").read_text()
+    return float(text.split("avg60=")[1].split()[0])
 
 
 def _measured(address: str, connections: int, seconds: int, busy: bool) -> list[float]:

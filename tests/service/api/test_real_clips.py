@@ -91,3 +91,34 @@ def test_the_command_line_gives_the_same_numbers(served: TestClient, corpora: Pa
     assert mine["scores"] == other["scores"]
     assert mine["segments"] == other["segments"]
     assert mine["model"] == other["model"]
+
+
+def test_a_stream_is_answered_like_the_recording(served: TestClient, corpora: Path) -> None:
+    """Clips with pauses between, as a microphone sends them; the difference is by the edges."""
+    draw = np.random.default_rng(0)
+    clips = urdu_clips(corpora, 20)
+    differences = []
+    for first in range(0, 20, 5):
+        parts = [np.zeros(16_000)]
+        for path in clips[first : first + 5]:
+            samples, rate = soundfile.read(path, dtype="float32")
+            parts.append(soxr.resample(samples, rate, 16_000))
+            parts.append(1e-4 * draw.standard_normal(round(16_000 * draw.uniform(0.2, 2))))
+        pcm = np.round(np.clip(np.concatenate(parts), -1, 1) * 32767).astype("<i2")
+        with served.websocket_connect("/stream") as socket:
+            socket.send_json({"sample_rate_hz": 16_000, "channels": 1})
+            for start in range(0, len(pcm), 3200):
+                socket.send_bytes(pcm[start : start + 3200].tobytes())
+            socket.send_json({"end": True})
+            while (final := socket.receive_json())["type"] == "segment":
+                pass
+        file = io.BytesIO()
+        soundfile.write(file, pcm, 16_000, format="WAV", subtype="PCM_16")
+        whole = served.post("/predict", files={"file": file.getvalue()}).json()
+        differences.append(
+            max(abs(final["scores"][emotion] - score) for emotion, score in whole["scores"].items())
+        )
+        assert final["model"] == whole["model"]
+        assert final["audio"]["duration_s"] == whole["audio"]["duration_s"]
+    assert np.median(differences) < 0.01
+    assert max(differences) < 0.08
