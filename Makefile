@@ -192,7 +192,7 @@ $(VENV)/fuzz: $(VENV)/installed
 
 $(SERVE_VENV)/installed: pyproject.toml
 	$(new_environment)
-	@$(@D)/$(PIP) -e .
+	@$(@D)/$(PIP) -e '.[media]'
 	@touch $@
 
 $(DOCS_VENV)/installed: pyproject.toml
