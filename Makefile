@@ -107,7 +107,7 @@ train: $(VENV)/installed ## Train and export; DATA, CORPORA, CONFIG, RUN, BUNDLE
 	$(VENV)/bin/nnpm export $(RUN) --out $(BUNDLE)
 
 bench: $(VENV)/installed ## Measure what the bundled model costs (benchmarks/results/); ARGS="--peer conv.onnx"
-	@$(VENV)/bin/python -m benchmarks.latency $(ARGS)
+	@OPENBLAS_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.latency $(ARGS)
 	@$(VENV)/bin/python -m benchmarks.footprint
 
 bench-serving: $(VENV)/installed ## The service beside other servers; ARGS="--peers DIR --venvs DIR"; needs wrk

@@ -61,6 +61,7 @@ def main() -> None:
     header = ["| 3 s clip, one core | median ms | 95 % ms | ratio |", "| --- | --- | --- | --- |"]
     facts = provenance(f"benchmarks/latency.py ({ROUNDS} rounds in turn)")
     facts["onnxruntime"] = version("onnxruntime")
+    facts["BLAS threads"] = os.environ.get("OPENBLAS_NUM_THREADS", "not set")
     write("latency", "\n".join(header + rows), facts)
 
 
