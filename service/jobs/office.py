@@ -41,9 +41,11 @@ class Office:
         self._settings = settings
         self._can_work = can_adapt() or command is not COMMAND
         self._stop = threading.Event()
-        worker = Worker(self.store, registry, settings, on_published=on_published, command=command)
+        self._worker = Worker(
+            self.store, registry, settings, on_published=on_published, command=command
+        )
         self._threads = [
-            threading.Thread(target=worker.run, args=(self._stop,), name=f"nnpm-job-{number}")
+            threading.Thread(target=self._worker.run, args=(self._stop,), name=f"nnpm-job-{number}")
             for number in range(settings.adapt_workers if self._can_work else 0)
         ]
         self._threads.append(
@@ -58,6 +60,10 @@ class Office:
     def takes_jobs(self) -> bool:
         """Whether a job that is kept would be done: here, or by workers elsewhere."""
         return self._can_work or self._settings.adapt_workers == 0
+
+    def tell(self) -> None:
+        """There is a job: whoever idles here need not wait for the next look."""
+        self._worker.wake()
 
     def cancel(self, id: str) -> Job:  # noqa: A002 - the job's own word
         """Cancel a job; the audio of one that only waited is removed at once.
@@ -86,6 +92,7 @@ class Office:
     def stop(self) -> None:
         """Stop working; a job under way goes back into the queue."""
         self._stop.set()
+        self._worker.wake()
         for thread in self._threads:
             if thread.is_alive():
                 thread.join()

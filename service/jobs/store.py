@@ -101,6 +101,9 @@ class JobStore:
         Returns:
             The job, in the state preparing, with a new token; None if there is nothing to do.
         """
+        with self._database.read() as connection:  # most looks find nothing: they take no lock
+            if connection.execute(_waiting(now(connection))).first() is None:
+                return None
         with self._database.write() as connection:
             moment = now(connection)
             while row := connection.execute(_next(moment)).mappings().first():
@@ -259,19 +262,17 @@ class JobStore:
 
 
 def _next(moment: datetime) -> Any:
+    # Those that others are just taking are passed over; SQLite has one writer and needs no lock.
+    return _waiting(moment).with_for_update(skip_locked=True)
+
+
+def _waiting(moment: datetime) -> Any:
     queued = and_(
         jobs.c.state == State.QUEUED,
         or_(jobs.c.not_before.is_(None), jobs.c.not_before <= moment),
     )
     left = and_(jobs.c.state.in_(list(RUNNING)), jobs.c.lease_until < moment)
-    # Those that others are just taking are passed over; SQLite has one writer and needs no lock.
-    return (
-        select(jobs)
-        .where(or_(queued, left))
-        .order_by(jobs.c.created_at, jobs.c.id)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-    )
+    return select(jobs).where(or_(queued, left)).order_by(jobs.c.created_at, jobs.c.id).limit(1)
 
 
 def _get(connection: Connection, id: str, *, lock: bool = False) -> Job:  # noqa: A002

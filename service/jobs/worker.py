@@ -30,8 +30,8 @@ from service.jobs.store import JobStore
 from service.registry.registry import Registry, RegistryError
 from service.settings import Settings
 
-LOOK_S = 0.5
-"""How often an idle worker looks for a job."""
+LOOK_S = 2.0
+"""How often an idle worker looks for a job that nobody told it of."""
 
 _WATCH_S = 0.1
 _TELL_S = 0.5
@@ -67,14 +67,16 @@ class Worker:
         self._settings = settings
         self._on_published = on_published
         self._command = command
+        self._news = threading.Event()
         self._id = f"{socket.gethostname()}:{os.getpid()}:{threading.get_ident()}"
 
     def run(self, stop: threading.Event) -> None:
         """Do jobs until ``stop`` is set; the job under way then goes back into the queue."""
         while not stop.is_set():
+            self._news.clear()
             try:
                 if not self.work_once(stop):
-                    stop.wait(LOOK_S)
+                    self._news.wait(LOOK_S)
             except StoreUnavailableError as error:
                 # The child goes on; whoever claims the job next finds it.
                 log.warning("jobs wait: %s", error)
@@ -82,6 +84,10 @@ class Worker:
             except Exception:
                 log.exception("a job failed in a way that nobody foresaw; its lease will run out")
                 stop.wait(_AGAIN_S)
+
+    def wake(self) -> None:
+        """Look at once: there is a job, or the end has come."""
+        self._news.set()
 
     def work_once(self, stop: threading.Event) -> bool:
         """Take one job and see it through; False if there was none.

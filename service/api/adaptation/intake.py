@@ -152,7 +152,7 @@ def _create(
     _check_queue(services)
     services.registry.resolve(fields.name, fields.base)
     try:
-        return store.create(
+        job = store.create(
             Job(
                 id=folder.path.name,
                 owner=owner,
@@ -166,6 +166,8 @@ def _create(
         job = earlier()
         assert job is not None
         return job
+    services.office.tell()
+    return job
 
 
 def _storage(error: OSError) -> NoRoomError:

@@ -53,7 +53,8 @@ def test_huge_forms_are_problems_in_little_memory(
 
 
 @pytest.mark.parametrize("path", ["/predict", "/adapt"])
-def test_a_boundary_has_a_bound(client: TestClient, path: str) -> None:
+def test_a_boundary_has_a_bound(start: Callable[..., TestClient], path: str) -> None:
+    client = start()
     for boundary in ("b" * 10_000, ""):
         headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
         problem(client.post(path, content=b"--x", headers=headers), 422, "bad_form")

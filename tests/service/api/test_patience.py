@@ -9,6 +9,8 @@ from starlette.types import Message, Receive, Scope, Send
 from service.api.errors import TooSlowError
 from service.api.patience import Patience
 
+pytestmark = pytest.mark.slow  # processes and clocks: the same with every Python
+
 
 def upload(
     pieces: Iterator[tuple[float, bytes]], *, idle_s: float, least: int, pause_s: float = 0

@@ -18,6 +18,8 @@ from tests.service.api.problem import no_leak
 from tests.service.cli.serving import Server, serving
 from tests.service.sounds import encode, speechlike
 
+pytestmark = pytest.mark.slow  # processes and clocks: the same with every Python
+
 TIMEOUT_S = 1.0
 MOST = 12
 """Connections of the server here."""

@@ -11,6 +11,8 @@ import pytest
 from service.settings import load
 from tests.service.cli.serving import Server, serving
 
+pytestmark = pytest.mark.slow  # processes and clocks: the same with every Python
+
 FAILING = (
     "from service.inference.recognizer import Recognizer\n"
     "def fail(*args): raise RuntimeError('nobody foresaw this\\nsecond line')\n"

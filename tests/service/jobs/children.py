@@ -54,6 +54,7 @@ def held(stage, call):
         return call(*args, **more)
     return then
 
+module.LOOK_S = 0.2
 module.prepare = held("preparing", module.prepare)
 Registry.publish = held("publishing", Registry.publish)
 settings = Settings(models=top / "models", adapt_roots=(top / "audio",), database_url=url,
