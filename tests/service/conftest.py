@@ -25,6 +25,8 @@ def _no_settings_from_outside() -> Iterator[None]:
             if name.startswith("NNPM_") and name != "NNPM_TEST_DATA":
                 patch.delenv(name)
         patch.setenv("NNPM_ALLOWED_HOSTS", "testserver")  # as a TestClient calls it
+        # Commands that are run in this process leave its log to pytest.
+        patch.setattr(logs, "configure", lambda *_: None)
         yield
 
 
