@@ -276,8 +276,12 @@ def test_a_report_without_its_bundle_is_made_again(store: JobStore, top: Path) -
 def test_a_folder_that_cannot_be_read_fails_the_job(
     store: JobStore, top: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(_: Path) -> Iterator[Path]:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    listed = Path.iterdir
+
+    def refused(folder: Path) -> Iterator[Path]:
+        if folder == top / "audio":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return listed(folder)
 
     worker, _ = in_process(top, store)
     one = made(store, top)
