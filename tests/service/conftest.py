@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
+from service import logs
 from service.api.app import create_app
 from service.inference import bundle
 from service.inference.answer import Answer, Options
