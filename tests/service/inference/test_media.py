@@ -391,7 +391,9 @@ def test_no_threads_are_left_and_nothing_is_printed(capfd: pytest.CaptureFixture
         decode(clip)
     with pytest.raises(AudioError):
         decode(CLIPS["mp4"][: len(CLIPS["mp4"]) // 2])
-    assert (threading.active_count(), num_threads()) == threads
+    # fewer, where threads of an earlier test have ended meanwhile
+    assert threading.active_count() <= threads[0]
+    assert num_threads() <= threads[1]
     assert capfd.readouterr() == ("", "")
 
 
