@@ -17,6 +17,16 @@ WindowSeconds = Annotated[float, Field(ge=0.5, le=10, allow_inf_nan=False)]
 HopSeconds = Annotated[float, Field(ge=0.1, le=10, allow_inf_nan=False)]
 
 
+def require_hop_within(window_s: float | None, hop_s: float | None) -> None:
+    """See that a hop is no longer than its window, where both are given.
+
+    Raises:
+        ValueError: if it is longer.
+    """
+    if window_s is not None and hop_s is not None and hop_s > window_s:
+        raise ValueError(f"hop_s is {hop_s:g}; 0.1 to window_s ({window_s:g}) is wanted.")
+
+
 class PredictQuery(BaseModel):
     """How a recording is to be scored."""
 
@@ -51,10 +61,7 @@ class PredictQuery(BaseModel):
 
     @model_validator(mode="after")
     def _hop_fits_window(self) -> Self:
-        if self.window_s is not None and self.hop_s is not None and self.hop_s > self.window_s:
-            raise ValueError(
-                f"hop_s is {self.hop_s:g}; 0.1 to window_s ({self.window_s:g}) is wanted."
-            )
+        require_hop_within(self.window_s, self.hop_s)
         return self
 
     @property
@@ -126,14 +133,7 @@ def predict(
     total_s = queue_s + time.perf_counter() - started
     return PredictAnswer.of(
         answer,
-        audio=AudioPart(
-            duration_s=info.duration_s,
-            sample_rate_hz=info.sample_rate_hz,
-            channels=info.channels,
-            format=info.format,
-            speech_ratio=answer.speech_ratio,
-            warnings=list(info.warnings),
-        ),
+        audio=AudioPart.of(info, answer.speech_ratio),
         model=model,
         timing_ms=TimingPart(
             queue=round(1000 * queue_s, 3),

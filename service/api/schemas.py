@@ -6,6 +6,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.inference.answer import Answer, Neighbour, Reason, Segment, Stretch
+from service.inference.audio import AudioInfo
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -73,6 +74,18 @@ class AudioPart(_Part):
     speech_ratio: Share
     """Share of the recording that holds speech."""
     warnings: list[str]
+
+    @classmethod
+    def of(cls, info: AudioInfo, speech_ratio: float) -> Self:
+        """Make it of the facts about a recording, and its share of speech."""
+        return cls(
+            duration_s=info.duration_s,
+            sample_rate_hz=info.sample_rate_hz,
+            channels=info.channels,
+            format=info.format,
+            speech_ratio=speech_ratio,
+            warnings=list(info.warnings),
+        )
 
 
 class ModelPart(_Part):

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError, model_validator
 
 from service.api.errors import StreamMessageError
-from service.api.prediction import HopSeconds, WindowSeconds
+from service.api.prediction import HopSeconds, WindowSeconds, require_hop_within
 from service.api.problems import Problem
 from service.api.schemas import PredictAnswer, SegmentPart
 from service.inference.answer import Options, Segment
@@ -36,10 +36,7 @@ class Hello(BaseModel):
 
     @model_validator(mode="after")
     def _hop_fits_window(self) -> Self:
-        if self.window_s is not None and self.hop_s is not None and self.hop_s > self.window_s:
-            raise ValueError(
-                f"hop_s is {self.hop_s:g}; 0.1 to window_s ({self.window_s:g}) is wanted."
-            )
+        require_hop_within(self.window_s, self.hop_s)
         return self
 
     @property
