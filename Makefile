@@ -53,7 +53,7 @@ test-service-%:
 		$(MAKE) --no-print-directory .venv-service-$*/installed PYTHON="$$python" && \
 		echo "Service without torch on Python $*:" && \
 		.venv-service-$*/bin/python scripts/without_torch.py && \
-		.venv-service-$*/bin/python -m pytest -q -m "not slow" --doctest-modules service tests/service; \
+		.venv-service-$*/bin/python -m pytest -q -m "not slow" --doctest-modules nnpm/service tests/service; \
 	else \
 		echo "Service without torch on Python $*: SKIPPED, no such interpreter here."; \
 	fi
@@ -61,7 +61,7 @@ test-service-%:
 # Everything: unit, contract, doctests, real clips where there are corpora, train -> export -> serve.
 test-main: $(VENV)/installed
 	@$(VENV)/bin/python -m pytest --doctest-modules --cov --cov-report=term:skip-covered \
-		service training tests $(ARGS)
+		nnpm tests $(ARGS)
 
 check: check-lint check-format check-types check-imports check-security ## Lint, format, types, rules of import, bandit
 
@@ -153,7 +153,7 @@ IMAGE_ARGS ?=
 image: ## Build the images nnpm-service and nnpm-worker with docker; IMAGE_ARGS="--build-arg ..."
 	@for kind in service worker; do \
 		$(DOCKER) build -f docker/$$kind.Dockerfile -t nnpm-$$kind \
-			--build-arg VERSION="$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' service/__init__.py)" \
+			--build-arg VERSION="$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' nnpm/__init__.py)" \
 			--build-arg REVISION="$$(git rev-parse HEAD)" $(IMAGE_ARGS) . || exit 1; \
 	done
 

@@ -23,18 +23,18 @@ import soundfile
 import torch
 
 from benchmarks.provenance import RESULTS, provenance, write
-from service.inference import bundle as bundles
-from service.inference.audio import SAMPLE_RATE_HZ, decode
-from service.inference.files import audio_files
-from training.adaptation.adapter import adapt_head
-from training.adaptation.command import Request, adapt, one_torch_thread
-from training.adaptation.config import AdaptConfig
-from training.adaptation.decision import decide
-from training.adaptation.evidence import judge
-from training.adaptation.material import Source
-from training.adaptation.restore import restore_network, restore_source
-from training.adaptation.target import hear
-from training.adaptation.views import Listener
+from nnpm.service.inference import bundle as bundles
+from nnpm.service.inference.audio.decode import decode
+from nnpm.service.inference.audio.formats import audio_files
+from nnpm.service.inference.audio.waveform import SAMPLE_RATE_HZ
+from nnpm.training.adaptation.command import Request, adapt, one_torch_thread
+from nnpm.training.adaptation.contract import AdaptConfig
+from nnpm.training.adaptation.decision import decide
+from nnpm.training.adaptation.evidence import judge
+from nnpm.training.adaptation.features import FeatureViews, extract_features
+from nnpm.training.adaptation.head import Source
+from nnpm.training.adaptation.train import adapt_head
+from nnpm.training.bundle.files import restore_network, restore_source
 
 CLIPS = (100, 200, 400, 1600)
 SLOTS = (4_000, 100_000)
@@ -67,9 +67,9 @@ def fill(folder: Path, data: Path, count: int) -> None:
 def one_pass(bundle: Path, folder: Path, threads: int, _slots: int) -> Figures:
     """Decode and pool, without views: as ``adapt`` does it."""
     base = bundles.load(bundle)
-    listener = Listener(restore_network(base), num_views=0, seed=0)
+    listener = FeatureViews(restore_network(base), num_views=0, seed=0)
     start = time.perf_counter()
-    heard = hear(folder, listener, base.card, _config(), threads=threads)
+    heard = extract_features(folder, listener, base.card, _config(), threads=threads)
     return {"seconds": time.perf_counter() - start, "clips": heard.accepted}
 
 
@@ -98,8 +98,8 @@ def head_alone(bundle: Path, folder: Path, threads: int, slots: int) -> Figures:
     base = bundles.load(bundle)
     network, known = restore_network(base), restore_source(base.memory())
     config = _config()
-    listener = Listener(network, config.views, seed=0)
-    target = hear(folder, listener, base.card, config, threads=threads).target()
+    listener = FeatureViews(network, config.views, seed=0)
+    target = extract_features(folder, listener, base.card, config, threads=threads).target()
     generator = torch.Generator().manual_seed(0)
     chosen = torch.randint(len(known.emotion), (slots,), generator=generator)
     noise = torch.randn(slots, known.pooled.shape[1], generator=generator)

@@ -27,7 +27,7 @@ import soundfile
 
 from benchmarks.footprint import ROOT, free_port, post
 from benchmarks.provenance import provenance, write
-from training.probe import voice
+from nnpm.training.bundle.files import voice
 
 _CLIPS = 400
 _ROLLBACKS = 20
@@ -65,7 +65,7 @@ def _start(top: Path) -> tuple[subprocess.Popen[bytes], str]:
         "NNPM_ADAPT_ROOTS": str(top / "audio"), "PYTHONPATH": str(ROOT),
     }  # fmt: skip
     process = subprocess.Popen(
-        [sys.executable, "-c", "from service.cli import main; main(['serve'])"],
+        [sys.executable, "-c", "from nnpm.service.cli import main; main(['serve'])"],
         env={**os.environ, **settings}, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     while True:

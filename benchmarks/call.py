@@ -10,7 +10,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from service.inference.audio import SAMPLE_RATE_HZ, decode
+from nnpm.service.inference.audio.decode import decode
+from nnpm.service.inference.audio.waveform import SAMPLE_RATE_HZ
 
 Floats = NDArray[np.float32]
 Sound = Literal["speech", "silence", "music"]

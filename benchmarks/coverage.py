@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.provenance import provenance, write
-from service.inference import bundle as bundles
-from service.inference.audio import SAMPLE_RATE_HZ, AudioInfo, Recording, Waveform, decode
-from service.inference.labels import CORE_EMOTIONS
-from service.inference.recognizer import Recognizer
-from training import strange
-from training.corpora import Utterance, load
-from training.evaluation import Verdict, judge
-from training.metrics import expected_calibration_error
+from nnpm.service.inference import bundle as bundles
+from nnpm.service.inference.audio.decode import decode
+from nnpm.service.inference.audio.waveform import SAMPLE_RATE_HZ, AudioInfo, Recording, Waveform
+from nnpm.service.inference.card import CORE_EMOTIONS
+from nnpm.service.inference.recognizer import Recognizer
+from nnpm.training.corpora import Utterance, load
+from nnpm.training.data import non_speech as strange
+from nnpm.training.evaluation import Verdict, expected_calibration_error, judge
 
 COVERAGES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
 TARGETS = ("emodb", "urdu", "ased", "emotiontts")

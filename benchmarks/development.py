@@ -16,16 +16,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from service.inference.labels import CORE_EMOTIONS
-from training import config as recipes
-from training.benchmark.degrade import telephone
-from training.branch import add_functionals
-from training.clips import load_clips
-from training.corpora import load
-from training.features import load_features
-from training.metrics import accuracy, unweighted_average_recall
-from training.trainer import Trainer, embed
-from training.variants import load_variants
+from nnpm.service.inference.card import CORE_EMOTIONS
+from nnpm.training import config as recipes
+from nnpm.training.benchmark.cases import telephone
+from nnpm.training.corpora import load
+from nnpm.training.data.clips import load_clips, load_features
+from nnpm.training.data.variants import load_variants
+from nnpm.training.evaluation import accuracy, unweighted_average_recall
+from nnpm.training.source.functionals import add_functionals
+from nnpm.training.source.trainer import Trainer, embed
 
 
 def score(network, labels, clips, emotions) -> dict[str, float]:

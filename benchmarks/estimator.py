@@ -18,18 +18,17 @@ import numpy as np
 import torch
 
 from benchmarks.provenance import RESULTS, provenance, write
-from service.inference.labels import CORE_EMOTIONS
-from training.adaptation.adapter import adapt_head
-from training.adaptation.command import one_torch_thread
-from training.adaptation.config import AdaptConfig
-from training.adaptation.estimator import agreement, core_columns
-from training.benchmark.base import Base, load_base
-from training.benchmark.cases import SKEWED, Part, core_clips, shift
-from training.benchmark.hearing import hear_corpus
-from training.benchmark.protocol import PROTOCOLS, STUDIED
-from training.benchmark.trial import Subject
-from training.corpora import Utterance, load
-from training.run import gather, read
+from nnpm.service.inference.card import CORE_EMOTIONS
+from nnpm.training.adaptation.command import one_torch_thread
+from nnpm.training.adaptation.contract import AdaptConfig
+from nnpm.training.adaptation.evidence import agreement, core_columns
+from nnpm.training.adaptation.train import adapt_head
+from nnpm.training.benchmark.cases import PROTOCOLS, SKEWED, STUDIED, Part, core_clips, shift
+from nnpm.training.benchmark.networks import Base, load_base
+from nnpm.training.benchmark.trial import Subject
+from nnpm.training.benchmark.work import extract_corpus
+from nnpm.training.corpora import Utterance, load
+from nnpm.training.source.run import gather, read
 
 DEVELOPMENT = ("ravdess", "nemo")
 SKEWED_TO = ("sad", "angry")
@@ -87,7 +86,7 @@ def measure(
 ) -> Iterator[Row]:
     """Adapt by every method, and compare what it says of itself with the labels."""
     config = AdaptConfig()
-    heard = hear_corpus(base, corpus, "recorded", config.views, seed, cache)
+    heard = extract_corpus(base, corpus, "recorded", config.views, seed, cache)
     target = Subject(corpus, heard).target(part, config.views)
     columns = core_columns(base.network.labels)
     truth = torch.tensor([CORE_EMOTIONS.index(corpus[place].emotion) for place in part.adapt])

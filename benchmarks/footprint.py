@@ -19,7 +19,7 @@ import numpy as np
 import soundfile
 
 from benchmarks.provenance import provenance, write
-from training.probe import voice
+from nnpm.training.bundle.files import voice
 
 ROOT = Path(__file__).parents[1]
 STARTS = 5
@@ -46,7 +46,8 @@ def start(log: io.IOBase) -> tuple[subprocess.Popen[bytes], str, float]:
     address = f"http://127.0.0.1:{port}"
     begin = time.perf_counter()
     code = (
-        f"import sys; from service.cli import main; sys.exit(main(['serve', '--port', '{port}']))"
+        "import sys; from nnpm.service.cli import main; "
+        f"sys.exit(main(['serve', '--port', '{port}']))"
     )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=log, stderr=log)
     while True:

@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 
 from benchmarks.bulk import clips_in_turn
 from benchmarks.provenance import provenance, write
-from service.inference import bundle as bundles
-from service.inference.answer import Answer
-from service.inference.audio import SAMPLE_RATE_HZ, decode
-from service.inference.recognizer import Recognizer
+from nnpm.service.inference import bundle as bundles
+from nnpm.service.inference.answer import Answer
+from nnpm.service.inference.audio.decode import decode
+from nnpm.service.inference.audio.waveform import SAMPLE_RATE_HZ
+from nnpm.service.inference.recognizer import Recognizer
 
 Floats = NDArray[np.float32]
 

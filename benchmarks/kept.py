@@ -6,9 +6,9 @@ Started by benchmarks.serving; decoding and scoring are left out from the second
 import sys
 from typing import Any
 
-from service.api import prediction
-from service.cli import main
-from service.inference.recognizer import Recognizer
+from nnpm.service.cli import main
+from nnpm.service.inference.recognizer import Recognizer
+from nnpm.service.predict import predict as prediction
 
 
 def keep_first() -> None:

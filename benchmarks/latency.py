@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.provenance import provenance, write
-from service.inference import bundle as bundles
-from service.inference.audio import AudioInfo, Recording, Waveform
-from service.inference.model import open_session
-from service.inference.recognizer import Recognizer
-from training.probe import voice
+from nnpm.service.inference import bundle as bundles
+from nnpm.service.inference.audio.waveform import AudioInfo, Recording, Waveform
+from nnpm.service.inference.graphs import open_session
+from nnpm.service.inference.recognizer import Recognizer
+from nnpm.training.bundle.files import voice
 
 ROUNDS = 200
 

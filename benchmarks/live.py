@@ -22,7 +22,7 @@ import soundfile
 
 from benchmarks.provenance import provenance, write
 from benchmarks.servers import KINDS, ROOT, Load, Server
-from training.probe import voice
+from nnpm.training.bundle.files import voice
 
 EVERY_S = 0.02
 GOAL_MS = 50

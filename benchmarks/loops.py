@@ -19,12 +19,13 @@ from typing import Self
 
 import numpy as np
 
-from service.api.prediction import PredictQuery, predict
-from service.api.schemas import ModelPart
-from service.inference import bundle as bundles
-from service.inference.audio import Limits, decode
-from service.inference.quality import assess
-from service.inference.recognizer import Recognizer
+from nnpm.service.inference import bundle as bundles
+from nnpm.service.inference.audio.decode import decode
+from nnpm.service.inference.audio.speech import assess
+from nnpm.service.inference.audio.waveform import Limits
+from nnpm.service.inference.recognizer import Recognizer
+from nnpm.service.predict.predict import PredictQuery, predict
+from nnpm.service.predict.schemas import ModelPart
 
 ROOT = Path(__file__).parents[1]
 MODEL, DECODED, ANSWER = "model.onnx", "decode, model.onnx", "decode, whole answer, JSON"
@@ -78,7 +79,7 @@ def _calls(data: bytes, recognizer: Recognizer) -> tuple[Calls, Calls]:
     def answer() -> str:
         return predict(
             recognizer, io.BytesIO(data), query, model=model, limits=limits, request_id="x"
-        ).to_json()
+        ).document.to_json()
 
     def bare() -> None:
         recognizer.model.run(samples[None], lengths)

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.provenance import RESULTS, provenance, write
-from service.inference import bundle as bundles
-from service.inference.labels import CORE_EMOTIONS
-from service.inference.recognizer import Recognizer
-from training.corpora import load
-from training.evaluation import judge, report
-from training.export import export
-from training.run import gather, read
+from nnpm.service.inference import bundle as bundles
+from nnpm.service.inference.card import CORE_EMOTIONS
+from nnpm.service.inference.recognizer import Recognizer
+from nnpm.training.bundle.export import export
+from nnpm.training.corpora import load
+from nnpm.training.evaluation import judge, report
+from nnpm.training.source.run import gather, read
 
 TARGETS = ("urdu", "emodb", "ased", "emotiontts", "nemo", "ravdess")
 FIGURES = ("wa", "uar", "macro_f1", "ece", "coverage", "wa_answered")

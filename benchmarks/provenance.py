@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from training.benchmark.provenance import provenance
-from training.benchmark.table import listing
+from nnpm.training.benchmark.results import provenance
+from nnpm.training.benchmark.tables import listing
 
 __all__ = ["RESULTS", "provenance", "write"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.benchmark.table import spread
+from nnpm.training.benchmark.tables import spread
 
 ROOT = Path(__file__).parents[1]
 NAMES = {

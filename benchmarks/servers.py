@@ -36,7 +36,7 @@ class Kind:
     path: str = "/predict"
     raw: str | None = None
     settings: dict[str, str] = field(default_factory=dict)
-    start: tuple[str, ...] = ("-c", "from service.cli import main; main(['serve'])")
+    start: tuple[str, ...] = ("-c", "from nnpm.service.cli import main; main(['serve'])")
 
 
 KINDS = (

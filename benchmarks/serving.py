@@ -25,8 +25,8 @@ import soundfile
 from benchmarks.loops import ANSWER, DECODED, LAST_STAGE, MODEL, Loops
 from benchmarks.provenance import provenance, write
 from benchmarks.servers import KINDS, ROOT, Load, Server
-from service.cores import available_cores
-from training.probe import voice
+from nnpm.service.system import available_cores
+from nnpm.training.bundle.files import voice
 
 CONNECTIONS = 16
 STAGES = 100

@@ -84,7 +84,7 @@ def _service(home: Path) -> Iterator[tuple["subprocess.Popen[bytes]", int]]:
         "NNPM_JOBS": str(home / "jobs"),
         "NNPM_DATABASE_URL": f"sqlite:///{home / 'nnpm.db'}",
     }
-    code = "import sys; from service.cli import main; sys.exit(main(['serve']))"
+    code = "import sys; from nnpm.service.cli import main; sys.exit(main(['serve']))"
     with (home / "log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-c", code], cwd=ROOT, env=env, stdout=log, stderr=log

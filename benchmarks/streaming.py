@@ -26,11 +26,11 @@ from websockets.asyncio.client import connect
 
 from benchmarks.footprint import ROOT, post, resident_mib, start
 from benchmarks.provenance import provenance, write
-from service.inference import bundle
-from service.inference.audio import decode
-from service.inference.recognizer import Recognizer
-from service.inference.stream import Listener
-from training.probe import voice
+from nnpm.service.inference import bundle
+from nnpm.service.inference.audio.decode import decode
+from nnpm.service.inference.recognizer import Recognizer
+from nnpm.service.inference.stream import StreamRecognizer
+from nnpm.training.bundle.files import voice
 
 _RATES_HZ = (8_000, 16_000, 48_000)
 _STEP_S = 0.02
@@ -186,7 +186,7 @@ def _recording(clips: list[Path], draw: np.random.Generator) -> np.ndarray:
 
 
 def _difference(recognizer: Recognizer, audio: np.ndarray) -> float:
-    listener = Listener(recognizer, rate_hz=16_000, channels=1)
+    listener = StreamRecognizer(recognizer, rate_hz=16_000, channels=1)
     for begin in range(0, len(audio), 1600):
         listener.hear(audio[begin : begin + 1600, None])
     streamed = listener.finish().scores

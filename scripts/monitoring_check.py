@@ -44,7 +44,7 @@ def main() -> int:
         an_ended_job(f"sqlite:///{folder / 'nnpm.db'}")
         own = {"NNPM_MODELS": str(folder / "models"), "NNPM_PORT": str(service)}
         own["NNPM_SHADOW_SHARE"] = "1"
-        code = "import sys; from service.cli import main; sys.exit(main(['serve']))"
+        code = "import sys; from nnpm.service.cli import main; sys.exit(main(['serve']))"
         stack.enter_context(process([sys.executable, "-c", code], own))
         wait(f"http://127.0.0.1:{service}/health/ready")
         configuration = yaml.safe_load((ROOT / "docker/prometheus/prometheus.yml").read_text())
@@ -89,9 +89,8 @@ def answered(port: int, question: str) -> bool:
 
 def an_ended_job(url: str) -> None:
     """Leave a job in the database that was begun and ended."""
-    from service.jobs.job import Job
-    from service.jobs.states import State
-    from service.jobs.store import JobStore
+    from nnpm.service.jobs.job import Job, State
+    from nnpm.service.jobs.store import JobStore
 
     with closing(JobStore(url)) as store:
         store.create(Job(owner="a", name="default", language="ur", method="nnpm", source="files"))

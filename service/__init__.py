@@ -1,3 +1,1 @@
-"""nnpm: the service that answers, and the room it shares with training."""
-
-__version__ = "0.1.0"
+"""The service: audio in, calibrated probabilities out; jobs that adapt; HTTP around them."""

@@ -16,10 +16,10 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from service.cores import available_cores
-from service.inference.audio import Limits
-from service.inference.errors import NnpmError
-from service.logs import LogFormat, LogLevel, default_format
+from .inference.audio.waveform import Limits
+from .inference.errors import NnpmError
+from .logs import LogFormat, LogLevel, default_format
+from .system import available_cores
 
 SECRETS = Path("/run/secrets")
 """Where containers find secrets: a file nnpm_database_url is NNPM_DATABASE_URL, and so on."""

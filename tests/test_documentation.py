@@ -9,11 +9,11 @@ import pytest
 from fastapi.testclient import TestClient
 from pydantic import TypeAdapter
 
-from service.api.app import create_app
-from service.api.problems import KINDS, Kind
-from service.settings import Settings
-from training.cli import build_parser
-from training.config import Config
+from nnpm.service.api.app import create_app
+from nnpm.service.api.errors import KINDS, Kind
+from nnpm.service.settings import Settings
+from nnpm.training.cli import build_parser
+from nnpm.training.config import Config
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])

@@ -2,7 +2,7 @@
 
 import sys
 
-from training.cli import main
+from .cli import main
 
 if __name__ == "__main__":  # workers of a process pool import this too
     sys.exit(main())

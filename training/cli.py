@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from service.arguments import EXIT_BAD_INPUT, OneLineParser
-from service.cores import available_cores
-from service.inference.errors import NnpmError
-from service.inference.labels import EMOTIONS
+from ..service.command import EXIT_BAD_INPUT, OneLineParser
+from ..service.inference.card import EMOTIONS
+from ..service.inference.errors import NnpmError
+from ..service.system import available_cores
 
 _EXTRA = ("torch", "audiomentations", "tensorboard", "onnx", "onnxscript", "langcodes")
 
@@ -151,7 +151,8 @@ def _count(text: str) -> int:
 def _train(options: argparse.Namespace) -> None:
     import torch
 
-    from training import config, run
+    from . import config
+    from .source import run
 
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -171,18 +172,18 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from training.export import export
+    from .bundle.export import export
 
     figures = export(options.run_folder, options.out, cache=options.cache, data=options.data)
     _print(figures, as_json=options.json)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from service.inference import bundle
-    from service.inference.recognizer import Recognizer
-    from training.corpora import load_folder
-    from training.evaluation import judge, report, write_predictions
-    from training.replacing import require_place
+    from ..service.files import require_place
+    from ..service.inference import bundle
+    from ..service.inference.recognizer import Recognizer
+    from .corpora import load_folder
+    from .evaluation import judge, report, write_predictions
 
     if options.predictions:
         require_place(options.predictions)
@@ -194,12 +195,13 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _adapt(options: argparse.Namespace) -> None:
-    from training.adaptation import command, config
-    from training.adaptation.console import Bars, describe
-    from training.errors import TrainingError
+    from .adaptation import command
+    from .adaptation import contract as config
+    from .adaptation.report import Bars, describe
+    from .config import TrainingError
 
     if options.job is not None:
-        from training.worker import run_job
+        from .adaptation.job import run_job
 
         run_job(options.job)
         return
@@ -226,11 +228,11 @@ def _adapt(options: argparse.Namespace) -> None:
 
 
 def _benchmark(options: argparse.Namespace) -> None:
-    from training import config as recipes
-    from training.adaptation import config
-    from training.benchmark.command import Request, benchmark
-    from training.benchmark.plan import TABLES
-    from training.benchmark.protocol import PROTOCOLS, all_methods
+    from . import config as recipes
+    from .adaptation import contract as config
+    from .benchmark.cases import PROTOCOLS, all_methods
+    from .benchmark.command import Request, benchmark
+    from .benchmark.plan import TABLES
 
     request = Request(
         data=options.data,

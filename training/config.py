@@ -1,4 +1,7 @@
-"""The recipe of a run: one TOML file, checked when read; every default lives here."""
+"""Errors of the training package; the command line prints them and exits with 2.
+
+The recipe of a run: one TOML file, checked when read; every default lives here.
+"""
 
 import tomllib
 from pathlib import Path
@@ -13,8 +16,13 @@ from pydantic import (
     model_validator,
 )
 
-from service.inference.labels import EMOTIONS
-from training.errors import TrainingError
+from ..service.inference.card import EMOTIONS
+from ..service.inference.errors import NnpmError
+
+
+class TrainingError(NnpmError):
+    """A run that cannot start or go on; the message says why and what to do."""
+
 
 DEFAULT = Path(__file__).parent / "configs" / "default.toml"
 """The recipe of the bundled model."""

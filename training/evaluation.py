@@ -1,4 +1,7 @@
-"""Scoring a bundle on a labelled corpus, through the same recognizer that serves."""
+"""Figures of merit, in numpy.
+
+Scoring a bundle on a labelled corpus, through the same recognizer that serves.
+"""
 
 import csv
 from collections import defaultdict
@@ -9,17 +12,93 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
-from service.inference.answer import Options
-from service.inference.audio import decode
-from service.inference.errors import AudioError
-from service.inference.recognizer import Recognizer
-from training import metrics
-from training.corpora import Utterance
-from training.corpora.file_names import absolute
-from training.errors import TrainingError
-from training.replacing import replacing
+from ..service.files import replacing
+from ..service.inference.answer import Options
+from ..service.inference.audio.decode import decode
+from ..service.inference.errors import AudioError
+from ..service.inference.recognizer import Recognizer
+from .config import TrainingError
+from .corpora import Utterance
+from .corpora.file_names import absolute
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.floating]
+
+
+def confusion_matrix(truth: Ints, prediction: Ints, num_classes: int) -> Ints:
+    """Count clips by truth (rows) and prediction (columns).
+
+    Examples:
+        >>> confusion_matrix(np.array([0, 0, 1]), np.array([0, 1, 1]), 2).tolist()
+        [[1, 1], [0, 1]]
+    """
+    pairs = np.asarray(truth) * num_classes + np.asarray(prediction)
+    return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def accuracy(truth: Ints, prediction: Ints) -> float:
+    """Share of clips answered right: the paper's WA."""
+    return float(np.mean(np.asarray(truth) == np.asarray(prediction)))
+
+
+def recalls(truth: Ints, prediction: Ints) -> dict[int, float]:
+    """Recall of each class that occurs in ``truth``."""
+    truth, prediction = np.asarray(truth), np.asarray(prediction)
+    return {int(c): float(np.mean(prediction[truth == c] == c)) for c in np.unique(truth)}
+
+
+def unweighted_average_recall(truth: Ints, prediction: Ints) -> float:
+    """Mean recall over the classes that occur in ``truth`` (UAR).
+
+    Examples:
+        >>> unweighted_average_recall(np.array([0, 0, 0, 1]), np.array([0, 0, 0, 0]))
+        0.5
+    """
+    return float(np.mean(list(recalls(truth, prediction).values())))
+
+
+def macro_f1(truth: Ints, prediction: Ints) -> float:
+    """Mean F1 over the classes that occur in ``truth``.
+
+    Examples:
+        >>> macro_f1(np.array([0, 0, 1]), np.array([0, 2, 1])).__round__(3)
+        0.833
+    """
+    truth, prediction = np.asarray(truth), np.asarray(prediction)
+    scores = []
+    for label in np.unique(truth):
+        hits = np.sum((truth == label) & (prediction == label))
+        scores.append(2.0 * hits / (np.sum(truth == label) + np.sum(prediction == label)))
+    return float(np.mean(scores))
+
+
+def expected_calibration_error(
+    correct: NDArray[np.bool_], confidence: Floats, num_bins: int = 15
+) -> float:
+    """Mean gap between confidence and accuracy over equal-width bins, weighted by clips (ECE).
+
+    References:
+        Guo et al., *On Calibration of Modern Neural Networks*, arXiv 1706.04599.
+
+    Args:
+        correct: shape ``(clips,)``.
+        confidence: in [0, 1], shape ``(clips,)``.
+        num_bins: bins over [0, 1].
+
+    Examples:
+        >>> expected_calibration_error(np.array([True, False]), np.array([0.9, 0.9]))
+        0.4
+    """
+    confidence = np.asarray(confidence, dtype=np.float64)
+    bins = np.minimum((confidence * num_bins).astype(int), num_bins - 1)
+    gap = 0.0
+    for index in np.unique(bins):
+        inside = bins == index
+        gap += inside.mean() * abs(np.mean(correct[inside]) - confidence[inside].mean())
+    return round(float(gap), 12)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +182,8 @@ def report(verdicts: Sequence[Verdict], emotions: Sequence[str]) -> dict[str, An
     abstained = np.array([v.abstained for v in verdicts])
     # An undecodable clip is in none of the columns; "undecodable" counts them.
     size = len(labels)
-    confusion = metrics.confusion_matrix(truth, prediction, size + 1)[:size, :size]
-    recalls = metrics.recalls(truth, prediction)
+    confusion = confusion_matrix(truth, prediction, size + 1)[:size, :size]
+    by_class = recalls(truth, prediction)
     speakers: dict[str, list[bool]] = defaultdict(list)
     several = len({verdict.utterance.corpus for verdict in verdicts}) > 1
     for verdict in verdicts:
@@ -115,19 +194,19 @@ def report(verdicts: Sequence[Verdict], emotions: Sequence[str]) -> dict[str, An
     return {
         "clips": len(verdicts),
         "undecodable": int(np.sum(prediction == len(labels))),
-        "wa": metrics.accuracy(truth, prediction),
-        "uar": metrics.unweighted_average_recall(truth, prediction),
-        "macro_f1": metrics.macro_f1(truth, prediction),
-        "ece": metrics.expected_calibration_error(truth == prediction, confidence),
+        "wa": accuracy(truth, prediction),
+        "uar": unweighted_average_recall(truth, prediction),
+        "macro_f1": macro_f1(truth, prediction),
+        "ece": expected_calibration_error(truth == prediction, confidence),
         "coverage": float(answered.mean()),
         "wa_answered": (
-            metrics.accuracy(truth[answered], prediction[answered]) if answered.any() else None
+            accuracy(truth[answered], prediction[answered]) if answered.any() else None
         ),
         "labels": labels,
         "confusion": confusion.tolist(),
         "per_class": {
             labels[index]: {"clips": int(np.sum(truth == index)), "recall": recall}
-            for index, recall in recalls.items()
+            for index, recall in by_class.items()
         },
         "per_speaker": {
             speaker: {"clips": len(hits), "wa": float(np.mean(hits))}

@@ -9,36 +9,28 @@ from pathlib import Path
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from service import __version__
-from service.api import handlers
-from service.api.authenticate import Authenticate
-from service.api.executor import Executor
-from service.api.guard import Guard
-from service.api.job_metrics import JobsCollector
-from service.api.limits import UploadLimit
-from service.api.linger import Linger
-from service.api.methods import HeadAsGet
-from service.api.metrics import Metrics
-from service.api.observe import Observe
-from service.api.openapi import Documented
-from service.api.patience import Patience
-from service.api.problems import KINDS, kind_of
-from service.api.routes import adapt, batch, docs, health, metrics, models, predict, stream, v2
-from service.api.services import Services
-from service.api.shadow import Shadows
-from service.api.stream.streams import Streams
-from service.api.tracing import Tracing
-from service.api.traffic import Traffic
-from service.api.traffic_metrics import TrafficCollector
-from service.inference.errors import BundleError, NnpmError
-from service.inference.recognizer import Recognizer
-from service.jobs.office import Office
-from service.jobs.runner import COMMAND
-from service.keys.ring import KeyRing
-from service.registry.loaded import LoadedModels, load_recognizer
-from service.registry.opening import open_registry
-from service.registry.serving import Serving
-from service.settings import Settings
+from ... import __version__
+from ..inference.errors import BundleError, NnpmError
+from ..inference.recognizer import Recognizer
+from ..jobs.process import COMMAND
+from ..jobs.service import JobService
+from ..keys import ApiKeys
+from ..predict.pool import Executor
+from ..predict.traffic import Shadows, Traffic
+from ..registry.opening import open_registry
+from ..registry.serving import LoadedModels, Serving, load_recognizer
+from ..settings import Settings
+from . import errors as handlers
+from .errors import KINDS, kind_of
+from .metrics import JobsCollector, Metrics, Streams, TrafficCollector
+from .middleware.access import Authenticate
+from .middleware.observe import HeadAsGet, Observe
+from .middleware.origin import HostAndOriginCheck
+from .middleware.uploads import BodyTimeout, DrainRequestBody, UploadLimit
+from .openapi import Documented
+from .routes import adapt, batch, models, predict, stream, system, v2
+from .services import Services
+from .tracing import Tracing
 
 RETRY_LOADING_S = 5.0
 
@@ -68,12 +60,17 @@ def create_app(
     Raises:
         KeysError: if the file of keys is named and cannot be used.
     """
-    ring = KeyRing(settings.api_keys_file) if settings.api_keys_file else None
+    ring = ApiKeys(settings.api_keys_file) if settings.api_keys_file else None
     own_metrics = Metrics()
     tracing = tracing or Tracing.from_environment()
     registry = open_registry(settings)
     serving = Serving(registry, LoadedModels(load, settings.loaded_models))
-    executor = Executor(settings.workers, settings.queue_limit, own_metrics)
+    executor = Executor(
+        settings.workers,
+        settings.queue_limit,
+        on_wait=own_metrics.queue_seconds.observe,
+        on_depth=own_metrics.queue_depth.set,
+    )
     traffic = Traffic()
     services = Services(
         settings=settings,
@@ -85,7 +82,7 @@ def create_app(
         streams=Streams(settings.max_streams, own_metrics.registry),
         metrics=own_metrics,
         tracing=tracing,
-        office=Office(settings, registry, on_published=serving.refresh, command=adapt_command),
+        office=JobService(settings, registry, on_published=serving.refresh, command=adapt_command),
     )
 
     own_metrics.registry.register(JobsCollector(services.office.store))
@@ -113,7 +110,7 @@ def create_app(
         keyed=ring is not None,
     )
     app.state.services = services
-    for routes in (predict, batch, stream, v2, adapt, models, health, metrics, docs):
+    for routes in (predict, batch, stream, v2, adapt, models, system):
         app.include_router(routes.router)
     handlers.install(app)
     _surround(app, settings, ring)
@@ -122,16 +119,16 @@ def create_app(
     return app
 
 
-def _surround(app: FastAPI, settings: Settings, ring: KeyRing | None) -> None:
+def _surround(app: FastAPI, settings: Settings, ring: ApiKeys | None) -> None:
     """What a request passes before a route sees it; the last one added is the outermost."""
     app.add_middleware(UploadLimit, max_bytes=settings.max_upload_bytes)
     app.add_middleware(
-        Patience,
+        BodyTimeout,
         idle_s=settings.body_timeout_s,
         min_bytes_per_s=settings.body_min_bytes_per_s,
     )
     if settings.rate_limit is not None:
-        from service.api.rate import RateLimit  # slow to import, and seldom wanted
+        from .middleware.access import RateLimit  # slow to import, and seldom wanted
 
         app.add_middleware(RateLimit, rate=settings.rate_limit)
     app.add_middleware(Authenticate, ring=ring)
@@ -144,8 +141,8 @@ def _surround(app: FastAPI, settings: Settings, ring: KeyRing | None) -> None:
             allow_private_network=True,
             expose_headers=["X-Request-ID", "Location", "Retry-After"],
         )
-    app.add_middleware(Guard, hosts=settings.names, origins=settings.allowed_origins)
-    app.add_middleware(Linger)
+    app.add_middleware(HostAndOriginCheck, hosts=settings.names, origins=settings.allowed_origins)
+    app.add_middleware(DrainRequestBody)
 
 
 async def _load_default(services: Services, on_ready: Callable[[], None] | None) -> None:

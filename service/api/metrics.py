@@ -1,4 +1,12 @@
-"""What Prometheus may ask. Each app has its own registry: two apps in one process do not mix."""
+"""What Prometheus may ask. Each app has its own registry: two apps in one process do not mix.
+
+What Prometheus may ask about adaptations: counted by the database when it asks.
+
+What Prometheus may ask about versions: which ones answer, and what they heard lately.
+"""
+
+import contextlib
+from collections.abc import Iterable, Iterator
 
 from prometheus_client import (
     CollectorRegistry,
@@ -8,8 +16,17 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
-from service.api.schemas import PredictAnswer
+from ..inference.errors import NnpmError
+from ..jobs.errors import StoreUnavailableError
+from ..jobs.store import JobStore
+from ..predict.schemas import PredictAnswer
+from ..predict.traffic import Traffic
+from ..registry.registry import DEFAULT_LANGUAGE, Registry
+from .errors import TooManyStreamsError
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -86,3 +103,170 @@ class Metrics:
 
     def _histogram(self, name: str, text: str, *labels: str) -> Histogram:
         return Histogram(f"nnpm_{name}", text, labels, registry=self.registry, buckets=_SECONDS)
+
+
+_LAGS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2.5, 5, 10)
+
+
+class Streams:
+    """Counts streams; used from one event loop.
+
+    Args:
+        most: streams at a time.
+        registry: of the app's metrics.
+    """
+
+    def __init__(self, most: int, registry: CollectorRegistry) -> None:
+        self._most = most
+        self._num_open = 0
+        self._open = Gauge("nnpm_streams_open", "Streams under way.", registry=registry)
+        self._ended = Counter(
+            "nnpm_streams", "Streams by how they ended.", ("end",), registry=registry
+        )
+        self._segments = Counter(
+            "nnpm_stream_segments", "Segments sent on streams.", registry=registry
+        )
+        self._lag = Histogram(
+            "nnpm_stream_lag_seconds",
+            "From the message that completes a hop to its segment.",
+            registry=registry,
+            buckets=_LAGS,
+        )
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[None]:
+        """Count a stream while it lasts.
+
+        Raises:
+            TooManyStreamsError: if it would be one too many.
+        """
+        if self._num_open >= self._most:
+            raise TooManyStreamsError(
+                f"{self._num_open} streams are open; at most {self._most} may be: try again later."
+            )
+        self._num_open += 1
+        self._open.inc()
+        try:
+            yield
+        finally:
+            self._num_open -= 1
+            self._open.dec()
+
+    def segment(self, lag_s: float) -> None:
+        """Count a segment that was sent."""
+        self._segments.inc()
+        self._lag.observe(lag_s)
+
+    def ended(self, how: str) -> None:
+        """Count the end of a stream: ``final``, ``left``, ``stalled`` or the code of an error."""
+        self._ended.labels(how).inc()
+
+
+class JobsCollector(Collector):
+    """Jobs of all services and workers that share a store.
+
+    While the database is away there are no figures but ``nnpm_jobs_reachable``, which is 0.
+    """
+
+    def __init__(self, store: JobStore) -> None:
+        self._store = store
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing in advance: that would ask the database."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        """Ask the database."""
+        jobs = GaugeMetricFamily("nnpm_jobs", "Adaptations by state.", labels=["state"])
+        seconds = SummaryMetricFamily(
+            "nnpm_job_seconds",
+            "Ended adaptations, from when a worker first took them.",
+            labels=["state"],
+        )
+        oldest = GaugeMetricFamily(
+            "nnpm_jobs_oldest_queued_seconds", "How long the oldest adaptation has waited."
+        )
+        reachable = GaugeMetricFamily(
+            "nnpm_jobs_reachable", "Whether the database of jobs can be used."
+        )
+        try:
+            for state, count in self._store.counts().items():
+                jobs.add_metric([state], count)
+            for state, (count, total) in self._store.durations().items():
+                seconds.add_metric([state], count, total)
+            oldest.add_metric([], self._store.oldest_queued_s())
+        except StoreUnavailableError:
+            reachable.add_metric([], 0)
+            return [reachable]
+        reachable.add_metric([], 1)
+        return [jobs, seconds, oldest, reachable]
+
+
+_LABELS = ["model", "version", "language"]
+
+
+class TrafficCollector(Collector):
+    """Figures of this process, and the aliases as the registry has them now."""
+
+    def __init__(self, traffic: Traffic, registry: Registry) -> None:
+        self._traffic = traffic
+        self._registry = registry
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing in advance: that would read the registry."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        """Read the figures."""
+        drift = GaugeMetricFamily(
+            "nnpm_drift",
+            "Share of the last recordings that are out of the answering version's domain.",
+            labels=_LABELS,
+        )
+        agreement = GaugeMetricFamily(
+            "nnpm_shadow_agreement",
+            "Share of the last recordings in which a shadow and the answer agree.",
+            labels=_LABELS,
+        )
+        answers = CounterMetricFamily(
+            "nnpm_shadow_answers", "Recordings that a shadow heard.", labels=_LABELS
+        )
+        confidence = GaugeMetricFamily(
+            "nnpm_mean_confidence",
+            "Mean confidence of the last recordings.",
+            labels=[*_LABELS, "role"],
+        )
+        for name in self._traffic.names():
+            for found in self._traffic.figures(name):
+                labels = [name, found.version, found.language]
+                confidence.add_metric([*labels, found.role], found.mean_confidence)
+                if found.role == "live":
+                    drift.add_metric(labels, found.drift)
+                elif found.agreement is not None:
+                    answers.add_metric(labels, found.heard)
+                    agreement.add_metric(labels, found.agreement)
+        skipped = CounterMetricFamily(
+            "nnpm_shadow_skipped", "Recordings that no shadow heard: requests wanted the cores."
+        )
+        skipped.add_metric([], self._traffic.skipped)
+        return [drift, agreement, answers, confidence, skipped, self._aliases()]
+
+    def _aliases(self) -> Metric:
+        info = GaugeMetricFamily(
+            "nnpm_model_info",
+            "1 for every alias of a version.",
+            labels=["name", "version", "language", "alias"],
+        )
+        try:
+            for name in self._registry.names():
+                aliases = self._registry.aliases(name)
+                for language, held in aliases.items():
+                    for alias in ("live", "previous", "shadow"):
+                        if (version := getattr(held, alias)) is not None:
+                            info.add_metric([name, version, language, alias], 1)
+                if DEFAULT_LANGUAGE not in aliases:
+                    version = self._registry.live(name).version
+                    info.add_metric([name, version, DEFAULT_LANGUAGE, "live"], 1)
+        except (NnpmError, OSError):
+            pass  # /health and the log say what is wrong with the registry
+        return info

@@ -4,10 +4,10 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from service.api.adaptation.fields import AdaptFields, FolderFields
-from service.api.authenticate import OPEN_PATHS
-from service.api.oip.schemas import InferRequest
-from service.api.problems import KINDS, MEDIA_TYPE, InferenceProblem, Problem
+from ..predict.oip import InferRequest
+from .adaptation import AdaptFields, FolderFields
+from .errors import KINDS, MEDIA_TYPE, InferenceProblem, Problem
+from .middleware.access import OPEN_PATHS
 
 AUDIO_BODY = {
     "required": True,

@@ -4,16 +4,15 @@ from dataclasses import dataclass, field
 
 from starlette.requests import HTTPConnection
 
-from service.api.executor import Executor
-from service.api.metrics import Metrics
-from service.api.shadow import Shadows
-from service.api.stream.streams import Streams
-from service.api.tracing import Tracing
-from service.api.traffic import Traffic
-from service.jobs.office import Office
-from service.registry.registry import Registry
-from service.registry.serving import Serving
-from service.settings import Settings
+from ..jobs.service import JobService
+from ..predict.pool import Executor
+from ..predict.schemas import PredictAnswer
+from ..predict.traffic import Shadows, Traffic
+from ..registry.registry import Registry
+from ..registry.serving import Serving
+from ..settings import Settings
+from .metrics import Metrics, Streams
+from .tracing import Tracing
 
 
 @dataclass
@@ -34,11 +33,19 @@ class Services:
     executor: Executor
     metrics: Metrics
     tracing: Tracing
-    office: Office
+    office: JobService
     traffic: Traffic
     shadows: Shadows
     streams: Streams
     readiness: Readiness = field(default_factory=Readiness)
+
+    def answered(self, request: HTTPConnection, answer: PredictAnswer) -> None:
+        """Count an answer, and note it for the trace and the log: there without its emotion."""
+        self.metrics.answer(answer)
+        self.tracing.answered(answer)
+        state = request.state
+        state.audio_s = getattr(state, "audio_s", 0.0) + answer.audio.duration_s
+        state.model, state.version = answer.model.name, answer.model.version
 
 
 async def services_of(connection: HTTPConnection) -> Services:

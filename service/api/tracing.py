@@ -1,4 +1,6 @@
-"""Traces for OpenTelemetry, where the extra ``otel`` is installed and OTEL_... asks for them.
+"""No span tells what a client may have written into an address. Needs the extra ``otel``.
+
+Traces for OpenTelemetry, where the extra ``otel`` is installed and OTEL_... asks for them.
 
 FastAPI makes the span of each request, continues the trace of its caller (W3C traceparent), and
 sends spans off. Here is what belongs to us: the stages of an answer, and what no span may tell.
@@ -8,17 +10,38 @@ import importlib
 import logging
 import os
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from fastapi.telemetry import TelemetryConfig
 from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import Span, SpanProcessor
 from starlette.types import Scope
 
-from service import __version__
-from service.api.schemas import PredictAnswer
+from ... import __version__
+from ..predict.schemas import PredictAnswer
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
+
+
+class RedactingSpanProcessor(SpanProcessor):
+    """Replaces attributes of spans as they begin.
+
+    Args:
+        names: of the attributes.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = tuple(names)
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002
+        """Write REDACTED over them, as OpenTelemetry's conventions do."""
+        for name in self._names:
+            if name in (span.attributes or {}):
+                span.set_attribute(name, "REDACTED")
+
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 PROBES = ("/health/", "/metrics")
@@ -39,9 +62,7 @@ class Tracing:
     def __init__(self, provider: "TracerProvider | None", *, export: bool = False) -> None:
         self._tracer = None
         if provider is not None:
-            from service.api.discreet import Discreet
-
-            provider.add_span_processor(Discreet(_MAY_HOLD_NAMES))
+            provider.add_span_processor(RedactingSpanProcessor(_MAY_HOLD_NAMES))
             self._tracer = provider.get_tracer("nnpm", __version__)
         self.telemetry: TelemetryConfig = {
             "tracer_provider": provider,

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from service import __version__
-from service.arguments import EXIT_BAD_INPUT, OneLineParser
-from service.inference.errors import NnpmError
+from ... import __version__
+from ..command import EXIT_BAD_INPUT, OneLineParser
+from ..inference.errors import NnpmError
 
 TRAINING_COMMANDS = {
     "train": "train a network on corpora",
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _hand_on_to_training(arguments)
         args = _parser().parse_args(arguments)
         _one_blas_thread()
-        command = importlib.import_module(f"service.cli.{args.command}")
+        command = importlib.import_module(f"nnpm.service.cli.{args.command}")
         code: int = command.run(args)
     except NnpmError as error:
         sys.stderr.write(f"nnpm: {error}\n")
@@ -143,8 +143,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _hand_on_to_training(arguments: list[str]) -> NoReturn:
     # What training needs beyond itself, torch above all, it says of itself.
-    if importlib.util.find_spec("training") is None:
+    if importlib.util.find_spec("nnpm.training") is None:
         raise UsageError(f"nnpm {arguments[0]} needs the training package, which is not here.")
     sys.stdout.flush()
     # -P: a folder named training where the user stands is not ours.
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "training", *arguments])  # nosec B606 # noqa: S606
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "nnpm.training", *arguments])  # nosec B606 # noqa: S606

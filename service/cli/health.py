@@ -5,8 +5,8 @@ import http.client
 import sys
 import time
 
-from service import settings
-from service.cli import UsageError
+from .. import settings
+from . import UsageError
 
 TIMEOUT_S = 4.0
 OLDEST_S = 30.0

@@ -4,10 +4,9 @@ import argparse
 import json
 import sys
 
-from service import settings
-from service.cli import UsageError
-from service.keys.file import KeyFile
-from service.keys.key import Key
+from .. import settings
+from ..keys import Key, KeyFile
+from . import UsageError
 
 
 def run(args: argparse.Namespace) -> int:

@@ -5,12 +5,12 @@ import json
 import sys
 from dataclasses import asdict
 
-from service import settings
-from service.cli import UsageError
-from service.inference import bundle
-from service.registry.loaded import load_recognizer
-from service.registry.opening import open_registry
-from service.registry.registry import Aliases, Registry
+from .. import settings
+from ..inference import bundle
+from ..registry.opening import open_registry
+from ..registry.registry import Aliases, Registry
+from ..registry.serving import load_recognizer
+from . import UsageError
 
 
 def run(args: argparse.Namespace) -> int:

@@ -10,16 +10,15 @@ from pathlib import Path
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from service import settings
-from service.api.prediction import PredictQuery, predict
-from service.api.problems import problem_of
-from service.api.schemas import ModelPart, PredictAnswer
-from service.cli import UsageError
-from service.inference.errors import AudioError
-from service.inference.files import AUDIO_SUFFIXES, audio_files
-from service.registry.loaded import LoadedModels, load_recognizer
-from service.registry.opening import open_registry
-from service.registry.serving import Serving
+from .. import settings
+from ..api.errors import problem_of
+from ..inference.audio.formats import AUDIO_SUFFIXES, audio_files
+from ..inference.errors import AudioError
+from ..predict.predict import PredictQuery, predict
+from ..predict.schemas import ModelPart, PredictAnswer
+from ..registry.opening import open_registry
+from ..registry.serving import LoadedModels, Serving, load_recognizer
+from . import UsageError
 
 Outcome = PredictAnswer | AudioError
 
@@ -43,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
     def score(file: Path) -> Outcome:
         try:
-            return predict(recognizer, file, query, model=model, limits=own.limits)
+            return predict(recognizer, file, query, model=model, limits=own.limits).document
         except AudioError as error:
             return error
 

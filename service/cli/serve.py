@@ -10,15 +10,13 @@ import sys
 
 import uvicorn
 
-from service import logs, settings
-from service.allocator import steady_memory
-from service.api.app import create_app
-from service.api.connection import MAX_HEAD_BYTES, protocol
-from service.api.websocket import uvicorn_options
-from service.cli import UsageError
-from service.registry.opening import open_registry
-from service.registry.registry import UnknownModelError
-from service.registry.seed import seed
+from .. import logs, settings
+from ..api.app import create_app
+from ..api.server import MAX_HEAD_BYTES, protocol, uvicorn_options
+from ..registry.opening import open_registry, seed_registry
+from ..registry.registry import UnknownModelError
+from ..system import steady_memory
+from . import UsageError
 
 log = logging.getLogger("nnpm")
 
@@ -33,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     logs.configure(own.log_format, own.log_level)
     registry = open_registry(own)
     if own.bundled is not None:
-        seed(registry, own.bundled)
+        seed_registry(registry, own.bundled)
     try:
         registry.resolve()
     except UnknownModelError as error:

@@ -5,11 +5,10 @@ import logging
 import signal
 import threading
 
-from service import logs, settings
-from service.cli import UsageError
-from service.jobs.office import Office, can_adapt
-from service.registry.opening import open_registry
-from service.registry.seed import seed
+from .. import logs, settings
+from ..jobs.service import JobService, can_adapt
+from ..registry.opening import open_registry, seed_registry
+from . import UsageError
 
 log = logging.getLogger("nnpm")
 
@@ -27,8 +26,10 @@ def run(args: argparse.Namespace) -> int:
     logs.configure(own.log_format, own.log_level)
     registry = open_registry(own)
     if own.bundled is not None:
-        seed(registry, own.bundled)
-    office = Office(own.model_copy(update={"adapt_workers": max(1, own.adapt_workers)}), registry)
+        seed_registry(registry, own.bundled)
+    office = JobService(
+        own.model_copy(update={"adapt_workers": max(1, own.adapt_workers)}), registry
+    )
     ended = threading.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: ended.set())

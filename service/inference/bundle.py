@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 
-from service.inference.card import SCHEMA_VERSION, Card
-from service.inference.disk import sync
-from service.inference.errors import BundleError
+from ..files import sync
+from .card import SCHEMA_VERSION, Card
+from .errors import BundleError
 
 CARD = "bundle.json"
 SEAL = "bundle.sha256"

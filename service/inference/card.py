@@ -1,8 +1,17 @@
-"""The card of a bundle: what ``bundle.json`` says, checked field by field."""
+"""The emotion vocabulary. The order in force for a prediction is its bundle's.
+
+The card of a bundle: what ``bundle.json`` says, checked field by field.
+"""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+EMOTIONS = ("angry", "calm", "disgust", "fear", "happy", "neutral", "sad", "surprise")
+"""Every emotion that a corpus module may answer; calm is not neutral."""
+
+CORE_EMOTIONS = ("angry", "happy", "neutral", "sad")
+"""The four that all corpora share: those of the published tables."""
 
 SCHEMA_VERSION: Literal[1] = 1
 

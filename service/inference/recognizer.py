@@ -1,20 +1,65 @@
-"""Recordings in, answers out: windows, decision, abstention."""
+"""Long audio as overlapping windows.
+
+Recordings in, answers out: windows, decision, abstention.
+"""
 
 import time
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from service.inference.answer import Answer, Options, Reason, Segment
-from service.inference.audio import SAMPLE_RATE_HZ, Recording, Waveform
-from service.inference.bundle import Bundle
-from service.inference.errors import BundleError, ParameterError
-from service.inference.model import Floats, Model, softmax
-from service.inference.neighbourhood import Neighbourhood
-from service.inference.quality import Quality, assess, speech_bounds
-from service.inference.stretches import join
-from service.inference.timeline import MOST_SILENT, Part, Track
-from service.inference.windows import windows
+from .answer import (
+    MOST_SILENT,
+    Answer,
+    ChannelScores,
+    Options,
+    Reason,
+    Segment,
+    WindowScore,
+    merge_windows,
+)
+from .audio.speech import Quality, assess, speech_bounds
+from .audio.waveform import SAMPLE_RATE_HZ, Recording, Waveform
+from .bundle import Bundle
+from .errors import BundleError, ParameterError
+from .graphs import Floats, Model, softmax
+from .memory import MemoryIndex
+
+
+def windows(num_samples: int, window: int, hop: int) -> list[tuple[int, int]]:
+    """Cut a clip into windows that cover all of it.
+
+    Args:
+        num_samples: length of the clip.
+        window: length of a window, in samples.
+        hop: from the start of one window to the start of the next, in samples; 1 to ``window``.
+
+    Returns:
+        ``(start, end)`` of each window in samples, in order of start. A rest of at most half a hop
+        joins the last window, so that a clip hardly longer than a window is still one; a longer
+        rest gets a window of its own, which ends where the clip ends.
+
+    Examples:
+        >>> windows(10, window=4, hop=2)
+        [(0, 4), (2, 6), (4, 8), (6, 10)]
+        >>> windows(9, window=4, hop=4)
+        [(0, 4), (4, 9)]
+        >>> windows(11, window=4, hop=4)
+        [(0, 4), (4, 8), (7, 11)]
+        >>> windows(3, window=4, hop=4)
+        [(0, 3)]
+    """
+    assert 0 < hop <= window, f"hop {hop} is not in 1..{window}"
+    if num_samples <= window:
+        return [(0, num_samples)]
+    cuts = [(start, start + window) for start in range(0, num_samples - window + 1, hop)]
+    rest = num_samples - cuts[-1][1]
+    if 2 * rest > hop:
+        cuts.append((num_samples - window, num_samples))
+    elif rest:
+        cuts[-1] = (cuts[-1][0], num_samples)
+    return cuts
+
 
 TOO_SHORT_S = 0.3
 """Shorter recordings are scored, and abstained from."""
@@ -29,7 +74,7 @@ _NOTHING = np.zeros(0, np.float32)
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class WindowPlan:
     """Options with the bundle's own filled in: lengths in samples, emotions as indices.
 
     Where answers are forced, all windows are scored.
@@ -61,7 +106,7 @@ class Recognizer:
                 f"The memory of {bundle.path} holds {memory.features.shape[1]} features per "
                 f"utterance, and its graphs work on {self.model.width}."
             )
-        self.neighbourhood = Neighbourhood(
+        self.neighbourhood = MemoryIndex(
             memory, self.model.project(memory.features), bundle.card.decision, bundle.labels
         )
 
@@ -84,7 +129,9 @@ class Recognizer:
         if len(tracks) == 1:
             answer = channels[0]
         else:
-            answer = replace(self.tell(Track.of_channels(tracks), options), per_channel=channels)
+            answer = replace(
+                self.tell(ChannelScores.of_channels(tracks), options), per_channel=channels
+            )
         return replace(answer, inference_ms=1000.0 * (time.perf_counter() - start))
 
     def score(self, waveform: Floats) -> tuple[Floats, Floats, Floats]:
@@ -108,7 +155,7 @@ class Recognizer:
             probabilities = (1 - weight) * probabilities + weight * vote
         return probabilities
 
-    def plan(self, options: Options) -> Plan:
+    def plan(self, options: Options) -> WindowPlan:
         """Fill in the bundle's own options.
 
         Raises:
@@ -125,7 +172,7 @@ class Recognizer:
             raise ParameterError(f"hop_s is {hop_s:g}; 0.1 to window_s ({window_s:g}) is wanted.")
         if not 0 <= options.neighbours <= 100:
             raise ParameterError(f"neighbours is {options.neighbours}; 0 to 100 is wanted.")
-        return Plan(
+        return WindowPlan(
             round(window_s * SAMPLE_RATE_HZ),
             round(hop_s * SAMPLE_RATE_HZ),
             self._indices(options.emotions),
@@ -142,7 +189,7 @@ class Recognizer:
             raise ParameterError(f"emotions holds {', '.join(unknown)}; {known}")
         return [labels.index(emotion) for emotion in chosen]
 
-    def _listen(self, recording: Recording, channel: int, plan: Plan) -> Track:
+    def _listen(self, recording: Recording, channel: int, plan: WindowPlan) -> ChannelScores:
         """Score one channel, window by window; those without speech only as far as they count."""
         waveform = recording.waveforms[channel]
         quality = assess(waveform)
@@ -157,17 +204,17 @@ class Recognizer:
             reasons = _obstacles(recording, waveform, has_speech=has_speech)
             parts.append(self.part(waveform, cut, channel, plan, reasons, counts or plan.force))
         reasons = _obstacles(recording, waveform, has_speech=any(speaking))
-        return Track.of_windows(parts, quality.speech_ratio, reasons)
+        return ChannelScores.of_windows(parts, quality.speech_ratio, reasons)
 
     def part(
         self,
         waveform: Waveform,
         cut: tuple[int, int],
         channel: int,
-        plan: Plan,
+        plan: WindowPlan,
         reasons: tuple[Reason, ...],
         scored: bool,
-    ) -> Part:
+    ) -> WindowScore:
         """One window; without asking the model, where it is not to be scored."""
         if scored:
             found, embedding, projection = self.score(waveform.part(*cut).samples)
@@ -178,7 +225,7 @@ class Recognizer:
             probabilities, features = _restrict(even, plan.allowed), _NOTHING
             out_of_domain = 0.0
         start, end = cut
-        return Part(
+        return WindowScore(
             start_s=start / SAMPLE_RATE_HZ,
             end_s=end / SAMPLE_RATE_HZ,
             channel=channel,
@@ -189,7 +236,7 @@ class Recognizer:
             scored=scored,
         )
 
-    def tell(self, track: Track, options: Options) -> Answer:
+    def tell(self, track: ChannelScores, options: Options) -> Answer:
         """Decide for the whole and for each window."""
         whole = self.segment(track.whole, options)
         projection = track.whole.projection
@@ -204,11 +251,11 @@ class Recognizer:
             out_of_domain=track.whole.out_of_domain,
             speech_ratio=track.speech_ratio,
             segments=segments,
-            timeline=join(segments),
+            timeline=merge_windows(segments),
             neighbours=self.neighbourhood.nearest(projection, options.neighbours),
         )
 
-    def segment(self, part: Part, options: Options) -> Segment:
+    def segment(self, part: WindowScore, options: Options) -> Segment:
         """Decide for one window."""
         decision = self.bundle.card.decision
         best = int(np.argmax(part.probabilities))
@@ -231,7 +278,7 @@ class Recognizer:
 
 
 def _cuts(
-    waveform: Waveform, quality: Quality, plan: Plan, num_channels: int
+    waveform: Waveform, quality: Quality, plan: WindowPlan, num_channels: int
 ) -> list[tuple[int, int]]:
     """Start and end of each window in samples of the waveform; silent edges are left out."""
     offset, stop = speech_bounds(waveform, quality)

@@ -12,13 +12,10 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from service.inference.answer import Answer, Options, Reason, Segment
-from service.inference.audio import SAMPLE_RATE_HZ, AudioInfo, Limits
-from service.inference.quality import assess, speech_bounds
-from service.inference.recognizer import CLIPPED_RATIO, TOO_SHORT_S, Recognizer
-from service.inference.tape import Tape
-from service.inference.timeline import MOST_SILENT, Mean, Part, Track
-from service.inference.windows import windows
+from .answer import MOST_SILENT, Answer, ChannelScores, Mean, Options, Reason, Segment, WindowScore
+from .audio.speech import assess, speech_bounds
+from .audio.waveform import SAMPLE_RATE_HZ, AudioInfo, Limits, PcmBuffer
+from .recognizer import CLIPPED_RATIO, TOO_SHORT_S, Recognizer, windows
 
 KEPT_WINDOWS = 1000
 """Windows that the final answer lists: the last ones. All of them count."""
@@ -26,7 +23,7 @@ KEPT_WINDOWS = 1000
 _NOTHING = np.zeros(0, np.float32)
 
 
-class Listener:
+class StreamRecognizer:
     """Hears one stream; calls come one after the other, from whatever thread.
 
     Args:
@@ -52,16 +49,16 @@ class Listener:
         self._recognizer = recognizer
         self._options = options
         self._plan = recognizer.plan(options)
-        self._tape = Tape(rate_hz, channels, limits)
+        self._tape = PcmBuffer(rate_hz, channels, limits)
         self._origin = 0  # where the grid of windows begins; positions are the tape's
         self._speaks = False  # whether the grid is fixed: speech was found
         self._next_end = self._first_end(0)
-        self._recent: deque[tuple[int, int, Part]] = deque()  # may yet be cut otherwise
+        self._recent: deque[tuple[int, int, WindowScore]] = deque()  # may yet be cut otherwise
         self._settled_end = 0  # of the last window that may not
         # In silence: the recent windows as they are if nothing more is said, and those of silence.
-        self._if_over: list[Part] | None = None
-        self._quiet: deque[Part] = deque(maxlen=KEPT_WINDOWS)
-        self._kept: deque[Part] = deque(maxlen=KEPT_WINDOWS)
+        self._if_over: list[WindowScore] | None = None
+        self._quiet: deque[WindowScore] = deque(maxlen=KEPT_WINDOWS)
+        self._kept: deque[WindowScore] = deque(maxlen=KEPT_WINDOWS)
         self._speaking, self._silent = Mean(), Mean()
         self._num_silent = 0
         self._active = 0.0
@@ -122,10 +119,10 @@ class Listener:
         speech_ratio = (
             whole.speech_ratio if self._tape.base == 0 else self._active / max(1, self._judged)
         )
-        track = Track(mean.part(reasons), tuple(self._kept), speech_ratio)
+        track = ChannelScores(mean.part(reasons), tuple(self._kept), speech_ratio)
         return self._recognizer.tell(track, self._options)
 
-    def _step(self, end: int) -> Part:
+    def _step(self, end: int) -> WindowScore:
         """Score the window that ends here, and move on."""
         plan = self._plan
         start = max(self._origin, end - plan.window)
@@ -157,7 +154,7 @@ class Listener:
             self._sum(part)
         return part
 
-    def _place(self, start: int, end: int, part: Part) -> None:
+    def _place(self, start: int, end: int, part: WindowScore) -> None:
         """Put a window on the grid. What is said before a window of silence may be the end."""
         if part.has_speech:
             self._resume()
@@ -213,7 +210,7 @@ class Listener:
             part = self._score(*cut, has_speech=quality.has_speech, scored=True)
             self._recent.append((*cut, part))
 
-    def _ended(self, end: int) -> list[tuple[int, int, Part]]:
+    def _ended(self, end: int) -> list[tuple[int, int, WindowScore]]:
         """The recent windows, cut as :func:`windows` would have, had it known where speech ends."""
         plan, recent = self._plan, list(self._recent)
         if self._settled_end and end - plan.window < self._tape.base:
@@ -233,7 +230,9 @@ class Listener:
         has_speech = assess(self._tape.stretch(*cut)).has_speech
         return [*recent, (*cut, self._score(*cut, has_speech=has_speech))]
 
-    def _score(self, start: int, end: int, *, has_speech: bool, scored: bool = False) -> Part:
+    def _score(
+        self, start: int, end: int, *, has_speech: bool, scored: bool = False
+    ) -> WindowScore:
         """One window; without speech the model is asked only if ``scored`` says so."""
         part = self._recognizer.part(
             self._tape.stretch(self._tape.base, self._tape.end),
@@ -245,7 +244,7 @@ class Listener:
         )
         return replace(part, start_s=start / SAMPLE_RATE_HZ, end_s=end / SAMPLE_RATE_HZ)
 
-    def _sum(self, part: Part) -> None:
+    def _sum(self, part: WindowScore) -> None:
         if part.has_speech:
             self._speaking.add(part)
         elif part.scored:

@@ -1,6 +1,9 @@
-"""What can be wrong with jobs and their store; one sentence each."""
+"""What can be wrong with jobs and their store; one sentence each.
 
-from service.inference.errors import NnpmError
+What can be wrong with audio that is handed over; one sentence each.
+"""
+
+from ..inference.errors import NnpmError
 
 
 class UnknownJobError(NnpmError):
@@ -29,3 +32,15 @@ class StoreConfigurationError(NnpmError):
 
 class CancelledError(NnpmError):
     """A job whose work stops because somebody asked for that."""
+
+
+class IntakeError(NnpmError):
+    """Base of everything that is wrong with what was handed over."""
+
+
+class ArchiveError(IntakeError):
+    """An archive that is none, is damaged, or that nobody should unpack."""
+
+
+class FolderRefusedError(IntakeError):
+    """A folder that is not under an allowed one, or not there."""

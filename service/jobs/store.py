@@ -8,11 +8,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, RowMapping, and_, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
-from service.jobs.database import Database, now
-from service.jobs.errors import KeyTakenError, LostLeaseError, TransitionError, UnknownJobError
-from service.jobs.job import Clips, Estimate, Job
-from service.jobs.states import ENDED, RUNNING, State, sources
-from service.jobs.tables import jobs
+from .database import Database, jobs, now
+from .errors import KeyTakenError, LostLeaseError, TransitionError, UnknownJobError
+from .job import ENDED, RUNNING, Clips, Estimate, Job, State, sources
 
 _WITHOUT_A_WORKER: dict[str, Any] = {"worker": None, "lease_until": None, "eta_s": None}
 

@@ -1,4 +1,9 @@
-"""Takes jobs from the store, has them done by a child process, and publishes what comes of it."""
+"""The claim of a worker on a job, renewed while the work goes on.
+
+When work will be done, from how fast it went so far.
+
+Takes jobs from the store, has them done by a child process, and publishes what comes of it.
+"""
 
 import errno
 import logging
@@ -9,26 +14,123 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
-from service.inference import bundle as bundles
-from service.inference.errors import BundleError, NnpmError
-from service.jobs.errors import (
-    CancelledError,
-    LostLeaseError,
-    StoreUnavailableError,
-    UnknownJobError,
-)
-from service.jobs.intake.prepare import prepare
-from service.jobs.job import Clips, Estimate, Job
-from service.jobs.layout import JobFolder, read_json, write_json
-from service.jobs.lease import Lease
-from service.jobs.pace import Pace
-from service.jobs.runner import COMMAND, Child
-from service.jobs.states import State
-from service.jobs.store import JobStore
-from service.registry.registry import Registry, RegistryError
-from service.settings import Settings
+from ..inference import bundle as bundles
+from ..inference.errors import BundleError, NnpmError
+from ..registry.registry import Registry, RegistryError
+from ..settings import Settings
+from .errors import CancelledError, LostLeaseError, StoreUnavailableError, UnknownJobError
+from .folder import JobFolder, read_json, write_json
+from .intake import prepare
+from .job import Clips, Estimate, Job, State
+from .process import COMMAND, Child
+from .store import JobStore
+
+_LOOK_S = 0.3
+"""How often is asked whether the job was cancelled."""
+
+
+class Lease:
+    """Keeps a claim alive from a thread of its own, also while the work blocks.
+
+    A database that is away renews nothing and takes nothing away either; what counts is who has
+    the job when it is back.
+
+    Args:
+        store: of the job.
+        job: as claimed.
+        seconds: of the lease.
+    """
+
+    def __init__(self, store: JobStore, job: Job, seconds: float) -> None:
+        self._store = store
+        self._job = job
+        self._seconds = seconds
+        self._over = threading.Event()
+        self._error: LostLeaseError | UnknownJobError | CancelledError | None = None
+        self._thread = threading.Thread(target=self._keep, name="nnpm-lease", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def check(self) -> None:
+        """See that the job is still to be done by this worker.
+
+        Raises:
+            CancelledError: if somebody cancelled it.
+            LostLeaseError: if another worker has it.
+            UnknownJobError: if it was removed.
+        """
+        if self._error is not None:
+            raise self._error
+
+    def _keep(self) -> None:
+        renewed = time.monotonic()
+        while not self._over.wait(min(_LOOK_S, self._seconds / 3)):
+            try:
+                if time.monotonic() - renewed >= self._seconds / 3:
+                    job = self._store.heartbeat(self._job.id, self._job.token, self._seconds)
+                    renewed = time.monotonic()
+                else:
+                    job = self._store.get(self._job.id)
+                if job.token != self._job.token:
+                    raise LostLeaseError(f"Job {job.id} was taken by another worker.")
+                if job.cancel_requested:
+                    raise CancelledError(f"Job {job.id} was cancelled.")
+            except (LostLeaseError, UnknownJobError, CancelledError) as error:
+                self._error = error
+                if not isinstance(error, CancelledError):
+                    return
+            except StoreUnavailableError:
+                continue
+
+
+class Eta:
+    """Watches one try of a job: what an earlier try or another process did tells nothing.
+
+    Args:
+        clock: seconds that only grow.
+
+    Examples:
+        >>> moments = iter([0.0, 2.0])
+        >>> pace = Pace(lambda: next(moments))
+        >>> pace.eta_s(0.2) is None, round(pace.eta_s(0.6), 6)
+        (True, 2.0)
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._first: tuple[float, float] | None = None
+
+    def eta_s(self, progress: float) -> float | None:
+        """Seconds until the end, if it goes on as since the first call.
+
+        Args:
+            progress: in [0, 1].
+
+        Returns:
+            None at the first call, and while nothing has moved since.
+        """
+        moment = self._clock()
+        if self._first is None:
+            self._first = (moment, progress)
+        began, start = self._first
+        if progress <= start:
+            return None
+        return (moment - began) * (1 - progress) / (progress - start)
+
 
 LOOK_S = 2.0
 """How often an idle worker looks for a job that nobody told it of."""
@@ -163,7 +265,7 @@ class Worker:
         self, job: Job, folder: JobFolder, child: Child, lease: Lease, stop: threading.Event
     ) -> None:
         told, told_at = None, 0.0
-        pace = Pace()
+        pace = Eta()
         while child.alive():
             _go_on(lease, stop)
             stop.wait(_WATCH_S)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.inference.errors import NnpmError
+from ..inference.errors import NnpmError
 
 DEFAULT_NAME = "default"
 """The model that answers when a request names none."""

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import langcodes
 
-from service.inference import bundle as bundles
-from service.inference.disk import sync
-from service.inference.errors import NnpmError, ParameterError
-from service.registry import state as states
-from service.registry.folder import DEFAULT_NAME, ModelFolder, ModelVersion, UnknownModelError
-from service.registry.state import RegistryError, State
+from ..files import sync
+from ..inference import bundle as bundles
+from ..inference.errors import NnpmError, ParameterError
+from . import state as states
+from .folder import DEFAULT_NAME, ModelFolder, ModelVersion, UnknownModelError
+from .state import RegistryError, State
 
 DEFAULT_LANGUAGE = "und"
 """The language of requests that name none, and of bundles for any."""

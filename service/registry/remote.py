@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from service.inference import bundle as bundles
-from service.registry import state as states
-from service.registry.registry import Aliases, ModelVersion, Registry
-from service.registry.state import STATE, RegistryError
+from ..inference import bundle as bundles
+from . import state as states
+from .registry import Aliases, ModelVersion, Registry
+from .state import STATE, RegistryError
 
 _FRESH_S = 1.0
 """How old a look at the store may be."""

@@ -1,13 +1,20 @@
-"""What answers now: routes by language, switched only to versions that are loaded and proven."""
+"""Bundles in memory: loaded once, shared by all threads, the least recently used one dropped.
+
+What answers now: routes by language, switched only to versions that are loaded and proven.
+"""
 
 import logging
 import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 
-from service.inference.errors import NnpmError
-from service.inference.recognizer import Recognizer
-from service.registry.loaded import LoadedModels
-from service.registry.registry import (
+from ..inference import bundle
+from ..inference.errors import NnpmError
+from ..inference.recognizer import Recognizer
+from .registry import (
     DEFAULT_LANGUAGE,
     DEFAULT_NAME,
     Aliases,
@@ -17,6 +24,67 @@ from service.registry.registry import (
     pick,
 )
 
+
+def load_recognizer(path: Path) -> Recognizer:
+    """Load a bundle from its folder and check its golden probe.
+
+    Raises:
+        BundleError: if it is missing, damaged or not ours.
+    """
+    return Recognizer(bundle.load(path))
+
+
+class LoadedModels:
+    """A cache of recognizers.
+
+    Args:
+        load: makes a recognizer of a bundle's folder.
+        capacity: how many are kept besides those that are pinned. One that is dropped lives on
+            until its last job is done.
+    """
+
+    def __init__(self, load: Callable[[Path], Recognizer], capacity: int) -> None:
+        self._load = load
+        self._capacity = capacity
+        self._lock = threading.Lock()
+        self._futures: OrderedDict[Path, Future[Recognizer]] = OrderedDict()
+        self._pins: dict[str, frozenset[Path]] = {}
+
+    def get(self, model: ModelVersion) -> Recognizer:
+        """Return a recognizer, loading it first if need be; other threads wait for that.
+
+        Raises:
+            BundleError: if the bundle cannot be loaded; the next call tries again.
+        """
+        with self._lock:
+            future = self._futures.get(model.path)
+            if loads_it := future is None:
+                future = self._futures[model.path] = Future()
+                self._drop()
+            else:
+                self._futures.move_to_end(model.path)
+        if loads_it:
+            try:
+                future.set_result(self._load(model.path))
+            except BaseException as error:
+                with self._lock:
+                    self._futures.pop(model.path, None)
+                future.set_exception(error)
+        return future.result()
+
+    def pin(self, name: str, models: Iterable[ModelVersion]) -> None:
+        """Keep these versions of a name, and those of the name pinned before no longer."""
+        with self._lock:
+            self._pins[name] = frozenset(model.path for model in models)
+            self._drop()
+
+    def _drop(self) -> None:
+        pinned = frozenset[Path]().union(*self._pins.values())
+        loose = [path for path in self._futures if path not in pinned]
+        for path in loose[: max(0, len(loose) - self._capacity)]:
+            del self._futures[path]
+
+
 LOOK_S = 0.5
 """How often other processes' changes are looked for."""
 
@@ -24,7 +92,7 @@ log = logging.getLogger("nnpm")
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class Route:
     """What answers one request.
 
     Attributes:
@@ -41,7 +109,7 @@ class Chosen:
 
 
 @dataclass(frozen=True, slots=True)
-class _View:
+class RoutingTable:
     """Routes of one name, as of one revision; replaced whole."""
 
     revision: object
@@ -61,12 +129,12 @@ class Serving:
     def __init__(self, registry: Registry, loaded: LoadedModels) -> None:
         self.registry = registry
         self._loaded = loaded
-        self._views: dict[str, _View] = {}
+        self._views: dict[str, RoutingTable] = {}
         self._switching = threading.Lock()
         self._stop = threading.Event()
         self._watcher: threading.Thread | None = None
 
-    def choose(self, model: str | None = None, language: str | None = None) -> Chosen:
+    def choose(self, model: str | None = None, language: str | None = None) -> Route:
         """Find what answers a request; no disk is touched once a name is in use.
 
         Args:
@@ -83,10 +151,10 @@ class Serving:
         if slash:
             found = self.registry.resolve(name, version)
             recognizer = self._loaded.get(found)
-            return Chosen(found, recognizer.bundle.card.language, recognizer)
+            return Route(found, recognizer.bundle.card.language, recognizer)
         view = self._views.get(name) or self.refresh(name)
         route, found = pick(view.routes, tag)
-        return Chosen(found, route, view.recognizers[route], view.shadows.get(route))
+        return Route(found, route, view.recognizers[route], view.shadows.get(route))
 
     def load(self, model: ModelVersion) -> Recognizer:
         """Load a version, and prove it by its golden probe.
@@ -139,7 +207,7 @@ class Serving:
         if self._watcher is not None:
             self._watcher.join()
 
-    def refresh(self, name: str = DEFAULT_NAME) -> _View:
+    def refresh(self, name: str = DEFAULT_NAME) -> RoutingTable:
         """Switch a name to what the registry says now.
 
         A route whose new version cannot be loaded stays where it is, with a line in the log.
@@ -166,11 +234,11 @@ class Serving:
             # Pinned first: loading one of them may not push another out.
             self._loaded.pin(name, [*wanted.values(), *shadows.values(), *warm, *kept])
             routes, recognizers = self._prove(wanted, old)
-            view = self._views[name] = _View(revision, routes, recognizers, shadows)
+            view = self._views[name] = RoutingTable(revision, routes, recognizers, shadows)
             return view
 
     def _prove(
-        self, wanted: dict[str, ModelVersion], old: _View | None
+        self, wanted: dict[str, ModelVersion], old: RoutingTable | None
     ) -> tuple[dict[str, ModelVersion], dict[str, Recognizer]]:
         routes: dict[str, ModelVersion] = {}
         recognizers: dict[str, Recognizer] = {}

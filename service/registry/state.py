@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from service.inference.disk import sync
-from service.inference.errors import NnpmError
+from ..files import sync
+from ..inference.errors import NnpmError
 
 STATE = "aliases.json"
 _LOCK = ".lock"

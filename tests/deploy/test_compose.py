@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 import yaml
 
-from service.settings import Settings
+from nnpm.service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 FILES = ("docker-compose.yml", "docker/compose.public.yml")

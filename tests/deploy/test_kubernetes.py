@@ -9,7 +9,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from service.settings import Settings
+from nnpm.service.settings import Settings
 
 ROOT = Path(__file__).parents[2] / "deploy/kubernetes"
 FILES = sorted(path for path in ROOT.rglob("*.yaml") if path.name != "kustomization.yaml")

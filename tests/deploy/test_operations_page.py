@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from service.settings import Settings
+from nnpm.service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/operations.md").read_text("utf-8")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from service.registry.registry import Registry
-from service.registry.seed import seed
+from nnpm.service.registry.opening import seed_registry
+from nnpm.service.registry.registry import Registry
 from tests.service.tiny_bundle import write_tiny_bundle
 
 DATA = Path(__file__).with_name("data")
@@ -58,7 +58,7 @@ def test_the_new_release_brings_its_model_and_it_can_be_put_back(
 ) -> None:
     shutil.copytree(old / "default/1", tmp_path / "bundled/default/1")
     write_tiny_bundle(tmp_path / "bundled/default/2", metrics={"release": 2})
-    assert [model.version for model in seed(Registry(old), tmp_path / "bundled")] == ["3"]
+    assert [model.version for model in seed_registry(Registry(old), tmp_path / "bundled")] == ["3"]
     client = serve(models=old, adapt_workers=0)
     assert version_of(client, clip) == "3"
     assert version_of(client, clip, "?language=ur") == "2"

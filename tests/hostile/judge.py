@@ -3,8 +3,9 @@
 import ctypes
 from collections.abc import Iterable
 
-from service.inference.audio import Limits, decode
-from service.inference.errors import AudioError
+from nnpm.service.inference.audio.decode import decode
+from nnpm.service.inference.audio.waveform import Limits
+from nnpm.service.inference.errors import AudioError
 from tests.hostile.watch import watched
 
 CPU_S = 3.0

@@ -11,11 +11,11 @@ from pathlib import Path
 from starlette.requests import Request
 from starlette.types import Message
 
-from service.api.adaptation.form import AdaptForm
-from service.api.body import audio_body
-from service.api.errors import BadFormError, UnsupportedBodyError
-from service.jobs.intake.archive import IntakeLimits, unpack
-from service.jobs.intake.errors import IntakeError
+from nnpm.service.api.adaptation import AdaptForm
+from nnpm.service.api.errors import BadFormError, UnsupportedBodyError
+from nnpm.service.api.forms import audio_body
+from nnpm.service.jobs.archive import IntakeLimits, unpack
+from nnpm.service.jobs.errors import IntakeError
 from tests.hostile.archives import archives
 from tests.hostile.bending import repeated, truncated
 from tests.hostile.bombs import bombs

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from service import logs
-from service.api.app import create_app
-from service.inference import bundle
-from service.inference.answer import Answer, Options
-from service.inference.audio import Recording
-from service.inference.recognizer import Recognizer
-from service.settings import Settings
+from nnpm.service import logs
+from nnpm.service.api.app import create_app
+from nnpm.service.inference import bundle
+from nnpm.service.inference.answer import Answer, Options
+from nnpm.service.inference.audio.waveform import Recording
+from nnpm.service.inference.recognizer import Recognizer
+from nnpm.service.settings import Settings
 from tests.service.sounds import encode, speechlike
 from tests.service.tiny_bundle import write_tiny_bundle
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
-from service.api.app import create_app
-from service.api.websocket import uvicorn_options
-from service.inference.recognizer import Recognizer
-from service.registry.loaded import load_recognizer
-from service.settings import Settings
+from nnpm.service.api.app import create_app
+from nnpm.service.api.server import uvicorn_options
+from nnpm.service.inference.recognizer import Recognizer
+from nnpm.service.registry.serving import load_recognizer
+from nnpm.service.settings import Settings
 
 
 @contextlib.contextmanager

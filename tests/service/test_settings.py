@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from service.cores import available_cores
-from service.settings import Settings, SettingsError, load
+from nnpm.service.settings import Settings, SettingsError, load
+from nnpm.service.system import available_cores
 
 
 def test_every_setting_is_documented() -> None:
@@ -120,7 +120,7 @@ def test_a_secret_is_a_file_and_the_environment_wins(
     url = "postgresql://nnpm:hidden@db/nnpm"
     (tmp_path / "nnpm_database_url").write_text(url + "\n")
     (tmp_path / "of_another").write_text("not ours")
-    monkeypatch.setattr("service.settings.SECRETS", tmp_path)
+    monkeypatch.setattr("nnpm.service.settings.SECRETS", tmp_path)
     assert load().database_url == url
     monkeypatch.setenv("NNPM_DATABASE_URL", "sqlite:///here.db")
     assert load().database_url == "sqlite:///here.db"

@@ -10,11 +10,11 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save as save_arrays
 
-from service import __version__
-from service.inference import bundle as bundles
-from service.inference.bundle import CARD, SEAL, Bundle
-from service.inference.card import Card, Decision
-from service.inference.model import softmax
+from nnpm import __version__
+from nnpm.service.inference import bundle as bundles
+from nnpm.service.inference.bundle import CARD, SEAL, Bundle
+from nnpm.service.inference.card import Card, Decision
+from nnpm.service.inference.graphs import softmax
 
 LABELS = ("angry", "calm", "happy", "sad")
 WIDTH, HOP, WINDOW = 8, 160, 400

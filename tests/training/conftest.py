@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from training.probe import voice
+from nnpm.training.bundle.files import voice
 
 SPEAKERS = {"anna": "f", "bert": "m", "cleo": "f", "dirk": "m", "emma": "f", "fred": "m"}
 PITCH_HZ = {"angry": 320.0, "happy": 240.0, "neutral": 160.0, "sad": 110.0}

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from training.augment import SpectralAugment, mixup
-from training.config import AugmentConfig, FrontEndConfig
-from training.variants import make_variant
+from nnpm.training.config import AugmentConfig, FrontEndConfig
+from nnpm.training.data.augment import SpectralAugment, mixup
+from nnpm.training.data.variants import make_variant
 
 OFF = {
     "warp": 0.0, "stretch": 0.0, "equaliser_db": 0.0, "noise_p": 0.0, "telephone_p": 0.0,

@@ -3,10 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.batches import BalancedSampler, crop, training_batches
-from training.config import AugmentConfig
-from training.corpora import Utterance
-from training.ragged import Ragged, cached
+from nnpm.training.config import AugmentConfig
+from nnpm.training.corpora import Utterance
+from nnpm.training.data.batches import BalancedSampler, crop, training_batches
+from nnpm.training.data.clips import Ragged, cached
 
 
 def utterance(corpus: str, speaker: str, emotion: str, number: int) -> Utterance:

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from training import branch
-from training.augment import SpectralAugment
-from training.branch import add_functionals
-from training.config import AugmentConfig, Config, EncoderConfig, FunctionalsConfig
-from training.corpora import Utterance
-from training.functionals import Functionals
-from training.network import Network
-from training.ragged import Ragged, cached
+from nnpm.training.config import AugmentConfig, Config, EncoderConfig, FunctionalsConfig
+from nnpm.training.corpora import Utterance
+from nnpm.training.data.augment import SpectralAugment
+from nnpm.training.data.clips import Ragged, cached
+from nnpm.training.network.encoders.functionals import Functionals
+from nnpm.training.network.network import Network
+from nnpm.training.source import functionals as branch
+from nnpm.training.source.functionals import add_functionals
 
 LABELS = ("angry", "sad")
 ENCODER = EncoderConfig(channels=(8,), depths=(0,), pooled_channels=8, mixstyle_stages=())

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from service.inference.bundle import Memory
-from service.inference.model import softmax
-from service.inference.neighbourhood import Neighbourhood
-from training.calibration import Scores, fit_decision
-from training.metrics import expected_calibration_error
+from nnpm.service.inference.bundle import Memory
+from nnpm.service.inference.graphs import softmax
+from nnpm.service.inference.memory import MemoryIndex
+from nnpm.training.bundle.calibration import Scores, calibrate
+from nnpm.training.evaluation import expected_calibration_error
 
 LABELS = ("angry", "happy", "neutral", "sad")
 
@@ -31,9 +31,9 @@ def material(rng: np.random.Generator) -> tuple[Memory, np.ndarray, Scores, np.n
 
 def test_a_boastful_network_is_calmed(material) -> None:
     memory, slots, scores, strange = material
-    decision = fit_decision(memory, slots, LABELS, scores, strange)
+    decision = calibrate(memory, slots, LABELS, scores, strange)
     assert decision.temperature == pytest.approx(3.0, rel=0.15)
-    neighbourhood = Neighbourhood(memory, slots, decision, LABELS)
+    neighbourhood = MemoryIndex(memory, slots, decision, LABELS)
     weight = decision.vote_weight
     probabilities = (1 - weight) * softmax(scores.logits / decision.temperature)
     probabilities += weight * neighbourhood.vote(scores.projection)
@@ -44,8 +44,8 @@ def test_a_boastful_network_is_calmed(material) -> None:
 
 def test_strange_sounds_are_told_from_known_ones(material) -> None:
     memory, slots, scores, strange = material
-    decision = fit_decision(memory, slots, LABELS, scores, strange)
-    neighbourhood = Neighbourhood(memory, slots, decision, LABELS)
+    decision = calibrate(memory, slots, LABELS, scores, strange)
+    neighbourhood = MemoryIndex(memory, slots, decision, LABELS)
     known = neighbourhood.out_of_domain(scores.embedding)
     assert np.mean(known > decision.out_of_domain) <= 0.0101
     assert np.median(neighbourhood.out_of_domain(strange)) > np.median(known)

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from training.classifier import Head, join
-from training.config import HeadConfig
+from nnpm.training.config import HeadConfig
+from nnpm.training.network.head import Head, join
 
 CONFIG = HeadConfig(projection=8)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from nnpm.training import cli
 from tests.service.sounds import encode, speechlike
 from tests.service.tiny_bundle import LABELS, write_tiny_bundle
-from training import cli
 
 Captured = pytest.CaptureFixture[str]
 ROOT = Path(__file__).parents[2]
@@ -69,8 +69,8 @@ def test_bad_usage(data: Path, tmp_path: Path, capsys: Captured) -> None:
 def test_places_that_cannot_be_written_are_found_before_any_work(
     data: Path, tmp_path: Path, bundle: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.run.gather", lambda *_: pytest.fail("worked"))
-    monkeypatch.setattr("training.evaluation.judge", lambda *_: pytest.fail("worked"))
+    monkeypatch.setattr("nnpm.training.source.run.gather", lambda *_: pytest.fail("worked"))
+    monkeypatch.setattr("nnpm.training.evaluation.judge", lambda *_: pytest.fail("worked"))
     file = tmp_path / "file"
     file.write_text("")
     assert "is a file" in fails(capsys, *train(data, tmp_path, out=file))
@@ -84,7 +84,7 @@ def test_places_that_cannot_be_written_are_found_before_any_work(
 def test_a_cache_that_cannot_be_written_is_found_before_decoding(
     data: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.clips.load_waveform", lambda _: pytest.fail("decoded"))
+    monkeypatch.setattr("nnpm.training.data.clips.load_waveform", lambda _: pytest.fail("decoded"))
     (tmp_path / "file").write_text("")
     line = fails(capsys, *train(data, tmp_path, cache=tmp_path / "file"))
     assert str(tmp_path / "file") in line
@@ -116,7 +116,7 @@ def test_an_interrupt_is_one_line(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("training.run.gather", interrupt)
+    monkeypatch.setattr("nnpm.training.source.run.gather", interrupt)
     line = fails(capsys, *train(data, tmp_path), code=130)
     assert "nothing half-written is left" in line
     assert "--resume" in line
@@ -146,7 +146,7 @@ def test_evaluate_needs_no_torch(bundle: Path, data: Path) -> None:
 def test_a_reader_that_goes_away_is_no_error(bundle: Path, data: Path) -> None:
     read_end, write_end = os.pipe()
     os.close(read_end)
-    command = [sys.executable, "-m", "training", "evaluate", "--json"]
+    command = [sys.executable, "-m", "nnpm.training", "evaluate", "--json"]
     command += ["--bundle", str(bundle), "--data", str(data / "small")]
     done = subprocess.run(command, cwd=ROOT, stdout=write_end, stderr=subprocess.PIPE, text=True)
     os.close(write_end)

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from training import config
-from training.errors import TrainingError
+from nnpm.training import config
+from nnpm.training.config import TrainingError
 
 
 def test_the_committed_recipe_is_valid() -> None:

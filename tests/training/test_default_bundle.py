@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 import soundfile
 
-from service.inference import bundle as bundles
-from service.inference.audio import Recording, decode
-from service.inference.model import softmax
-from service.inference.recognizer import Recognizer
-from training.batches import pad
-from training.clips import load_waveform
-from training.corpora import load
-from training.evaluation import judge, report
+from nnpm.service.inference import bundle as bundles
+from nnpm.service.inference.audio.decode import decode
+from nnpm.service.inference.audio.waveform import Recording
+from nnpm.service.inference.graphs import softmax
+from nnpm.service.inference.recognizer import Recognizer
+from nnpm.training.corpora import load
+from nnpm.training.data.batches import pad
+from nnpm.training.data.clips import load_waveform
+from nnpm.training.evaluation import judge, report
 
 DEFAULT = Path(__file__).parents[2] / "models" / "default" / "1"
 CORE = ("angry", "happy", "neutral", "sad")

@@ -16,13 +16,13 @@ import torch
 from fastapi.testclient import TestClient
 from safetensors.numpy import load_file
 
-from service.api.app import create_app
-from service.inference import bundle as bundles
-from service.inference.audio import decode
-from service.inference.errors import BundleError
-from service.inference.recognizer import Recognizer
-from service.settings import Settings
-from training.cli import main
+from nnpm.service.api.app import create_app
+from nnpm.service.inference import bundle as bundles
+from nnpm.service.inference.audio.decode import decode
+from nnpm.service.inference.errors import BundleError
+from nnpm.service.inference.recognizer import Recognizer
+from nnpm.service.settings import Settings
+from nnpm.training.cli import main
 
 Captured = pytest.CaptureFixture[str]
 
@@ -95,7 +95,7 @@ def test_a_killed_run_resumes_to_the_same_network(
     finished: Path, tiny_corpus: Path, tiny_config: Path, cache: Path, train, tmp_path: Path
 ) -> None:
     run = tmp_path / "killed"
-    command = [sys.executable, "-m", "training", "train", "--corpora", "tiny"]
+    command = [sys.executable, "-m", "nnpm.training", "train", "--corpora", "tiny"]
     command += ["--data", str(tiny_corpus), "--config", str(tiny_config), "--out", str(run)]
     command += ["--cache", str(cache), "--device", "cpu", "--threads", str(torch.get_num_threads())]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.inference.recognizer import Recognizer
+from nnpm.service.inference.recognizer import Recognizer
+from nnpm.training.config import TrainingError
+from nnpm.training.corpora import Utterance, load_folder
+from nnpm.training.evaluation import Verdict, judge, report, write_predictions
 from tests.service.sounds import encode, speechlike
 from tests.service.tiny_bundle import LABELS, tiny_card, write_tiny_bundle
-from training.corpora import Utterance, load_folder
-from training.errors import TrainingError
-from training.evaluation import Verdict, judge, report, write_predictions
 
 
 @pytest.fixture(scope="module")

@@ -9,17 +9,16 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from service.inference.bundle import Memory
-from training.answering import remember
-from training.bundle_files import memory_file, probe_file
-from training.config import DEFAULT, Config, EncoderConfig, TrainConfig, load
-from training.corpora import Utterance
-from training.export import _command
-from training.network import Network
-from training.parity import measure
-from training.probe import golden_clips
-from training.ragged import cached
-from training.run import Request
+from nnpm.service.inference.bundle import Memory
+from nnpm.training.bundle.calibration import build_memory
+from nnpm.training.bundle.export import _command
+from nnpm.training.bundle.files import golden_clips, memory_file, probe_file
+from nnpm.training.bundle.graphs import measure
+from nnpm.training.config import DEFAULT, Config, EncoderConfig, TrainConfig, load
+from nnpm.training.corpora import Utterance
+from nnpm.training.data.clips import cached
+from nnpm.training.network.network import Network
+from nnpm.training.source.run import Request
 
 LABELS = ("angry", "sad")
 
@@ -42,7 +41,7 @@ def test_calibration_sees_the_memory_that_the_bundle_stores(
         Utterance(Path("/2.wav"), "two", "b", "pl", "angry"),
         Utterance(Path("/3.wav"), "one", "a", "en", "angry"),
     ]
-    memory = remember(network, utterances, clips)
+    memory = build_memory(network, utterances, clips)
     assert memory.emotion.tolist() == [1, 0, 0]
     path = tmp_path / "memory.safetensors"
     path.write_bytes(memory_file(memory))

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 import torch
 
-from training.config import FrontEndConfig
-from training.frontend import FrontEnd, mel_filterbank
+from nnpm.training.config import FrontEndConfig
+from nnpm.training.network.frontend import FrontEnd, mel_filterbank
 
 
 def test_filterbank_is_librosas() -> None:

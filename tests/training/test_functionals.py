@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.export import Dim
 
-from training.config import FrontEndConfig
-from training.functionals import Functionals
-from training.graphs import _export
+from nnpm.training.bundle.graphs import _export
+from nnpm.training.config import FrontEndConfig
+from nnpm.training.network.encoders.functionals import Functionals
 
 RATES_HZ = (2, 3, 4, 6, 8, 12, 16, 24)
 

@@ -2,7 +2,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
-from training.losses import multilabel_loss, smooth_one_hot, soft_cross_entropy
+from nnpm.training.network.memory import multilabel_loss, smooth_one_hot, soft_cross_entropy
 
 
 def brute_force(similarities, positives, weight, share, own=None) -> list[float]:

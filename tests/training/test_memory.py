@@ -1,7 +1,7 @@
 import torch
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
-from training.memory import ExternalMemory
+from nnpm.training.network.memory import ExternalMemory
 
 
 def memory(momentum: float = 0.5) -> ExternalMemory:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from training import metrics
+from nnpm.training import evaluation as metrics
 
 
 @pytest.fixture

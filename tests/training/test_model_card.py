@@ -2,11 +2,11 @@ from pathlib import Path
 
 import pytest
 
+from nnpm.training.bundle import model_card
+from nnpm.training.corpora import Utterance
+from nnpm.training.data.splits import Split
+from nnpm.training.evaluation import Verdict, report
 from tests.service.tiny_bundle import LABELS, tiny_card
-from training import model_card
-from training.corpora import Utterance
-from training.evaluation import Verdict, report
-from training.splits import Split
 
 
 def clip(corpus: str, speaker: str, emotion: str, gender: str) -> Utterance:

@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch import nn
 
-from training.batches import pad
-from training.config import Config, EncoderConfig, FunctionalsConfig
-from training.mixstyle import MixStyle
-from training.network import Network
+from nnpm.training.config import Config, EncoderConfig, FunctionalsConfig
+from nnpm.training.data.batches import pad
+from nnpm.training.network.encoders.cnn import MixStyle
+from nnpm.training.network.network import Network
 
 LABELS = ("angry", "happy", "neutral", "sad")
 

@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.ragged import cached
-from training.replacing import replacing, require_place
+from nnpm.service.files import replacing, require_place
+from nnpm.training.data.clips import cached
 
 
 def rows() -> list[np.ndarray]:

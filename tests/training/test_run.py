@@ -9,17 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from training import checkpoint
-from training import run as runs
-from training.config import Config, EncoderConfig
-from training.corpora import Utterance
-from training.errors import TrainingError
-from training.network import Network
-from training.ragged import cached
-from training.run import Material, Request, check_material, trained_network
-from training.schedule import warm_cosine
-from training.splits import split_speakers
-from training.trainer import Trainer, _decaying_average, embed
+from nnpm.training.config import Config, EncoderConfig, TrainingError
+from nnpm.training.corpora import Utterance
+from nnpm.training.data.clips import cached
+from nnpm.training.data.splits import split_speakers
+from nnpm.training.network.network import Network
+from nnpm.training.source import run as runs
+from nnpm.training.source import trainer as checkpoint
+from nnpm.training.source.run import Material, Request, check_material, trained_network
+from nnpm.training.source.trainer import Trainer, _decaying_average, embed, warm_cosine
 
 LABELS = ("angry", "sad")
 SMALL = Config(
@@ -61,9 +59,9 @@ def test_a_run_notices_that_its_corpora_changed(
 
 
 def test_a_damaged_checkpoint_is_one_sentence(tmp_path: Path) -> None:
-    assert checkpoint.load(tmp_path) is None
-    checkpoint.save(tmp_path, {"epoch": 3, "weights": torch.ones(50)})
-    state = checkpoint.load(tmp_path)
+    assert checkpoint.load_checkpoint(tmp_path) is None
+    checkpoint.save_checkpoint(tmp_path, {"epoch": 3, "weights": torch.ones(50)})
+    state = checkpoint.load_checkpoint(tmp_path)
     assert state is not None
     assert state["epoch"] == 3
     path = tmp_path / "checkpoint.pt"
@@ -71,7 +69,7 @@ def test_a_damaged_checkpoint_is_one_sentence(tmp_path: Path) -> None:
     for cut in (0, 10, len(whole) // 2):
         path.write_bytes(whole[:cut])
         with pytest.raises(TrainingError, match=r"checkpoint.pt is damaged"):
-            checkpoint.load(tmp_path)
+            checkpoint.load_checkpoint(tmp_path)
 
 
 def test_a_network_that_does_not_fit_its_run_is_one_sentence(tmp_path: Path) -> None:
@@ -98,7 +96,7 @@ def test_resuming_drops_rows_after_the_checkpoint(
     trainer = Trainer(SMALL, LABELS, utterances, [], tmp_path, 0, torch.device("cpu"))
     if rows == 2:
         state = {name: part.state_dict() for name, part in trainer._parts().items()}
-        checkpoint.save(tmp_path, {"epoch": 1} | state)
+        checkpoint.save_checkpoint(tmp_path, {"epoch": 1} | state)
     trainer.resume()
     assert trainer.epoch == (1 if rows == 2 else 0)
     kept = [json.loads(line)["epoch"] for line in log.read_text().splitlines()]

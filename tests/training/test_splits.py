@@ -2,10 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from training.config import SplitConfig
-from training.corpora import Utterance
-from training.errors import TrainingError
-from training.splits import split_speakers
+from nnpm.training.config import SplitConfig, TrainingError
+from nnpm.training.corpora import Utterance
+from nnpm.training.data.splits import split_speakers
 
 
 def corpus(name: str, speakers: int) -> list[Utterance]:

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from service.inference.audio import Waveform
-from service.inference.quality import assess
-from training.probe import golden_clips, voice
-from training.strange import strange_sounds
+from nnpm.service.inference.audio.speech import assess
+from nnpm.service.inference.audio.waveform import Waveform
+from nnpm.training.bundle.files import golden_clips, voice
+from nnpm.training.data.non_speech import non_speech_sounds
 
 
 @pytest.fixture(scope="module")
@@ -13,9 +13,9 @@ def clips() -> list[np.ndarray]:
 
 
 def test_strange_sounds_are_repeatable_bounded_and_of_four_kinds(clips: list[np.ndarray]) -> None:
-    sounds = strange_sounds(3, clips, count=8)
-    again = strange_sounds(3, clips, count=8)
-    other = strange_sounds(4, clips, count=8)
+    sounds = non_speech_sounds(3, clips, count=8)
+    again = non_speech_sounds(3, clips, count=8)
+    other = non_speech_sounds(4, clips, count=8)
     assert len(sounds) == 8
     for sound, same, different in zip(sounds, again, other, strict=True):
         assert sound.dtype == np.float32
@@ -27,7 +27,7 @@ def test_strange_sounds_are_repeatable_bounded_and_of_four_kinds(clips: list[np.
 
 
 def test_babble_is_made_of_very_short_and_of_silent_clips_too() -> None:
-    sounds = strange_sounds(0, [np.zeros(1, np.float32), np.ones(2, np.float32)], count=4)
+    sounds = non_speech_sounds(0, [np.zeros(1, np.float32), np.ones(2, np.float32)], count=4)
     assert all(np.isfinite(sound).all() for sound in sounds)
 
 

@@ -27,7 +27,7 @@ def service(tmp_path: Path) -> Iterator[str]:
     settings["NNPM_ADAPT_NICE"] = "0"  # other tests may want all cores
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-c", "from service.cli import main; main(['serve'])"],
+            [sys.executable, "-c", "from nnpm.service.cli import main; main(['serve'])"],
             env={**os.environ, **settings, "PYTHONPATH": str(ROOT)},
             stderr=log,
         )

@@ -17,12 +17,12 @@ import pytest
 import soundfile
 from fastapi.testclient import TestClient
 
-from service.api.app import create_app
-from service.jobs.methods import DEFAULT_METHOD, METHODS
-from service.registry.registry import Registry
-from service.settings import Settings
-from training import adaptation
-from training.probe import voice
+from nnpm.service.api.app import create_app
+from nnpm.service.jobs.job import DEFAULT_METHOD, METHODS
+from nnpm.service.registry.registry import Registry
+from nnpm.service.settings import Settings
+from nnpm.training import adaptation
+from nnpm.training.bundle.files import voice
 
 ROOT = Path(__file__).parents[2]
 
@@ -82,7 +82,7 @@ def test_the_service_makes_the_bundle_that_the_command_makes(top: Path) -> None:
         "undecodable": ["text.wav"],
     }  # fmt: skip
     ran = subprocess.run(
-        [sys.executable, "-P", "-m", "training", "adapt", "--bundle", top / "models/default/1",
+        [sys.executable, "-P", "-m", "nnpm.training", "adapt", "--bundle", top / "models/default/1",
          "--target", top / "audio", "--out", top / "own", "--language", "ur", "--seed", "7",
          "--method", "entropy", "--force", "--json"],
         capture_output=True, text=True, check=True, env=os.environ,
@@ -110,7 +110,7 @@ def test_too_few_clips_fail_the_job_with_their_number(top: Path) -> None:
 
 def test_a_worker_elsewhere_does_what_a_service_takes(top: Path) -> None:
     beat = top / "beat"
-    run = [sys.executable, "-c", "import sys; from service.cli import main; sys.exit(main())"]
+    run = [sys.executable, "-c", "import sys; from nnpm.service.cli import main; sys.exit(main())"]
     process = subprocess.Popen(
         [*run, "worker", "--heartbeat", beat],
         env={**os.environ, "NNPM_MODELS": str(top / "models"), "NNPM_ADAPT_NICE": "0"},
@@ -136,7 +136,7 @@ def test_a_second_child_leaves_the_job_alone(top: Path) -> None:
     with (folder / "child.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         ran = subprocess.run(
-            [sys.executable, "-P", "-m", "training", "adapt", "--job", str(folder)],
+            [sys.executable, "-P", "-m", "nnpm.training", "adapt", "--job", str(folder)],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
     assert ran.returncode == 2

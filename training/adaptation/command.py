@@ -10,23 +10,21 @@ from pathlib import Path
 import langcodes
 import torch
 
-from service.inference import bundle as bundles
-from service.inference.bundle import SEAL, Bundle, Memory
-from training.adaptation import METHODS
-from training.adaptation.adapter import adapt_head
-from training.adaptation.config import AdaptConfig
-from training.adaptation.decision import decide
-from training.adaptation.evidence import judge
-from training.adaptation.full import fine_tune, in_memory
-from training.adaptation.publish import Adapted, publish
-from training.adaptation.report import AdaptationReport, Base, Clips
-from training.adaptation.restore import restore_network, restore_source
-from training.adaptation.source_audio import load_source
-from training.adaptation.target import Heard, hear
-from training.adaptation.views import Listener, whole_log_mel
-from training.errors import TrainingError
-from training.network import Network
-from training.replacing import require_place
+from ...service.files import require_place
+from ...service.inference import bundle as bundles
+from ...service.inference.bundle import SEAL, Bundle, Memory
+from ..bundle.files import restore_network, restore_source
+from ..config import TrainingError
+from ..network.network import Network
+from .contract import AdaptConfig
+from .decision import decide
+from .evidence import judge
+from .features import FeatureViews, TargetFeatures, extract_features, whole_log_mel
+from .full import fine_tune, in_memory, load_source
+from .methods import METHODS
+from .publish import Adapted, publish
+from .report import AdaptationReport, Base, Clips
+from .train import adapt_head
 
 
 @contextmanager
@@ -112,9 +110,9 @@ def adapt(request: Request, progress: Progress = lambda *_: None) -> AdaptationR
     config = request.config
     if request.full is not None:
         network, memory = _move(request, request.full, base, network, clock)
-    heard = hear(
+    heard = extract_features(
         request.target,
-        Listener(network, config.views, request.seed),
+        FeatureViews(network, config.views, request.seed),
         base.card,
         config,
         threads=request.threads,
@@ -156,7 +154,7 @@ def _move(
     """Fine-tune the whole network; the memory is made anew by the one that comes out."""
     front_end = network.front_end
     audio = load_source(full.source, full.corpora, base.card, network, full.cache)
-    clips = hear(
+    clips = extract_features(
         request.target,
         lambda samples: whole_log_mel(front_end, samples)[0][0, 0].T.half(),
         base.card,
@@ -195,7 +193,7 @@ class _Clock:
         }
 
 
-def _clips(heard: Heard) -> Clips:
+def _clips(heard: TargetFeatures) -> Clips:
     skipped = sorted(heard.skipped.items())
     return Clips(
         accepted=heard.accepted,

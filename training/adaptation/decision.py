@@ -4,13 +4,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from service.inference.card import Decision
-from training.adaptation.config import AdaptConfig
-from training.adaptation.estimator import core_columns
-from training.adaptation.head import AdaptedHead
-from training.adaptation.material import Source, Target
-from training.adaptation.pseudo_labels import prior, vote
-from training.adaptation.report import Evidence
+from ...service.inference.card import Decision
+from .contract import AdaptConfig
+from .evidence import core_columns
+from .head import AdaptedHead, Source, Target
+from .pseudo_labels import prior, vote
+from .report import Evidence
 
 _WIDEST = 8.0
 """Factor by which a temperature may change."""

@@ -1,17 +1,44 @@
 """The head while it is adapted: one projection, two sets of statistics at its entrance."""
 
 from copy import deepcopy
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
-from training.adaptation.material import Target
-from training.classifier import Head
+from ..network.head import Head
 
 _LEAST_VARIANCE = 1e-2
 """Of a target feature, relative to the source's: one that hardly varies is not blown up."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Source:
+    """The bundle's memory: the labelled source without its audio.
+
+    Attributes:
+        pooled: float32, shape ``(num_slots, D)``.
+        emotion: index of the logit, int64, shape ``(num_slots,)``.
+    """
+
+    pooled: Tensor
+    emotion: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Target:
+    """Clips without labels, as the frozen encoder hears them.
+
+    Attributes:
+        pooled: of the clips as recorded, float32, shape ``(num_clips, D)``.
+        views: of spectral augmentations of the same clips, shape ``(num_views, num_clips, D)``;
+            there may be none.
+    """
+
+    pooled: Tensor
+    views: Tensor
 
 
 class AdaptedHead(nn.Module):

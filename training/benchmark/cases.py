@@ -1,14 +1,114 @@
-"""Which clips of a target are adapted to and which are scored: one case per row of a table."""
+"""The protocols of docs/method.md: what is learnt from, and what it is tried on.
 
+What a line or a room does to a recording: telephone band and codec, and added noise.
+
+Which clips of a target are adapted to and which are scored: one case per row of a table.
+"""
+
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import soxr
 from numpy.typing import NDArray
 
-from service.inference.labels import CORE_EMOTIONS
-from training.benchmark.protocol import Protocol
-from training.corpora import Utterance
+from ...service.inference.audio.waveform import SAMPLE_RATE_HZ
+from ...service.inference.card import CORE_EMOTIONS
+from ..adaptation.methods import METHODS
+from ..corpora import Utterance
+from ..data.non_speech import babble, chords, noise
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """Source and target corpora.
+
+    Attributes:
+        name: as users call it.
+        source: corpora with labels.
+        targets: corpora whose labels are used to score alone.
+        outside: targets that are no part of the means.
+        uncurated: targets that are also adapted to with all their clips, whatever the emotion.
+        whole: targets whose speakers cannot be halved.
+    """
+
+    name: str
+    source: tuple[str, ...]
+    targets: tuple[str, ...]
+    outside: tuple[str, ...] = ()
+    uncurated: tuple[str, ...] = ("ased",)
+    whole: tuple[str, ...] = ("urdu",)
+    """Nearly every speaker of Urdu speaks in one emotion only."""
+
+
+_TEST = ("urdu", "emodb", "ased", "emotiontts")
+
+PROTOCOLS = {
+    "P1": Protocol("P1", ("ravdess",), (*_TEST, "nemo"), outside=("nemo",)),
+    "P2": Protocol("P2", ("ravdess", "nemo"), _TEST),
+}
+"""The paper's setting, and the product's."""
+
+STUDIED = ("source_only", "adabn", "entropy", "nnpm")
+"""The methods of the studies; the tables have all that were asked for."""
+
+
+def all_methods() -> tuple[str, ...]:
+    """Every method there is, the one that is tried last."""
+    return tuple(sorted(METHODS, key=lambda name: name == "nnpm"))
+
+
+Floats = NDArray[np.float32]
+
+NOISE_DB = 10.0
+"""Speech over noise, in power."""
+
+_NARROW_HZ = 8_000
+_MU = 255.0
+_LEVELS = 127
+
+
+def telephone(samples: Floats) -> Floats:
+    """Narrow band of a telephone: down to 8 kHz and mu-law (ITU-T G.711), and back; peak 1.
+
+    Args:
+        samples: float32 at 16 kHz, shape ``(num_samples,)``.
+    """
+    peak = max(1e-6, float(np.abs(samples).max(initial=0.0)))
+    narrow = soxr.resample(samples / peak, SAMPLE_RATE_HZ, _NARROW_HZ)
+    pressed = np.sign(narrow) * np.log1p(_MU * np.abs(narrow)) / np.log1p(_MU)
+    coded = np.round(pressed * _LEVELS) / _LEVELS
+    loud = np.sign(coded) * np.expm1(np.abs(coded) * np.log1p(_MU)) / _MU
+    return np.asarray(soxr.resample(loud, _NARROW_HZ, SAMPLE_RATE_HZ), np.float32)
+
+
+def noisy(samples: Floats) -> Floats:
+    """Pink noise added at :data:`NOISE_DB`; the same clip has the same noise."""
+    seed = int.from_bytes(hashlib.sha256(samples.tobytes()).digest()[:7])
+    noise = _pink(np.random.default_rng(seed), len(samples))
+    power = float(np.mean(samples.astype(np.float64) ** 2))
+    scale = np.sqrt(power / (np.mean(noise**2) + 1e-12) / 10 ** (NOISE_DB / 10))
+    return np.asarray(samples + scale * noise, np.float32)
+
+
+def _recorded(samples: Floats) -> Floats:
+    return samples
+
+
+def _pink(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
+    """Noise whose power falls by 3 dB an octave."""
+    spectrum = np.fft.rfft(rng.standard_normal(count))
+    spectrum /= np.sqrt(np.maximum(np.arange(len(spectrum)), 1.0))
+    return np.fft.irfft(spectrum, count)
+
+
+DEGRADATIONS: dict[str, Callable[[Floats], Floats]] = {
+    "recorded": _recorded,
+    "telephone": telephone,
+    "noise": noisy,
+}
+"""By name; the first changes nothing."""
 
 Ints = NDArray[np.int64]
 
@@ -122,7 +222,7 @@ CASES: dict[
     "shift": shift,
     "degraded": degraded,
 }
-"""By table; "strange", which has no labels, is :mod:`training.benchmark.strange_targets`."""
+"""By table; "strange", which has no labels, is :mod:`nnpm.training.benchmark.work`."""
 
 
 def core_clips(utterances: Sequence[Utterance]) -> Ints:
@@ -150,3 +250,19 @@ def _skew(core: Ints, emotion: NDArray[np.str_], name: str, rng: np.random.Gener
     if each == 0 or each > min(map(len, others)):
         return []
     return [frequent, *(clips[:each] for clips in others)]
+
+
+_COUNT = 100
+
+KINDS: dict[str, Callable[[np.random.Generator, Sequence[Floats]], Floats]] = {
+    "music": lambda rng, _clips: chords(rng),
+    "noise": lambda rng, _clips: noise(rng, rng.uniform(0.0, 2.0)),
+    "babble": babble,
+}
+"""By name: makes one sound of three seconds."""
+
+
+def sounds(kind: str, clips: Sequence[Floats], seed: int) -> list[Floats]:
+    """A hundred sounds of one kind; babble is made of ``clips``."""
+    rng = np.random.default_rng([seed, list(KINDS).index(kind)])
+    return [KINDS[kind](rng, clips) for _ in range(_COUNT)]

@@ -6,23 +6,20 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from service.inference.labels import CORE_EMOTIONS
-from training.adaptation import METHODS
-from training.adaptation.config import AdaptConfig
-from training.benchmark.cases import core_clips
-from training.benchmark.plan import TABLES, Unit, plan
-from training.benchmark.protocol import Protocol
-from training.benchmark.provenance import code, provenance
-from training.benchmark.report import write_report
-from training.benchmark.results import Results, Row, key
-from training.benchmark.sources import find_runs, train_runs
-from training.benchmark.table import Table
-from training.benchmark.work import Place, perform_all
-from training.config import Config
-from training.corpora import Utterance, load
-from training.errors import TrainingError
-from training.replacing import require_place
-from training.run import fingerprint
+from ...service.files import require_place
+from ...service.inference.card import CORE_EMOTIONS
+from ..adaptation.contract import AdaptConfig
+from ..adaptation.methods import METHODS
+from ..config import Config, TrainingError
+from ..corpora import Utterance, load
+from ..source.run import fingerprint
+from .cases import Protocol, core_clips
+from .networks import find_runs, train_runs
+from .plan import TABLES, Unit, plan
+from .report import write_report
+from .results import Results, Row, code, key, provenance
+from .tables import Table
+from .work import Place, perform_all
 
 
 @dataclass(frozen=True, slots=True)

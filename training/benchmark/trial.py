@@ -1,27 +1,193 @@
-"""One method on one case: adapt, judge, answer, score."""
+"""The memory that a piece of work takes.
+
+What an adapted head answers, with the vote of its memory, as its bundle would.
+
+Figures of one head on labelled clips: forced answers among the core emotions, and valence.
+
+One method on one case: adapt, judge, answer, score.
+"""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from training.adaptation.adapter import adapt_head
-from training.adaptation.config import AdaptConfig
-from training.adaptation.decision import decide
-from training.adaptation.evidence import judge
-from training.adaptation.head import AdaptedHead
-from training.adaptation.material import Target
-from training.adaptation.report import Evidence
-from training.benchmark.answers import Answers, answer
-from training.benchmark.base import Base
-from training.benchmark.cases import Case, Part
-from training.benchmark.memory_use import Use, watch_memory
-from training.benchmark.score import score
-from training.corpora import Utterance
+from ...service.inference.bundle import Memory
+from ...service.inference.card import CORE_EMOTIONS, Decision
+from ...service.inference.graphs import softmax
+from ...service.inference.memory import MemoryIndex
+from .. import evaluation as metrics
+from ..adaptation.contract import AdaptConfig
+from ..adaptation.decision import decide
+from ..adaptation.evidence import judge
+from ..adaptation.head import AdaptedHead, Target
+from ..adaptation.report import Evidence
+from ..adaptation.train import adapt_head
+from ..corpora import Utterance
+from ..evaluation import Verdict, report
+from .cases import Case, Part
+from .networks import Base
+
+_PROCESS = Path("/proc/self")
+_MIB = 1024.0
+
+
+@dataclass(slots=True)
+class Use:
+    """What was measured; None where the system is not Linux.
+
+    Attributes:
+        rise_mib: peak of the resident set over what it was before. What the process had freed
+            before and takes again does not show.
+        peak_mib: peak of the resident set, with Python, torch and the features.
+    """
+
+    rise_mib: float | None = None
+    peak_mib: float | None = None
+
+
+@contextmanager
+def watch_memory() -> Iterator[Use]:
+    """Measure the block: the kernel's own peak (VmHWM), set back at the start."""
+    use, before = Use(), None
+    try:
+        (_PROCESS / "clear_refs").write_text("5")  # proc(5): resets the peak to what is there
+        before = _read("VmRSS")
+    except OSError:
+        pass
+    yield use
+    if before is not None:
+        use.peak_mib = round(_read("VmHWM") / _MIB, 1)
+        use.rise_mib = round(max(0.0, use.peak_mib - before / _MIB), 1)
+
+
+def _read(name: str) -> float:
+    """In KiB."""
+    lines = (_PROCESS / "status").read_text().splitlines()
+    return float(next(line for line in lines if line.startswith(name)).split()[1])
+
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answers:
+    """Of some clips.
+
+    Attributes:
+        probabilities: shape ``(clips, emotions)``.
+        projection: z, shape ``(clips, projection)``.
+        out_of_domain: whether a clip lies too far from all that the memory knows.
+    """
+
+    probabilities: Floats
+    projection: Floats
+    out_of_domain: NDArray[np.bool_]
+
+
+@torch.no_grad()
+def answer(base: Base, head: AdaptedHead, decision: Decision, pooled: Tensor) -> Answers:
+    """Answer clips by their pooled features ``(clips, D)``."""
+    known = torch.from_numpy(base.memory.features)
+    projection = head.project_target(pooled)
+    logits = head.classify(projection).numpy()
+    # the memory of the bundle that would be published
+    memory = Memory(
+        head.align(known).numpy(), base.memory.emotion, base.memory.corpus, base.memory.language
+    )
+    neighbourhood = MemoryIndex(
+        memory, head.project_source(known).numpy(), decision, base.network.labels
+    )
+    bias = np.array(decision.logit_bias or 0.0, np.float32)
+    probabilities = softmax(np.asarray(logits / decision.temperature, np.float32) + bias)
+    if decision.vote_weight > 0:
+        vote = neighbourhood.vote(projection.numpy())
+        weight = np.float32(decision.vote_weight)
+        probabilities = (1 - weight) * probabilities + weight * vote
+    far = neighbourhood.out_of_domain(pooled.numpy()) > decision.out_of_domain
+    return Answers(probabilities, projection.numpy(), far)
+
+
+POSITIVE = ("calm", "happy", "neutral", "surprise")
+"""Of the valence table; all other emotions are negative."""
+
+FIGURES = ("wa", "uar", "macro_f1", "ece", "coverage", "wa_answered")
+"""Taken from the report of ``nnpm evaluate``."""
+
+
+def score(
+    utterances: Sequence[Utterance],
+    answers: Answers,
+    labels: tuple[str, ...],
+    low_confidence: float,
+) -> dict[str, Any]:
+    """Score clips of the core emotions.
+
+    Args:
+        utterances: the clips.
+        answers: for these clips.
+        labels: emotions in the order of the probabilities.
+        low_confidence: the service abstains below it.
+
+    Returns:
+        :data:`FIGURES`; ``wa_open``, the accuracy where any emotion may be answered; ``recall`` by
+        emotion; ``valence_wa`` and ``valence_uar``; ``confusion`` among the core emotions, whole
+        and by speaker.
+    """
+    verdicts = _verdicts(utterances, answers, labels, low_confidence)
+    told = report(verdicts, CORE_EMOTIONS)
+    truth = [u.emotion for u in utterances]
+    openly = [labels[place] for place in answers.probabilities.argmax(1)]
+    positive = np.isin(labels, POSITIVE)
+    feeling = answers.probabilities[:, positive].sum(1) > answers.probabilities[:, ~positive].sum(1)
+    felt = np.isin(truth, POSITIVE).astype(np.int64)
+    return {
+        **{name: told[name] for name in FIGURES},
+        "clips": len(utterances),
+        "wa_open": float(np.mean(np.array(truth) == np.array(openly))),
+        "recall": {emotion: row["recall"] for emotion, row in told["per_class"].items()},
+        "valence_wa": metrics.accuracy(felt, feeling.astype(np.int64)),
+        "valence_uar": metrics.unweighted_average_recall(felt, feeling.astype(np.int64)),
+        "confusion": told["confusion"],
+        "speakers": _by_speaker(verdicts),
+    }
+
+
+def _verdicts(
+    utterances: Sequence[Utterance],
+    answers: Answers,
+    labels: tuple[str, ...],
+    low_confidence: float,
+) -> list[Verdict]:
+    core = [labels.index(emotion) for emotion in CORE_EMOTIONS]
+    chances = answers.probabilities[:, core] + np.float32(1e-12)
+    chances = chances / chances.sum(1, keepdims=True)
+    confidence = chances.max(1)
+    abstains = (confidence < low_confidence) | answers.out_of_domain
+    return [
+        Verdict(utterance, CORE_EMOTIONS[best], float(sure), {}, abstained=bool(unsure))
+        for utterance, best, sure, unsure in zip(
+            utterances, chances.argmax(1), confidence, abstains, strict=True
+        )
+    ]
+
+
+def _by_speaker(verdicts: Sequence[Verdict]) -> dict[str, list[list[int]]]:
+    size = len(CORE_EMOTIONS)
+    found: dict[str, list[list[int]]] = {}
+    for verdict in verdicts:
+        rows = found.setdefault(verdict.utterance.speaker, [[0] * size for _ in range(size)])
+        assert verdict.prediction is not None
+        truth = CORE_EMOTIONS.index(verdict.utterance.emotion)
+        rows[truth][CORE_EMOTIONS.index(verdict.prediction)] += 1
+    return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)

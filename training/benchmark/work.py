@@ -1,26 +1,135 @@
-"""The work: units to rows, in one process or in several."""
+"""Pooled features of a target corpus, computed once per network and kept.
 
+Folders that hold no speech: what does the evidence say of them?
+
+The work: units to rows, in one process or in several.
+"""
+
+import hashlib
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from tqdm import tqdm
 
-from training.adaptation.command import one_torch_thread
-from training.benchmark.base import Base, load_base
-from training.benchmark.hearing import hear_corpus
-from training.benchmark.plan import STRANGE, Trial, Unit
-from training.benchmark.provenance import code
-from training.benchmark.results import Row
-from training.benchmark.strange_targets import Strange, hear_strange, run_strange, sounds
-from training.benchmark.trial import Subject, run_trial
-from training.clips import load_clips
+from ...service.files import replacing
+from ...service.inference.audio.speech import assess
+from ...service.inference.audio.waveform import SAMPLE_RATE_HZ, Waveform
+from ..adaptation.command import one_torch_thread
+from ..adaptation.contract import AdaptConfig
+from ..adaptation.evidence import judge
+from ..adaptation.features import FeatureViews
+from ..adaptation.head import Target
+from ..adaptation.train import adapt_head
+from ..corpora import Utterance
+from ..data.clips import load_clips
+from .cases import DEGRADATIONS, sounds
+from .networks import Base, load_base
+from .plan import STRANGE, Trial, Unit
+from .results import Row, code
+from .trial import Subject, run_trial
+
+_VERSION = 1  # raised when the features of a clip change
+_LONGEST_S = 10
+
+
+def extract_corpus(
+    base: Base,
+    utterances: Sequence[Utterance],
+    degradation: str,
+    num_views: int,
+    seed: int,
+    cache: Path,
+) -> Tensor:
+    """Pool all clips, trimmed as for training, their first ten seconds.
+
+    Args:
+        base: gives the network.
+        utterances: of the corpus.
+        degradation: a name in :data:`training.benchmark.degrade.DEGRADATIONS`.
+        num_views: spectral augmentations of each clip.
+        seed: of the views.
+        cache: folder for decoded clips and these features.
+
+    Returns:
+        Shape ``(1 + num_views, clips, D)``; the first is each clip as recorded, or degraded.
+    """
+    clips = load_clips(utterances, cache)
+    told = [_VERSION, base.fingerprint, clips.stem.name, degradation, num_views, seed]
+    name = hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+    path = cache / f"benchmark-heard-{name}.npy"
+    if not path.exists():
+        change = DEGRADATIONS[degradation]
+        bar = tqdm(clips, desc="listen", unit="clip", leave=False, disable=None)
+        heard = listen(base, map(change, bar), num_views, seed).numpy()
+        with replacing(path) as temporary, temporary.open("xb") as file:
+            np.save(file, heard)
+    return torch.from_numpy(np.load(path))
+
+
+def listen(base: Base, clips: Iterable[NDArray[np.float32]], num_views: int, seed: int) -> Tensor:
+    """Pool clips in one thread; shapes as in :func:`hear_corpus`."""
+    listener = FeatureViews(base.network, num_views, seed)
+    longest = _LONGEST_S * SAMPLE_RATE_HZ
+    return torch.stack([listener(clip[:longest]) for clip in clips], dim=1)
+
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NonSpeech:
+    """A folder of such sounds, as one network hears it.
+
+    Attributes:
+        sounds: how many there were.
+        heard: of those that pass for speech, shape ``(1 + views, accepted, D)``.
+    """
+
+    sounds: int
+    heard: Tensor
+
+
+def extract_non_speech(base: Base, found: Sequence[Floats], num_views: int, seed: int) -> NonSpeech:
+    """Leave out what is no speech by the rules of the service, and pool the rest."""
+    accepted = [sound for sound in found if assess(Waveform(sound)).has_speech]
+    if not accepted:
+        return NonSpeech(len(found), torch.empty(1 + num_views, 0, base.memory.features.shape[1]))
+    return NonSpeech(len(found), listen(base, accepted, num_views, seed))
+
+
+def run_non_speech(
+    base: Base, strange: NonSpeech, method: str, config: AdaptConfig, seed: int
+) -> dict[str, Any]:
+    """Adapt to sounds as ``nnpm adapt`` would.
+
+    Returns:
+        How many passed for speech, and the verdict: ``refused``, where they were too few.
+    """
+    heard = strange.heard[: 1 + config.views]
+    row: dict[str, Any] = {"clips": strange.sounds, "accepted": heard.shape[1]}
+    if heard.shape[1] < config.min_clips:
+        return {**row, "verdict": ["refused"], "reasons": [[]], "evidence": [{}]}
+    target = Target(heard[0], heard[1:])
+    head = adapt_head(base.network.head, base.source, target, method, config, seed)
+    evidence = judge(base.network.head, head, base.source, target, base.network.labels)
+    return {
+        **row,
+        "verdict": [evidence.verdict],
+        "reasons": [evidence.reasons],
+        "evidence": [evidence.figures],
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +179,7 @@ def perform(unit: Unit, place: Place) -> Iterator[Row]:
         strange = _strange(unit, base, place) if unit.table == STRANGE else None
         for trial in unit.trials:
             if strange is not None:
-                figures = run_strange(base, strange, trial.method, trial.config, unit.seed)
+                figures = run_non_speech(base, strange, trial.method, trial.config, unit.seed)
             else:
                 subject = _subject(unit, trial, base, place)
                 figures = run_trial(
@@ -89,10 +198,10 @@ def perform(unit: Unit, place: Place) -> Iterator[Row]:
             }
 
 
-def _strange(unit: Unit, base: Base, place: Place) -> Strange:
+def _strange(unit: Unit, base: Base, place: Place) -> NonSpeech:
     clips = list(load_clips(unit.utterances, place.cache))
     found = sounds(unit.target, clips, unit.seed)
-    return hear_strange(base, found, unit.num_views, unit.seed)
+    return extract_non_speech(base, found, unit.num_views, unit.seed)
 
 
 def _perform(unit: Unit, place: Place) -> list[Row]:
@@ -118,7 +227,7 @@ def _subject(unit: Unit, trial: Trial, base: Base, place: Place) -> Subject:
     )
     if asked not in _heard:
         _heard.clear()
-        _heard[asked] = hear_corpus(
+        _heard[asked] = extract_corpus(
             base, unit.utterances, trial.case.degradation, unit.num_views, unit.seed, place.cache
         )
     return Subject(unit.utterances, _heard[asked])

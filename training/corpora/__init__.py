@@ -5,24 +5,22 @@ Labels and speakers are read, never the audio: a file that does not decode is fo
 
 from pathlib import Path
 
-from training.corpora.ased import ASED
-from training.corpora.corpus import Corpus
-from training.corpora.crema_d import CREMA_D
-from training.corpora.emodb import EMODB
-from training.corpora.emotiontts import EMOTIONTTS
-from training.corpora.emovo import EMOVO
-from training.corpora.errors import CorpusError
-from training.corpora.file_names import absolute
-from training.corpora.iemocap import IEMOCAP
-from training.corpora.manifest import MANIFEST, read_manifest
-from training.corpora.nemo import NEMO
-from training.corpora.ravdess import RAVDESS
-from training.corpora.savee import SAVEE
-from training.corpora.shemo import SHEMO
-from training.corpora.subesco import SUBESCO
-from training.corpora.tess import TESS
-from training.corpora.urdu import URDU
-from training.corpora.utterance import Utterance
+from .ased import ASED
+from .corpus import Corpus, CorpusError, Utterance
+from .crema import CREMA
+from .emodb import EMODB
+from .emotiontts import EMOTIONTTS
+from .emovo import EMOVO
+from .file_names import absolute
+from .iemocap import IEMOCAP
+from .manifest import MANIFEST, read_manifest
+from .nemo import NEMO
+from .ravdess import RAVDESS
+from .savee import SAVEE
+from .shemo import SHEMO
+from .subesco import SUBESCO
+from .tess import TESS
+from .urdu import URDU
 
 __all__ = ["CORPORA", "Corpus", "CorpusError", "Utterance", "load", "load_folder"]
 
@@ -30,7 +28,7 @@ CORPORA: dict[str, Corpus] = {
     corpus.name: corpus
     for corpus in (
         ASED,
-        CREMA_D,
+        CREMA,
         EMODB,
         EMOTIONTTS,
         EMOVO,

@@ -18,9 +18,8 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
 
-from training.corpora.corpus import Corpus
-from training.corpora.file_names import FileNames
-from training.corpora.utterance import Utterance
+from .corpus import Corpus, Utterance
+from .file_names import FileNames
 
 SHARED_SENTENCES = frozenset({"06", "07"})
 

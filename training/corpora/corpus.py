@@ -1,10 +1,56 @@
-"""What is known of a corpus before its files are seen."""
+"""The error of everything that reads a corpus.
+
+One labelled recording.
+
+What is known of a corpus before its files are seen.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.corpora.utterance import Utterance
+from ...service.inference.card import EMOTIONS
+from ...service.inference.errors import NnpmError
+
+
+class CorpusError(NnpmError, ValueError):
+    """A corpus that is missing, incomplete or not laid out as published.
+
+    The message is one sentence: what was seen, what was wanted, what to do. The command line
+    prints it and exits with 2.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """One recording of one speaker in one emotion.
+
+    Attributes:
+        path: absolute path of the audio file.
+        corpus: name of the corpus.
+        speaker: unique within the corpus only, so group by ``(corpus, speaker)``. Empty when not
+            known: all clips of a corpus without a speaker are one group, which a split must keep
+            on one side (see ``manifest.py``).
+        language: BCP-47 tag; ``und`` when not known.
+        emotion: one of ``service.inference.labels.EMOTIONS``.
+        raw_label: what the corpus wrote.
+        gender: ``f``, ``m``, or empty when not known.
+        sentence_id: the text spoken, comparable within the corpus only; empty when not known.
+    """
+
+    path: Path
+    corpus: str
+    speaker: str
+    language: str
+    emotion: str
+    raw_label: str = ""
+    gender: str = ""
+    sentence_id: str = ""
+
+    def __post_init__(self) -> None:
+        assert self.path.is_absolute(), self.path
+        assert self.emotion in EMOTIONS, self.emotion
+        assert self.gender in {"f", "m", ""}, self.gender
 
 
 @dataclass(frozen=True)

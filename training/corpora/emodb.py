@@ -11,8 +11,8 @@ T Trauer -> sad. L Langeweile (boredom) has no counterpart and is left out.
 Traps: length and edge silence give the emotion away (recall 0.38 and 0.43, chance 0.25).
 """
 
-from training.corpora.corpus import Corpus
-from training.corpora.file_names import FileNames
+from .corpus import Corpus
+from .file_names import FileNames
 
 NAMES = FileNames(
     corpus="emodb",

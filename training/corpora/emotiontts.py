@@ -17,8 +17,8 @@ Traps: text and emotion are confounded for ne*. Small: a target or a test set on
 
 import re
 
-from training.corpora.corpus import Corpus
-from training.corpora.file_names import FileNames
+from .corpus import Corpus
+from .file_names import FileNames
 
 README_LABELS = ("neutral", "happy", "angry", "sad")
 """What the README calls the clips 1-100, 101-200, 201-300 and 301-400."""

@@ -10,8 +10,8 @@ rab rabbia -> angry, sor sorpresa -> surprise, tri tristezza -> sad.
 Traps: 48 kHz stereo. Every speaker says each sentence once in each emotion, so text tells nothing.
 """
 
-from training.corpora.corpus import Corpus
-from training.corpora.file_names import FileNames
+from .corpus import Corpus
+from .file_names import FileNames
 
 NAMES = FileNames(
     corpus="emovo",

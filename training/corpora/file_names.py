@@ -11,8 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from training.corpora.errors import CorpusError
-from training.corpora.utterance import Utterance
+from .corpus import CorpusError, Utterance
 
 AUDIO_SUFFIXES = frozenset({".aif", ".aiff", ".flac", ".mp3", ".ogg", ".opus", ".wav"})
 

@@ -20,10 +20,8 @@ can keep it together.
 import re
 from pathlib import Path
 
-from training.corpora.corpus import Corpus
-from training.corpora.errors import CorpusError
-from training.corpora.file_names import absolute, audio_files
-from training.corpora.utterance import Utterance
+from .corpus import Corpus, CorpusError, Utterance
+from .file_names import absolute, audio_files
 
 EMOTIONS = {
     "ang": "angry",

@@ -16,10 +16,9 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from service.inference.labels import EMOTIONS
-from training.corpora.errors import CorpusError
-from training.corpora.file_names import absolute
-from training.corpora.utterance import Utterance
+from ...service.inference.card import EMOTIONS
+from .corpus import CorpusError, Utterance
+from .file_names import absolute
 
 MANIFEST = "metadata.csv"
 REQUIRED = ("path", "emotion")

@@ -10,8 +10,8 @@ Labels: anger -> angry, fear, happiness -> happy, neutral, sadness -> sad, surpr
 Traps: speakers recorded 256 to 540 clips each, and not every sentence in every emotion.
 """
 
-from training.corpora.corpus import Corpus
-from training.corpora.file_names import FileNames
+from .corpus import Corpus
+from .file_names import FileNames
 
 NAMES = FileNames(
     corpus="nemo",

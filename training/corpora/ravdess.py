@@ -16,8 +16,8 @@ twice, which is an error: remove its inner ``audio_speech_actors_01-24``.
 
 import re
 
-from training.corpora.corpus import Corpus
-from training.corpora.file_names import FileNames
+from .corpus import Corpus
+from .file_names import FileNames
 
 WORDS = {
     "01": "neutral",

@@ -13,8 +13,8 @@ written for it; the neutral clips repeat the texts of the others. The file's num
 which, so ``sentence_id`` (``a01``) is comparable between speakers but not between emotions.
 """
 
-from training.corpora.corpus import Corpus
-from training.corpora.file_names import FileNames
+from .corpus import Corpus
+from .file_names import FileNames
 
 NAMES = FileNames(
     corpus="savee",

@@ -11,8 +11,8 @@ Traps: very unequal classes: anger and neutral make up two thirds, fear has 38 c
 those of the plays: no sentence ids.
 """
 
-from training.corpora.corpus import Corpus
-from training.corpora.file_names import FileNames
+from .corpus import Corpus
+from .file_names import FileNames
 
 NAMES = FileNames(
     corpus="shemo",

@@ -10,8 +10,8 @@ Labels: ANGRY, DISGUST, FEAR, HAPPY, NEUTRAL, SAD, SURPRISE.
 Traps: five takes of everything, much alike: never split them between training and test.
 """
 
-from training.corpora.corpus import Corpus
-from training.corpora.file_names import FileNames
+from .corpus import Corpus
+from .file_names import FileNames
 
 NAMES = FileNames(
     corpus="subesco",

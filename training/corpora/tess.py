@@ -14,8 +14,8 @@ holds the whole corpus twice, which is an error here: remove one copy.
 
 import re
 
-from training.corpora.corpus import Corpus
-from training.corpora.file_names import FileNames
+from .corpus import Corpus
+from .file_names import FileNames
 
 
 def _fields(match: re.Match[str]) -> dict[str, str]:

@@ -13,8 +13,8 @@ normalise by speaker nor believe a split; the README says 38 speakers, the names
 eight pairs of clips of one speaker and emotion overlap. Texts are spontaneous: no sentence ids.
 """
 
-from training.corpora.corpus import Corpus
-from training.corpora.file_names import FileNames
+from .corpus import Corpus
+from .file_names import FileNames
 
 NAMES = FileNames(
     corpus="urdu",

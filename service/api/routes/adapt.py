@@ -1,22 +1,172 @@
-"""POST /adapt: unlabelled recordings in, a better model for their language out; and its jobs."""
+"""A job as JSON.
 
-from typing import Annotated
+What happens to a job, as server-sent events.
+
+What an adaptation found, as JSON and as a page.
+
+POST /adapt: unlabelled recordings in, a better model for their language out; and its jobs.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import datetime
+from functools import cache
+from typing import Annotated, Any, Self
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import HTMLResponse
+from pydantic import BaseModel, ConfigDict, Field
 from sse_starlette import EventSourceResponse
 from starlette.responses import JSONResponse, Response
 
-from service.api.adaptation import report as reports
-from service.api.adaptation.events import events
-from service.api.adaptation.intake import take
-from service.api.adaptation.schemas import JobList, JobPart
-from service.api.auth import Caller, requires
-from service.api.openapi import ADAPT_BODY, problems
-from service.api.services import Services, services_of
-from service.jobs.errors import UnknownJobError
-from service.jobs.job import Job
-from service.jobs.layout import JobFolder
+from ...jobs.errors import StoreUnavailableError, UnknownJobError
+from ...jobs.folder import JobFolder, read_json
+from ...jobs.job import Job, State
+from ...jobs.store import JobStore
+from ..adaptation import receive_request
+from ..errors import NoReportError
+from ..middleware.access import Caller, requires
+from ..openapi import ADAPT_BODY, problems
+from ..services import Services, services_of
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True, from_attributes=True)
+
+
+class ClipsPart(_Part):
+    """What was found in the audio."""
+
+    accepted: int = 0
+    """Recordings that were learnt from."""
+    skipped: dict[str, int] = Field(default_factory=dict)
+    """How many were left out, by reason: undecodable, too_short, too_long, no_speech, duplicate."""
+    examples: dict[str, list[str]] = Field(default_factory=dict)
+    """Some of their names, by reason."""
+
+
+class EstimatePart(_Part):
+    """An accuracy nobody measured."""
+
+    value: Share
+    error: Share
+    """How far from the truth such estimates are on average."""
+
+
+class JobPart(_Part):
+    """One adaptation."""
+
+    id: str
+    owner: str
+    """The key that asked for it; anonymous on an open service."""
+    state: State
+    progress: Share
+    eta_s: float | None
+    """Seconds until the end; null while nobody knows."""
+    name: str
+    """The model that gets a new version."""
+    language: str
+    """BCP-47."""
+    method: str
+    seed: int
+    base: str | None
+    """The version that is adapted; null until work begins, unless it was named."""
+    auto_promote: bool
+    force: bool
+    version: str | None
+    """What came of it; null until then."""
+    clips: ClipsPart | None
+    """Null until the audio has been listened to."""
+    verdict: str | None
+    """Of the evidence: improved, no change or reject."""
+    estimated_accuracy: EstimatePart | None
+    error: str | None
+    """Why it failed or was rejected, or why it is being tried again."""
+    attempts: int
+    """How often a worker took it."""
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        """Leave out what is between the store and its workers."""
+        return cls.model_validate(job)
+
+
+class JobList(_Part):
+    """The jobs that the caller may see, newest first."""
+
+    jobs: list[JobPart]
+
+
+_LOOK_S = 0.3
+
+
+async def job_events(store: JobStore, job: Job) -> AsyncIterator[dict[str, str]]:
+    """Yield the job as it is, then again after every change, until it has ended.
+
+    Each is an event named ``job`` whose data are the job's JSON. While the database is away
+    nothing comes.
+    """
+    yield _event(job)
+    while not job.ended:
+        await asyncio.sleep(_LOOK_S)
+        try:
+            found = await asyncio.to_thread(store.get, job.id)
+        except StoreUnavailableError:
+            continue
+        except UnknownJobError:
+            return
+        if (found.updated_at, found.state) != (job.updated_at, job.state):
+            yield _event(found)
+        job = found
+
+
+def _event(job: Job) -> dict[str, str]:
+    return {"event": "job", "data": JobPart.of(job).model_dump_json()}
+
+
+PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+"""Content-Security-Policy of the page: it loads nothing and runs nothing."""
+
+
+def read_report(job: Job, folder: JobFolder) -> dict[str, Any]:
+    """Read the report that ``nnpm adapt --json`` would have printed.
+
+    Returns:
+        The same fields; ``bundle`` is the published version, ``name/version``, or null.
+
+    Raises:
+        NoReportError: if the job has not come so far, or never did.
+    """
+    report = read_json(folder.report)
+    if report is None or job.state in (State.FAILED, State.CANCELLED, State.INTERRUPTED):
+        wait = "has ended without one" if job.ended else "comes when it has ended"
+        raise NoReportError(f"The job is {job.state}; its report {wait}.")
+    bundle = None if job.version is None else f"{job.name}/{job.version}"
+    return {**report, "bundle": bundle}
+
+
+def report_page(job: Job, report: dict[str, Any]) -> str:
+    """Write it as a page that needs no other file."""
+    return str(_template().render(job=JobPart.of(job), report=report))
+
+
+@cache
+def _template() -> Any:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("nnpm.service.api"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html")
+
 
 router = APIRouter(prefix="/adapt", tags=["adapt"])
 
@@ -63,7 +213,7 @@ async def adapt(request: Request, services: TheServices, caller: TheCaller) -> R
     The answer is a job that waits for its turn. Nothing that answers now changes before the new
     version is promoted.
     """
-    job = await take(request, services, caller.name)
+    job = await receive_request(request, services, caller.name)
     body = JobPart.of(job).model_dump_json()
     location = str(request.url_for("show_job", id=job.id).path)
     return Response(body, 202, {"Location": location}, "application/json")
@@ -99,7 +249,7 @@ def show_job(job: TheJob) -> JobPart:
 )
 def watch_job(job: TheJob, services: TheServices) -> Response:
     """Watch one job: server-sent events until it has ended."""
-    return EventSourceResponse(events(services.office.store, job), ping=_PING_S)
+    return EventSourceResponse(job_events(services.office.store, job), ping=_PING_S)
 
 
 @router.get(
@@ -115,13 +265,13 @@ def watch_job(job: TheJob, services: TheServices) -> Response:
 )
 def show_report(request: Request, job: TheJob, services: TheServices) -> Response:
     """Show what the adaptation found."""
-    report = reports.read(job, JobFolder(services.settings.jobs, job.id))
+    report = read_report(job, JobFolder(services.settings.jobs, job.id))
     accept = request.headers.get("accept", "")
     headers = {"Vary": "Accept"}
     if "json" in accept and "text/html" not in accept:
         return JSONResponse(report, headers=headers)
-    headers["Content-Security-Policy"] = reports.PAGE_POLICY
-    return HTMLResponse(reports.page(job, report), headers=headers)
+    headers["Content-Security-Policy"] = PAGE_POLICY
+    return HTMLResponse(report_page(job, report), headers=headers)
 
 
 @router.delete("/{id}", responses=problems(404, 422, 503))

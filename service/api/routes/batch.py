@@ -13,19 +13,15 @@ from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from service.api.auth import requires
-from service.api.batch import BatchForm
-from service.api.errors import NotReadyError, UnsupportedBodyError
-from service.api.observe import answered
-from service.api.openapi import BATCH_BODY, problems
-from service.api.prediction import PredictQuery
-from service.api.problems import Problem, problem_of
-from service.api.query import PARAMETERS, TheQuery
-from service.api.schemas import PredictAnswer
-from service.api.scoring import Shadow, score
-from service.api.services import Services, services_of
-from service.inference.errors import NnpmError, NoRoomError
-from service.registry.serving import Chosen
+from ...inference.errors import NnpmError, NoRoomError
+from ...predict.predict import PredictQuery, Shadow, score
+from ...predict.schemas import PredictAnswer
+from ...registry.serving import Route
+from ..errors import NotReadyError, Problem, UnsupportedBodyError, problem_of
+from ..forms import PARAMETERS, BatchForm, TheQuery
+from ..middleware.access import requires
+from ..openapi import BATCH_BODY, problems
+from ..services import Services, services_of
 
 router = APIRouter(tags=["predict"])
 log = logging.getLogger("nnpm")
@@ -155,15 +151,17 @@ class _Batch:
             await _end(*running)
         return items
 
-    async def _item(self, chosen: Chosen, name: str, file: BinaryIO) -> str:
+    async def _item(self, chosen: Route, name: str, file: BinaryIO) -> str:
         services = self._services
 
         def job(queue_s: float) -> tuple[PredictAnswer, str, Shadow | None]:
             answer, shadow = score(
-                services,
                 chosen,
                 file,
                 self._query,
+                limits=services.settings.limits,
+                traffic=services.traffic,
+                shadows=services.shadows,
                 queue_s=queue_s,
                 request_id=self._request_id,
             )
@@ -173,7 +171,7 @@ class _Batch:
             answer, text, shadow = await services.executor.run_in_turn(job)
         except Exception as error:
             return self._error(name, error)
-        answered(self._request, services, answer)
+        services.answered(self._request, answer)
         if shadow is not None:
             shadow()
         return f'{{"file":{json.dumps(name)},"answer":{text}}}'

@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.api.auth import requires
-from service.api.openapi import problems
-from service.api.services import Services, services_of
-from service.inference import bundle
-from service.registry.registry import Aliases
+from ...inference import bundle
+from ...registry.registry import Aliases
+from ..middleware.access import requires
+from ..openapi import problems
+from ..services import Services, services_of
 
 router = APIRouter(prefix="/models", tags=["models"])
 

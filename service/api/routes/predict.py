@@ -7,15 +7,13 @@ from fastapi import APIRouter, Depends, Request
 from starlette.background import BackgroundTask
 from starlette.responses import Response
 
-from service.api.auth import requires
-from service.api.body import audio_body
-from service.api.errors import NotReadyError
-from service.api.observe import answered
-from service.api.openapi import AUDIO_BODY, problems
-from service.api.query import PARAMETERS, TheQuery
-from service.api.schemas import PredictAnswer
-from service.api.scoring import Shadow, score
-from service.api.services import Services, services_of
+from ...predict.predict import Shadow, score
+from ...predict.schemas import PredictAnswer
+from ..errors import NotReadyError
+from ..forms import PARAMETERS, TheQuery, audio_body
+from ..middleware.access import requires
+from ..openapi import AUDIO_BODY, problems
+from ..services import Services, services_of
 
 router = APIRouter(tags=["predict"])
 
@@ -46,12 +44,19 @@ async def predict_one(
         def job(queue_s: float) -> tuple[PredictAnswer, str, Shadow | None]:
             chosen = services.serving.choose(query.model, query.language)
             answer, shadow = score(
-                services, chosen, file, query, queue_s=queue_s, request_id=request_id
+                chosen,
+                file,
+                query,
+                limits=services.settings.limits,
+                traffic=services.traffic,
+                shadows=services.shadows,
+                queue_s=queue_s,
+                request_id=request_id,
             )
             return answer, answer.to_json(), shadow
 
         answer, body, shadow = await services.executor.run(job)
-    answered(request, services, answer)
+    services.answered(request, answer)
     # After the answer: a shadow may take time, but nobody's.
     after = None if shadow is None else BackgroundTask(_on_the_loop, shadow)
     return Response(body, media_type="application/json", background=after)

@@ -9,13 +9,11 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
-from service.api.auth import requires
-from service.api.observe import answered
-from service.api.problems import problem_of
-from service.api.services import Services, services_of
-from service.api.stream.messages import close_code, error_text
-from service.api.stream.session import Session, StalledError
-from service.inference.errors import NnpmError
+from ...inference.errors import NnpmError
+from ..errors import problem_of
+from ..middleware.access import requires
+from ..services import Services, services_of
+from ..stream import Session, StalledError, close_code, error_text
 
 router = APIRouter()
 log = logging.getLogger("nnpm")
@@ -29,7 +27,7 @@ async def stream(websocket: WebSocket, services: Annotated[Services, Depends(ser
     started = time.perf_counter()
     try:
         with services.streams.opened():
-            answered(websocket, services, await session.run())
+            services.answered(websocket, await session.run())
         end = "final"
         await _close(websocket, 1000)
     except WebSocketDisconnect:

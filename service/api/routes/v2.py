@@ -1,30 +1,132 @@
-"""/v2: the Open Inference Protocol, so that clients of KServe, Triton and MLServer work."""
+"""What the graph says of tensors, as JSON and bytes.
 
+/v2: the Open Inference Protocol, so that clients of KServe, Triton and MLServer work.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
+import numpy as np
 from fastapi import APIRouter, Depends, Request
+from numpy.typing import NDArray
 from starlette.responses import Response
 
-from service import __version__
-from service.api.auth import requires
-from service.api.body import raw_body
-from service.api.errors import BodyEncodingError, NotReadyError
-from service.api.oip.answer import Reply, infer
-from service.api.oip.schemas import (
+from .... import __version__
+from ...inference.audio.waveform import SAMPLE_RATE_HZ
+from ...inference.graphs import Floats
+from ...inference.recognizer import Recognizer
+from ...predict.oip import (
+    MAX_BODY_BYTES,
     InferAnswer,
+    InferRequest,
     Live,
     ModelMetadata,
     ModelReady,
+    OutputTensor,
     Ready,
+    RequestedOutput,
     ServerMetadata,
     TensorMetadata,
+    Tensors,
+    read_tensors,
 )
-from service.api.oip.tensors import MAX_BODY_BYTES, read
-from service.api.openapi import inference_problems
-from service.api.services import Services, services_of
-from service.inference.audio import SAMPLE_RATE_HZ
-from service.registry.registry import DEFAULT_NAME
-from service.registry.serving import Chosen
+from ...registry.registry import DEFAULT_NAME
+from ...registry.serving import Route
+from ..errors import BodyEncodingError, InferenceRequestError, NotReadyError
+from ..forms import raw_body
+from ..middleware.access import requires
+from ..openapi import inference_problems
+from ..services import Services, services_of
+
+OUTPUTS = ("logits", "embedding", "scores")
+"""What the graph gives, and the probabilities that are made of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A body, and the length of its JSON document if bytes follow it."""
+
+    body: bytes
+    header_length: int | None
+
+
+def infer(chosen: Route, request: InferRequest, tensors: Tensors) -> Reply:
+    """Answer a request.
+
+    Args:
+        chosen: the version that answers.
+        request: which outputs, and how.
+        tensors: what was heard.
+
+    Raises:
+        InferenceRequestError: if outputs were asked for that there are not.
+    """
+    wanted = _wanted(request)
+    arrays = _score(chosen.recognizer, tensors, with_scores="scores" in wanted)
+    outputs, tails = [], []
+    for name, binary in wanted.items():
+        array = arrays[name]
+        if not np.isfinite(array).all():
+            raise InferenceRequestError(
+                f"The graph's {name} are not finite numbers for this waveform; samples from -1 to "
+                "1 are wanted."
+            )
+        how = OutputTensor(name=name, datatype="FP32", shape=list(array.shape))
+        if binary:
+            tails.append(array.astype("<f4").tobytes())
+            how.parameters = {"binary_data_size": len(tails[-1])}
+        else:
+            how.data = array.ravel().tolist()
+        outputs.append(how)
+    more = {} if request.id is None else {"id": request.id}
+    answer = InferAnswer(
+        model_name=chosen.model.name, model_version=chosen.model.version, outputs=outputs, **more
+    )
+    head = answer.model_dump_json(exclude_unset=True).encode()
+    return Reply(b"".join([head, *tails]), len(head) if tails else None)
+
+
+def _wanted(request: InferRequest) -> dict[str, bool]:
+    """Name of each output that is wanted, and whether as bytes."""
+    by_default = request.parameters.get("binary_data_output", False) is True
+    outputs: Sequence[RequestedOutput] = request.outputs or [
+        RequestedOutput(name=name) for name in OUTPUTS
+    ]
+    wanted: dict[str, bool] = {}
+    for output in outputs:
+        if output.name not in OUTPUTS or output.name in wanted:
+            again = " twice" if output.name in wanted else ""
+            raise InferenceRequestError(
+                f"The output {output.name!r} was asked for{again}; there are {', '.join(OUTPUTS)}."
+            )
+        for extension in ("classification", "shared_memory_region"):
+            if extension in output.parameters:
+                raise InferenceRequestError(
+                    f"The output {output.name!r} was asked for with {extension}, which is not "
+                    "supported."
+                )
+        wanted[output.name] = output.parameters.get("binary_data", by_default) is True
+    return wanted
+
+
+def _score(recognizer: Recognizer, tensors: Tensors, *, with_scores: bool) -> dict[str, Floats]:
+    """Row by row: padding tells nothing, and no request needs more than one row does."""
+    rows: list[tuple[Floats, Floats]] = []
+    for waveform, length in zip(tensors.waveform, tensors.lengths, strict=True):
+        logits, embedding = recognizer.model.run(
+            waveform[None, :length], np.array([length], np.int64)
+        )
+        rows.append((logits, embedding))
+    arrays: dict[str, NDArray[np.float32]] = {
+        "logits": np.concatenate([logits for logits, _ in rows]),
+        "embedding": np.concatenate([embedding for _, embedding in rows]),
+    }
+    if with_scores:
+        projection = recognizer.model.project(arrays["embedding"])
+        arrays["scores"] = recognizer.decide(arrays["logits"], projection)
+    return arrays
+
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
@@ -148,7 +250,7 @@ async def model_infer(
     async with raw_body(request, max_bytes=MAX_BODY_BYTES) as file:
 
         def job(_: float) -> Reply:
-            asked, tensors = read(file.read(), request.headers.get(HEADER_LENGTH))
+            asked, tensors = read_tensors(file.read(), request.headers.get(HEADER_LENGTH))
             reply = infer(_choose(services, name, version), asked, tensors)
             services.metrics.heard(tensors.lengths.sum() / SAMPLE_RATE_HZ)
             return reply
@@ -160,7 +262,7 @@ async def model_infer(
     return Response(reply.body, headers=headers, media_type="application/octet-stream")
 
 
-def _choose(services: Services, name: str, version: str | None) -> Chosen:
+def _choose(services: Services, name: str, version: str | None) -> Route:
     return services.serving.choose(name if version is None else f"{name}/{version}")
 
 

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from service.jobs.tables import metadata
+from nnpm.service.jobs.database import metadata
 
 if hasattr(context, "config"):  # else it is only imported, as doctest does
     context.configure(

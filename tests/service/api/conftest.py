@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from service.api.app import create_app
-from service.settings import Settings
+from nnpm.service.api.app import create_app
+from nnpm.service.settings import Settings
 from tests.service.api.adapting import CHILD
 from tests.service.conftest import wait_until_ready
 from tests.service.sounds import encode, speechlike

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from service.keys.file import KeyFile
+from nnpm.service.keys import KeyFile
 
 
 def make_keys(path: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from service import __version__
+from nnpm import __version__
 
 
 def problem(response: Any, status: int, code: str) -> dict[str, Any]:

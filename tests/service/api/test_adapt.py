@@ -9,7 +9,7 @@ import pytest
 from fastapi import Request
 from fastapi.testclient import TestClient
 
-from service.api.auth import Caller
+from nnpm.service.api.middleware.access import Caller
 from tests.service.api.adapting import ended, kept, zipped
 from tests.service.api.problem import problem
 from tests.service.jobs.children import until
@@ -172,7 +172,7 @@ def test_a_job_is_its_owners_alone(
         name = request.headers["x-caller"]
         return Caller(name, frozenset({"admin"} if name == "boss" else {"adapt"}))
 
-    monkeypatch.setattr("service.api.auth.caller_of", caller)
+    monkeypatch.setattr("nnpm.service.api.middleware.access.caller_of", caller)
     client = start()
     asked = {"folder": str(tmp_path / "audio"), "language": "ur"}
     own = {"x-caller": "ann", "Idempotency-Key": "k"}

@@ -9,8 +9,8 @@ import pytest
 from fastapi.testclient import TestClient
 from starlette.types import Message
 
-from service.api.app import create_app
-from service.settings import Settings
+from nnpm.service.api.app import create_app
+from nnpm.service.settings import Settings
 from tests.service.api.adapting import kept
 from tests.service.api.problem import problem
 from tests.service.conftest import wait_until_ready
@@ -135,7 +135,7 @@ def test_a_full_disk_is_said(
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("service.api.adaptation.form.os.fsync", full)
+    monkeypatch.setattr("nnpm.service.api.adaptation.os.fsync", full)
     answer = client.post("/adapt", files={"archive": b"x"})
     assert "full" in problem(answer, 503, "storage_full")["detail"]
     assert kept(tmp_path) == []
@@ -154,7 +154,7 @@ def test_the_queue_has_an_end(start: Callable[..., TestClient], tmp_path: Path) 
 def test_without_torch_adaptation_says_so_and_the_rest_works(
     models: Path, monkeypatch: pytest.MonkeyPatch, clip: bytes
 ) -> None:
-    monkeypatch.setattr("service.jobs.office.can_adapt", lambda: False)
+    monkeypatch.setattr("nnpm.service.jobs.service.can_adapt", lambda: False)
     with TestClient(create_app(Settings(models=models)), raise_server_exceptions=False) as client:
         wait_until_ready(client)
         answer = client.post("/adapt", json={"folder": "/x", "language": "ur"})

@@ -12,10 +12,10 @@ from fastapi.routing import APIRoute, APIWebSocketRoute
 from fastapi.testclient import TestClient
 from starlette.testclient import WebSocketDenialResponse
 
-from service.api.app import create_app
-from service.api.auth import Caller, requires
-from service.keys.file import KeyFile
-from service.settings import Settings
+from nnpm.service.api.app import create_app
+from nnpm.service.api.middleware.access import Caller, requires
+from nnpm.service.keys import KeyFile
+from nnpm.service.settings import Settings
 from tests.service.api.adapting import ended
 from tests.service.api.keyed import make_keys
 from tests.service.api.problem import problem

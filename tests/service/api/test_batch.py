@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from service.api.executor import Executor
-from service.inference.audio import Recording
+from nnpm.service.inference.audio.waveform import Recording
+from nnpm.service.predict.pool import Executor
 from tests.service.api.problem import problem
 from tests.service.conftest import Hook
 from tests.service.sounds import encode, speechlike

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from service.api.errors import OverloadedError
-from service.api.executor import Executor
-from service.api.metrics import Metrics
+from nnpm.service.api.errors import OverloadedError
+from nnpm.service.api.metrics import Metrics
+from nnpm.service.predict.pool import Executor
 
 
 def run(scenario: Callable[[Executor], Coroutine[Any, Any, None]], **settings: int) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from service.api.guard import MAX_HEADERS, MAX_TARGET_BYTES
-from service.settings import SettingsError, load
+from nnpm.service.api.middleware.origin import MAX_HEADERS, MAX_TARGET_BYTES
+from nnpm.service.settings import SettingsError, load
 from tests.service.api.keyed import make_keys
 from tests.service.api.problem import problem
 

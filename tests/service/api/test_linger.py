@@ -4,7 +4,7 @@ import time
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from service.api.linger import Linger
+from nnpm.service.api.middleware.uploads import DrainRequestBody
 
 
 def exchange(
@@ -31,7 +31,7 @@ def exchange(
         events.append("answer" if message.get("body") else "start" if kind == "start" else "end")
 
     scope = {"type": "http", "headers": [(b"content-length", b"9"), *(headers or {}).items()]}
-    asyncio.run(Linger(app, seconds=0.1)(scope, receive, send))
+    asyncio.run(DrainRequestBody(app, seconds=0.1)(scope, receive, send))
     return events
 
 
@@ -65,7 +65,9 @@ def test_a_request_without_a_body_is_not_asked_for_one() -> None:
     async def send(message: Message) -> None:
         events.append(message)
 
-    asyncio.run(Linger(app)({"type": "http", "headers": [(b"host", b"x")]}, receive, send))
+    asyncio.run(
+        DrainRequestBody(app)({"type": "http", "headers": [(b"host", b"x")]}, receive, send)
+    )
     assert len(events) == 2
 
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from service.api import app as app_module
-from service.api.app import create_app
-from service.inference.audio import Recording
-from service.inference.recognizer import Recognizer
-from service.registry.loaded import load_recognizer
-from service.settings import Settings
+from nnpm.service.api import app as app_module
+from nnpm.service.api.app import create_app
+from nnpm.service.inference.audio.waveform import Recording
+from nnpm.service.inference.recognizer import Recognizer
+from nnpm.service.registry.serving import load_recognizer
+from nnpm.service.settings import Settings
 from tests.service.api.problem import problem
 from tests.service.conftest import Hook, wait_until_ready
 from tests.service.sounds import encode, speechlike

@@ -3,7 +3,7 @@ from pathlib import Path
 
 from fastapi.testclient import TestClient
 
-from service.inference.bundle import FILES
+from nnpm.service.inference.bundle import FILES
 from tests.service.api.problem import problem
 from tests.service.tiny_bundle import LABELS
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from service.api.problems import KINDS
+from nnpm.service.api.errors import KINDS
 from tests.service.sounds import encode, speechlike
 
 WAV = encode(speechlike())

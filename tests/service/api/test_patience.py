@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from service.api.errors import TooSlowError
-from service.api.patience import Patience
+from nnpm.service.api.errors import TooSlowError
+from nnpm.service.api.middleware.uploads import BodyTimeout
 
 pytestmark = pytest.mark.slow  # processes and clocks: the same with every Python
 
@@ -36,7 +36,7 @@ def upload(
 
     async def send(_: Message) -> None: ...
 
-    asyncio.run(Patience(app, idle_s, least)({"type": "http"}, receive, send))
+    asyncio.run(BodyTimeout(app, idle_s, least)({"type": "http"}, receive, send))
     return bytes(read)
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from service.inference import media
+from nnpm.service.inference.audio import ffmpeg as media
 from tests.service.api.problem import problem
 from tests.service.media import encode_media
 from tests.service.sounds import encode, speechlike

@@ -1,15 +1,13 @@
-import service.cli
-import service.keys.key
-import service.settings
-from service.api.problems import KINDS, kind_of, problem_of
-from service.inference import errors
-from service.inference.errors import NnpmError
+from nnpm.service import cli, keys, settings
+from nnpm.service.api.errors import KINDS, kind_of, problem_of
+from nnpm.service.inference import errors
+from nnpm.service.inference.errors import NnpmError
 
 # Raised before a service runs: told on standard error, never over HTTP.
 NOT_OF_REQUESTS = {
-    service.settings.SettingsError,
-    service.cli.UsageError,
-    service.keys.key.KeysError,
+    settings.SettingsError,
+    cli.UsageError,
+    keys.KeysError,
 }
 
 
@@ -18,7 +16,7 @@ def subclasses(cls: type[Exception]) -> set[type[Exception]]:
 
 
 def test_every_error_of_ours_has_a_kind_of_its_own_or_of_its_family() -> None:
-    ours = {cls for cls in subclasses(NnpmError) if cls.__module__.startswith("service.")}
+    ours = {cls for cls in subclasses(NnpmError) if cls.__module__.startswith("nnpm.service.")}
     assert errors.NotAudioError in ours
     for cls in ours - NOT_OF_REQUESTS:
         assert kind_of(cls("x")).status < 500 or kind_of(cls("x")).status in (501, 503), cls

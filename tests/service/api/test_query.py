@@ -2,8 +2,8 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from service.api.prediction import PredictQuery
-from service.api.query import PARAMETERS, TheQuery
+from nnpm.service.api.forms import PARAMETERS, TheQuery
+from nnpm.service.predict.predict import PredictQuery
 
 
 @pytest.fixture(scope="module")

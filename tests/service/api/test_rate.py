@@ -8,9 +8,8 @@ import pytest
 from fastapi.testclient import TestClient
 from starlette.types import Message, Receive, Scope, Send
 
-from service.api.auth import ANONYMOUS
-from service.api.rate import RateLimit, _network
-from service.settings import SettingsError, load
+from nnpm.service.api.middleware.access import ANONYMOUS, RateLimit, _network
+from nnpm.service.settings import SettingsError, load
 from tests.service.api.keyed import make_keys
 from tests.service.api.problem import problem
 

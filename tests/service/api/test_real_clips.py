@@ -14,8 +14,8 @@ import soundfile
 import soxr
 from fastapi.testclient import TestClient
 
-from service.api.app import create_app
-from service.settings import Settings
+from nnpm.service.api.app import create_app
+from nnpm.service.settings import Settings
 
 MODELS = Path(__file__).parents[3] / "models"
 
@@ -83,7 +83,7 @@ def test_a_recording_sounds_alike_in_every_format(
 
 def test_the_command_line_gives_the_same_numbers(served: TestClient, corpora: Path) -> None:
     path = urdu_clips(corpora, 1)[0]
-    start = "import sys; from service.cli import main; sys.exit(main())"
+    start = "import sys; from nnpm.service.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", start, "predict", str(path), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=MODELS.parent, check=True)
     mine = json.loads(done.stdout)

@@ -21,9 +21,9 @@ from schemathesis.specs.openapi.checks import (
     positive_data_acceptance,
 )
 
-from service.api.app import create_app
-from service.api.openapi import AUDIO_BODY
-from service.settings import Settings
+from nnpm.service.api.app import create_app
+from nnpm.service.api.openapi import AUDIO_BODY
+from nnpm.service.settings import Settings
 from tests.hostile.seeds import seeds
 from tests.service.tiny_bundle import write_tiny_bundle
 

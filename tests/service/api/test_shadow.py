@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from service.api.executor import Executor
-from service.api.metrics import Metrics
-from service.api.traffic import WINDOW, Traffic
-from service.inference.answer import Answer
+from nnpm.service.api.metrics import Metrics
+from nnpm.service.inference.answer import Answer
+from nnpm.service.predict.pool import Executor
+from nnpm.service.predict.traffic import WINDOW, Traffic
 from tests.service.conftest import Hook
 from tests.service.sounds import encode
 

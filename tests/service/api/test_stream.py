@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from starlette.testclient import WebSocketDenialResponse, WebSocketTestSession
 from starlette.websockets import WebSocketDisconnect
 
-from service.inference.audio import Recording
+from nnpm.service.inference.audio.waveform import Recording
 from tests.service.api.keyed import make_keys
 from tests.service.conftest import Hook
 from tests.service.sounds import encode, speechlike

@@ -19,8 +19,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection as Socket
 from websockets.sync.client import connect
 
-from service.api import websocket
-from service.settings import Settings
+from nnpm.service.api import server as websocket
+from nnpm.service.settings import Settings
 from tests.service.live import live
 from tests.service.sounds import speechlike
 

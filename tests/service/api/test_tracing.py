@@ -15,9 +15,9 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from service.api.app import create_app
-from service.api.tracing import Tracing
-from service.settings import Settings
+from nnpm.service.api.app import create_app
+from nnpm.service.api.tracing import Tracing
+from nnpm.service.settings import Settings
 from tests.service.cli.serving import serving
 from tests.service.conftest import wait_until_ready
 
@@ -88,7 +88,7 @@ def test_an_error_of_ours_fails_its_span_without_its_text(
     def fail(*_: object) -> None:
         raise RuntimeError("secret-17")
 
-    monkeypatch.setattr("service.inference.recognizer.Recognizer.answer", fail)
+    monkeypatch.setattr("nnpm.service.inference.recognizer.Recognizer.answer", fail)
     assert traced.post("/predict", content=clip).status_code == 500
     (span,) = exporter.get_finished_spans()
     assert not span.status.is_ok

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 
-from service.settings import Settings
+from nnpm.service.settings import Settings
 from tests.service.live import live
 from tests.service.sounds import speechlike
 from tests.service.tiny_bundle import LABELS, WIDTH, _weights, embed

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from service.api.oip.tensors import MAX_BODY_BYTES
+from nnpm.service.predict.oip import MAX_BODY_BYTES
 from tests.service.conftest import Hook
 from tests.service.sounds import speechlike
 from tests.service.tiny_bundle import LABELS, WIDTH, _weights, embed, expected_probabilities

@@ -38,7 +38,7 @@ class Server:
 def serving(models: Path, folder: Path, before: str = "", **environment: str) -> Iterator[Server]:
     """Start it, wait until it is ready, and end it; ``before`` is code that it runs first."""
     log = folder / "serve.log"
-    code = f"{before}\nimport sys; from service.cli import main; sys.exit(main())"
+    code = f"{before}\nimport sys; from nnpm.service.cli import main; sys.exit(main())"
     with log.open("wb") as file:
         process = subprocess.Popen(
             [sys.executable, "-c", code, "serve", "--port", "0"],

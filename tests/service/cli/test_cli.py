@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from service import __version__, cli
-from service.inference.audio import Limits
+from nnpm import __version__
+from nnpm.service import cli
+from nnpm.service.inference.audio.waveform import Limits
 from tests.service.media import encode_media
 from tests.service.sounds import encode, speechlike
 
@@ -149,7 +150,7 @@ def test_models_are_listed(capsys: Captured, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_training_commands_are_handed_on(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
     handed: list[list[str]] = []
-    found = {"training": object()}
+    found = {"nnpm.training": object()}
 
     def take(_: str, arguments: list[str]) -> None:
         handed.append(arguments)
@@ -160,12 +161,12 @@ def test_training_commands_are_handed_on(monkeypatch: pytest.MonkeyPatch, capsys
     with pytest.raises(SystemExit):
         cli.main(["train", "--corpora", "ravdess", "--help"])
     assert handed == [
-        [sys.executable, "-P", "-m", "training", "train", "--corpora", "ravdess", "--help"]
+        [sys.executable, "-P", "-m", "nnpm.training", "train", "--corpora", "ravdess", "--help"]
     ]
     with pytest.raises(SystemExit):
         cli.main(["adapt", "--json"])
-    assert handed[1][3:] == ["training", "adapt", "--json"]
-    del found["training"]
+    assert handed[1][3:] == ["nnpm.training", "adapt", "--json"]
+    del found["nnpm.training"]
     assert "nnpm export needs the training package" in fails(capsys, "export", "RUN")
 
 
@@ -210,5 +211,5 @@ print(os.environ["OPENBLAS_NUM_THREADS"])
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert ran.stdout.splitlines()[-1] == "1"
-    early = "import sys, service.cli; sys.exit('numpy' in sys.modules)"
+    early = "import sys, nnpm.service.cli; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", early], check=False, cwd=ROOT).returncode == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.cli import main
+from nnpm.service.cli import main
 
 
 class _Answer(BaseHTTPRequestHandler):

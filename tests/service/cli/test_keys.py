@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from service.cli import main
-from service.keys.file import read
+from nnpm.service.cli import main
+from nnpm.service.keys import read_keys
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def test_a_key_is_shown_once_alone_on_standard_output(
     shown = capsys.readouterr()
     assert shown.out.startswith("nnpm_")
     assert shown.out.count("\n") == 1
-    (key,) = read(path)
+    (key,) = read_keys(path)
     assert key.scopes == {"predict", "adapt"}
     assert key.id in shown.err
     assert run("list") == 0
@@ -64,7 +64,7 @@ def test_mistakes_are_one_line(
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
-    assert not path.exists() or read(path) == []
+    assert not path.exists() or read_keys(path) == []
 
 
 def test_an_unknown_scope_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

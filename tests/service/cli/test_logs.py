@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from service.settings import load
+from nnpm.service.settings import load
 from tests.service.cli.serving import Server, serving
 
 pytestmark = pytest.mark.slow  # processes and clocks: the same with every Python

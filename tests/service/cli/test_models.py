@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from service.cli import main
+from nnpm.service.cli import main
 from tests.service.cli.test_serve import Server, server
 
 __all__ = ["server"]
@@ -88,7 +88,7 @@ def test_a_running_service_sees_it_within_two_seconds(
         return version
 
     for action, wanted in (("promote default/1 --language ur", "1"), ("rollback default", "2")):
-        code = "import sys; from service.cli import main; sys.exit(main())"
+        code = "import sys; from nnpm.service.cli import main; sys.exit(main())"
         subprocess.run(
             [sys.executable, "-c", code, "models", *action.split()],
             env={**os.environ, "NNPM_MODELS": str(models)}, check=True, capture_output=True,

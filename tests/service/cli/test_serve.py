@@ -14,7 +14,7 @@ import pytest
 
 from tests.service.cli.serving import Server, serving
 
-IMPATIENT = "from service.cli import serve; serve.SHUTDOWN_S = 1"
+IMPATIENT = "from nnpm.service.cli import serve; serve.SHUTDOWN_S = 1"
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_it_finishes_what_it_took(models: Path, tmp_path: Path, clip: bytes) -> 
 
 
 def test_a_taken_port_is_one_line(server: Server, models: Path) -> None:
-    code = "import sys; from service.cli import main; sys.exit(main())"
+    code = "import sys; from nnpm.service.cli import main; sys.exit(main())"
     second = subprocess.run(
         [sys.executable, "-c", code, "serve", "--port", str(server.port)],
         env={**os.environ, "NNPM_MODELS": str(models)},

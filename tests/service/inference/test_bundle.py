@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save as save_arrays
 
-from service.inference import bundle as bundles
-from service.inference.bundle import CARD, FILES, SEAL
-from service.inference.card import Card
-from service.inference.errors import BundleError
+from nnpm.service.inference import bundle as bundles
+from nnpm.service.inference.bundle import CARD, FILES, SEAL
+from nnpm.service.inference.card import Card
+from nnpm.service.inference.errors import BundleError
 from tests.service.tiny_bundle import (
     LABELS,
     NUM_SLOTS,

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from service.inference import allowance
-from service.inference.audio import Limits, decode
-from service.inference.errors import AudioError, AudioTooLongError, CostlyAudioError
+from nnpm.service.inference.audio import reader as allowance
+from nnpm.service.inference.audio.decode import decode
+from nnpm.service.inference.audio.waveform import Limits
+from nnpm.service.inference.errors import AudioError, AudioTooLongError, CostlyAudioError
 from tests.hostile.bending import bent, repeated, truncated
 from tests.hostile.bombs import bombs
 from tests.hostile.judge import faults, flush_c_streams

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.inference import media
-from service.inference.audio import Limits, decode
-from service.inference.errors import (
+from nnpm.service.inference.audio import ffmpeg as media
+from nnpm.service.inference.audio.decode import decode
+from nnpm.service.inference.audio.waveform import Limits
+from nnpm.service.inference.errors import (
     AudioError,
     AudioTooLongError,
     AudioTooShortError,

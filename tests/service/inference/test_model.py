@@ -11,10 +11,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from service.inference import bundle as bundles
-from service.inference.bundle import Bundle
-from service.inference.errors import BundleError
-from service.inference.model import Model, softmax
+from nnpm.service.inference import bundle as bundles
+from nnpm.service.inference.bundle import Bundle
+from nnpm.service.inference.errors import BundleError
+from nnpm.service.inference.graphs import Model, softmax
 from tests.service.sounds import speechlike
 from tests.service.tiny_bundle import (
     LABELS,

@@ -4,9 +4,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.inference.bundle import Memory
-from service.inference.card import Decision
-from service.inference.neighbourhood import Neighbourhood
+from nnpm.service.inference.bundle import Memory
+from nnpm.service.inference.card import Decision
+from nnpm.service.inference.memory import MemoryIndex
 from tests.service.tiny_bundle import tiny_card
 
 LABELS = ("angry", "happy", "neutral", "sad")
@@ -38,8 +38,8 @@ def decision(**changes: Any) -> Decision:
     return tiny_card().decision.model_copy(update=changes)
 
 
-def neighbourhood(emotion: np.ndarray = EMOTION, **changes: Any) -> Neighbourhood:
-    return Neighbourhood(memory(emotion), PROJECTIONS, decision(**changes), LABELS)
+def neighbourhood(emotion: np.ndarray = EMOTION, **changes: Any) -> MemoryIndex:
+    return MemoryIndex(memory(emotion), PROJECTIONS, decision(**changes), LABELS)
 
 
 def vote_by_hand(query: np.ndarray, emotion: np.ndarray, slots: int, temperature: float) -> list:
@@ -79,10 +79,10 @@ def test_an_emotion_without_slots_gets_no_vote() -> None:
 
 
 def test_more_clips_of_an_emotion_are_not_more_votes() -> None:
-    one_each = Neighbourhood(
+    one_each = MemoryIndex(
         memory(np.arange(4)), np.eye(4, WIDTH, dtype=np.float32), decision(), LABELS
     )
-    doubled = Neighbourhood(
+    doubled = MemoryIndex(
         memory(np.array([0, 0, 0, 0, 1, 2, 3])),
         np.eye(4, WIDTH, dtype=np.float32)[[0, 0, 0, 0, 1, 2, 3]],
         decision(),
@@ -156,7 +156,7 @@ def test_a_feature_that_never_varies_says_nothing() -> None:
     """It is stored with the precision of float16; the clip's own has that of float32."""
     value = np.float32(0.123456)
     constant = np.full((NUM_SLOTS, 1), np.float16(value), np.float32)
-    with_constant = Neighbourhood(
+    with_constant = MemoryIndex(
         memory(features=np.hstack([FEATURES, constant])), PROJECTIONS, decision(), LABELS
     )
     embeddings = np.hstack([EMBEDDINGS, np.full((len(EMBEDDINGS), 1), value)])
@@ -169,7 +169,7 @@ def test_a_feature_that_never_varies_says_nothing() -> None:
 
 
 def test_a_memory_of_one_clip_answers() -> None:
-    one = Neighbourhood(memory(np.array([2]), FEATURES[:1]), PROJECTIONS[:1], decision(), LABELS)
+    one = MemoryIndex(memory(np.array([2]), FEATURES[:1]), PROJECTIONS[:1], decision(), LABELS)
     assert one.vote(QUERIES).tolist() == [[0, 0, 1, 0]] * len(QUERIES)
     assert len(one.nearest(QUERIES[0], 5)) == 1
     assert np.isfinite(one.out_of_domain(EMBEDDINGS)).all()

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.inference.audio import Waveform, decode
-from service.inference.quality import _tenth, assess, trim_edges
+from nnpm.service.inference.audio.decode import decode
+from nnpm.service.inference.audio.speech import _tenth, assess, trim_edges
+from nnpm.service.inference.audio.waveform import Waveform
 from tests.service.sounds import speechlike
 
 RATE = 16_000

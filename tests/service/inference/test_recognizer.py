@@ -9,11 +9,11 @@ import pytest
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-from service.inference import bundle as bundles
-from service.inference.answer import Answer, Options
-from service.inference.audio import AudioInfo, Recording, Waveform
-from service.inference.errors import BundleError, ParameterError
-from service.inference.recognizer import Recognizer
+from nnpm.service.inference import bundle as bundles
+from nnpm.service.inference.answer import Answer, Options
+from nnpm.service.inference.audio.waveform import AudioInfo, Recording, Waveform
+from nnpm.service.inference.errors import BundleError, ParameterError
+from nnpm.service.inference.recognizer import Recognizer
 from tests.service.sounds import speechlike
 from tests.service.tiny_bundle import (
     LABELS,
@@ -410,7 +410,7 @@ def test_a_short_window_takes_a_short_hop(recognizer: Recognizer) -> None:
 def test_there_is_an_end_to_windows(
     recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch, num_channels: int
 ) -> None:
-    monkeypatch.setattr("service.inference.recognizer._MOST_WINDOWS", 38 * num_channels)
+    monkeypatch.setattr("nnpm.service.inference.recognizer._MOST_WINDOWS", 38 * num_channels)
     heard = recording(*[syllables(20)] * num_channels)
     with pytest.raises(ParameterError, match=r"at most .* are scored: take a hop of 0\.54 s"):
         recognizer.answer(heard, Options(window_s=1, hop_s=0.5))

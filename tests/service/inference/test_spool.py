@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.inference import resampler
-from service.inference.audio import Waveform, decode
-from service.inference.errors import NoRoomError
-from service.inference.quality import assess, trim_edges
-from service.inference.spool import Spool, Store
+from nnpm.service.inference.audio import decode as resampler
+from nnpm.service.inference.audio.decode import decode
+from nnpm.service.inference.audio.speech import assess, trim_edges
+from nnpm.service.inference.audio.waveform import Spool, Store, Waveform
+from nnpm.service.inference.errors import NoRoomError
 from tests.service.sounds import encode, speechlike
 
 NOISE = np.random.default_rng(0).standard_normal(100_000).astype(np.float32)

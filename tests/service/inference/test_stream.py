@@ -5,12 +5,13 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from service.inference import stream
-from service.inference.answer import Answer, Options, Segment
-from service.inference.audio import Limits, decode
-from service.inference.errors import AudioTooLongError, AudioTooShortError, ParameterError
-from service.inference.recognizer import Recognizer
-from service.inference.stream import Listener
+from nnpm.service.inference import stream
+from nnpm.service.inference.answer import Answer, Options, Segment
+from nnpm.service.inference.audio.decode import decode
+from nnpm.service.inference.audio.waveform import Limits
+from nnpm.service.inference.errors import AudioTooLongError, AudioTooShortError, ParameterError
+from nnpm.service.inference.recognizer import Recognizer
+from nnpm.service.inference.stream import StreamRecognizer
 from tests.service.sounds import encode, speechlike
 from tests.service.tiny_bundle import write_tiny_bundle
 
@@ -29,7 +30,7 @@ def pcm(samples: np.ndarray) -> np.ndarray:
     return found
 
 
-def feed(listener: Listener, frames: np.ndarray, block: int) -> Iterator[Segment]:
+def feed(listener: StreamRecognizer, frames: np.ndarray, block: int) -> Iterator[Segment]:
     for start in range(0, len(frames), block):
         segment = listener.hear(frames[start : start + block])
         while segment is not None:
@@ -45,7 +46,7 @@ def streamed(
     block: int = 320,
     options: Options | None = None,
 ) -> tuple[list[Segment], Answer]:
-    listener = Listener(
+    listener = StreamRecognizer(
         recognizer, rate_hz=rate, channels=frames.shape[1], options=options or Options()
     )
     return list(feed(listener, frames, block)), listener.finish()
@@ -154,7 +155,7 @@ def test_there_is_a_segment_every_hop(
 
 def test_segments_do_not_wait_for_the_end(recognizer: Recognizer) -> None:
     frames, options = pcm(talk(5.0)), Options(window_s=1, hop_s=0.5)
-    listener = Listener(recognizer, rate_hz=16_000, channels=1, options=options)
+    listener = StreamRecognizer(recognizer, rate_hz=16_000, channels=1, options=options)
     for start in range(0, len(frames), 160):
         wanted = listener.frames_wanted
         segment = listener.hear(frames[start : start + 160])
@@ -166,7 +167,7 @@ def test_segments_do_not_wait_for_the_end(recognizer: Recognizer) -> None:
 @pytest.mark.parametrize("rate", [8_000, 44_100, 48_000])
 def test_resampling_holds_little_back(recognizer: Recognizer, rate: int) -> None:
     """A segment comes at most 130 ms of audio after its end."""
-    listener = Listener(
+    listener = StreamRecognizer(
         recognizer, rate_hz=rate, channels=1, options=Options(window_s=1, hop_s=0.5)
     )
     frames, step = pcm(speechlike(6, rate)), rate // 100
@@ -197,7 +198,7 @@ def test_clipping_is_a_reason(recognizer: Recognizer) -> None:
 
 @pytest.mark.parametrize("num_frames", [0, 1, 1_599])
 def test_next_to_nothing_is_no_stream(recognizer: Recognizer, num_frames: int) -> None:
-    listener = Listener(recognizer, rate_hz=16_000, channels=1)
+    listener = StreamRecognizer(recognizer, rate_hz=16_000, channels=1)
     listener.hear(pcm(talk(1.0))[:num_frames])
     with pytest.raises(AudioTooShortError, match=r"at least 0\.1 s"):
         listener.finish()
@@ -211,7 +212,9 @@ def test_a_fifth_of_a_second_is_too_short_to_tell(recognizer: Recognizer) -> Non
 
 
 def test_more_than_the_limit_is_refused(recognizer: Recognizer) -> None:
-    listener = Listener(recognizer, rate_hz=8_000, channels=1, limits=Limits(max_duration_s=2))
+    listener = StreamRecognizer(
+        recognizer, rate_hz=8_000, channels=1, limits=Limits(max_duration_s=2)
+    )
     listener.hear(NOTHING.repeat(1, axis=0))
     listener.hear(np.zeros((16_000, 1), np.int16))
     with pytest.raises(AudioTooLongError, match="at most 2 s"):
@@ -220,7 +223,7 @@ def test_more_than_the_limit_is_refused(recognizer: Recognizer) -> None:
 
 def test_options_that_do_not_fit(recognizer: Recognizer) -> None:
     with pytest.raises(ParameterError, match="hop_s is 4"):
-        Listener(recognizer, rate_hz=16_000, channels=1, options=Options(hop_s=4.0))
+        StreamRecognizer(recognizer, rate_hz=16_000, channels=1, options=Options(hop_s=4.0))
 
 
 def test_an_hour_takes_no_more_memory_than_some_minutes(
@@ -229,7 +232,7 @@ def test_an_hour_takes_no_more_memory_than_some_minutes(
     """What it holds is looked at after every minute."""
     monkeypatch.setattr(stream, "KEPT_WINDOWS", 100)
     options = Options(window_s=2, hop_s=2)
-    listener = Listener(recognizer, rate_hz=16_000, channels=1, options=options)
+    listener = StreamRecognizer(recognizer, rate_hz=16_000, channels=1, options=options)
     minute = pcm(talk(*[2.5, -1.5] * 10, *[-20.0]))
     held = []
     for _ in range(12):

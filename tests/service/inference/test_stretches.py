@@ -3,8 +3,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from service.inference.answer import Reason, Segment
-from service.inference.stretches import join
+from nnpm.service.inference.answer import Reason, Segment, merge_windows
 
 
 def window(
@@ -19,11 +18,11 @@ def window(
 
 
 def test_nothing_gives_nothing() -> None:
-    assert join([]) == ()
+    assert merge_windows([]) == ()
 
 
 def test_one_window_is_one_stretch() -> None:
-    (one,) = join([window(1.2, 4, "sad", 0.7, channel=3)])
+    (one,) = merge_windows([window(1.2, 4, "sad", 0.7, channel=3)])
     assert (one.start_s, one.end_s, one.channel, one.emotion) == (1.2, 4, 3, "sad")
     assert one.confidence == pytest.approx(0.7)
 
@@ -38,7 +37,7 @@ def test_neighbours_with_another_reason_stay_apart() -> None:
         window(8, 10, "sad"),
         window(10, 12, "sad", reasons=doubt),  # forced
     ]
-    found = [(one.start_s, one.end_s, one.emotion, one.reasons) for one in join(segments)]
+    found = [(one.start_s, one.end_s, one.emotion, one.reasons) for one in merge_windows(segments)]
     assert found == [
         (0, 2, "sad", ()),
         (2, 6, None, silence),
@@ -54,7 +53,7 @@ def test_channels_are_joined_apart_and_told_in_order() -> None:
         for start, left, right in ((0, "sad", "angry"), (2, "sad", "happy"), (4, "calm", "happy"))
         for channel, emotion in enumerate((left, right))
     ]
-    found = [(one.start_s, one.end_s, one.channel, one.emotion) for one in join(segments)]
+    found = [(one.start_s, one.end_s, one.channel, one.emotion) for one in merge_windows(segments)]
     assert found == [
         (0, 4, 0, "sad"), (0, 2, 1, "angry"), (2, 6, 1, "happy"), (4, 6, 0, "calm"),
     ]  # fmt: skip
@@ -67,7 +66,7 @@ def test_stretches_cover_all_once_and_each_moment_has_the_nearest_window(hop_s: 
         window(k * hop_s, k * hop_s + 3, str(rng.choice(["sad", "calm"])), float(rng.random()))
         for k in range(40)
     ]
-    stretches = join(segments)
+    stretches = merge_windows(segments)
     assert stretches[0].start_s == 0
     assert stretches[-1].end_s == segments[-1].end_s
     for one, following in pairwise(stretches):

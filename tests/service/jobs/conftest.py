@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from service.jobs.store import JobStore
+from nnpm.service.jobs.store import JobStore
 from tests.service.jobs.postgres import Postgres, binaries
 
 

@@ -1,6 +1,6 @@
 """Jobs for tests."""
 
-from service.jobs.job import Job
+from nnpm.service.jobs.job import Job
 
 
 def job(**changes: object) -> Job:

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from service.jobs.intake.archive import IntakeLimits, unpack
-from service.jobs.intake.errors import ArchiveError
+from nnpm.service.jobs.archive import IntakeLimits, unpack
+from nnpm.service.jobs.errors import ArchiveError
 
 pytestmark = pytest.mark.filterwarnings("ignore:Duplicate name")
 LIMITS = IntakeLimits(max_members=20, max_unpacked_bytes=64 << 20, max_ratio=100)

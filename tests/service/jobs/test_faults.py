@@ -16,15 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from service.jobs.errors import StoreUnavailableError
-from service.jobs.janitor import sweep
-from service.jobs.job import Job
-from service.jobs.layout import JobFolder
-from service.jobs.states import State
-from service.jobs.store import JobStore
-from service.jobs.worker import Worker
-from service.registry.registry import Registry
-from service.settings import Settings
+from nnpm.service.jobs.errors import StoreUnavailableError
+from nnpm.service.jobs.folder import JobFolder
+from nnpm.service.jobs.job import Job, State
+from nnpm.service.jobs.service import sweep
+from nnpm.service.jobs.store import JobStore
+from nnpm.service.jobs.worker import Worker
+from nnpm.service.registry.registry import Registry
+from nnpm.service.settings import Settings
 from tests.service.jobs.children import (
     CHILD,
     WorkerProcess,
@@ -209,7 +208,7 @@ def again(store: JobStore, worker: Worker, one: Job) -> Job:
 
 
 @pytest.mark.parametrize(
-    "place", ["service.jobs.worker.write_json", "service.jobs.worker.prepare", "publish"]
+    "place", ["nnpm.service.jobs.worker.write_json", "nnpm.service.jobs.worker.prepare", "publish"]
 )
 def test_a_full_disk_is_tried_again_and_then_said(
     store: JobStore, top: Path, place: str, monkeypatch: pytest.MonkeyPatch
@@ -346,7 +345,7 @@ def test_unpacking_ends_within_a_second(
             go_on()
             time.sleep(0.01)
 
-    monkeypatch.setattr("service.jobs.intake.prepare.unpack", endless)
+    monkeypatch.setattr("nnpm.service.jobs.intake.unpack", endless)
     worker, settings = in_process(top, store)
     one = store.create(job(source="archive"))
     folder = JobFolder(settings.jobs, one.id)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from service.jobs.intake.archive import IntakeLimits, unpack
-from service.jobs.intake.errors import ArchiveError, IntakeError
-from service.jobs.intake.names import Places, safe_path
+from nnpm.service.jobs.archive import IntakeLimits, unpack
+from nnpm.service.jobs.errors import ArchiveError, IntakeError
+from nnpm.service.jobs.names import Places, safe_path
 from tests.hostile.archives import archives, gzipped, zipped
 from tests.hostile.seeds import seeds
 from tests.hostile.watch import watched

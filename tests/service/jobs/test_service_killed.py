@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from service.registry.registry import Registry
+from nnpm.service.registry.registry import Registry
 from tests.service.api.adapting import zipped
 from tests.service.jobs.children import CHILD, ROOT, children, hold, kill_children, until
 from tests.service.jobs.postgres import Postgres

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from service.jobs.database import Database
-from service.jobs.errors import (
+from nnpm.service.jobs.database import Database, jobs, metadata
+from nnpm.service.jobs.errors import (
     KeyTakenError,
     LostLeaseError,
     StoreConfigurationError,
@@ -19,11 +19,9 @@ from service.jobs.errors import (
     TransitionError,
     UnknownJobError,
 )
-from service.jobs.job import Clips, Estimate
-from service.jobs.migrations import upgrade
-from service.jobs.states import ENDED, State
-from service.jobs.store import JobStore
-from service.jobs.tables import jobs, metadata
+from nnpm.service.jobs.job import ENDED, Clips, Estimate, State
+from nnpm.service.jobs.migrations import upgrade
+from nnpm.service.jobs.store import JobStore
 from tests.service.jobs.children import until
 from tests.service.jobs.making import job
 from tests.service.jobs.postgres import Postgres
@@ -253,7 +251,7 @@ def test_many_processes_may_be_the_first(url: str) -> None:
 def test_a_worker_that_froze_amid_a_transaction_does_not_keep_its_job(
     postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.jobs.database._WAIT_S", 1)
+    monkeypatch.setattr("nnpm.service.jobs.database._WAIT_S", 1)
     url = postgres.database(f"t{uuid.uuid4().hex}")
     with closing(JobStore(url)) as store, closing(Database(url)) as frozen:
         made = store.create(job())
@@ -306,7 +304,7 @@ def test_a_database_that_is_away_says_so_without_its_password() -> None:
 
 
 def test_states_that_end_lead_nowhere() -> None:
-    from service.jobs.states import NEXT
+    from nnpm.service.jobs.job import NEXT
 
     assert set(NEXT) == set(State)
     assert all(not NEXT[state] for state in ENDED)

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from service.jobs.job import Job
-from service.jobs.layout import JobFolder
-from service.jobs.states import State
-from service.jobs.store import JobStore
-from service.jobs.worker import Worker
-from service.registry.registry import Registry
-from service.settings import Settings
+from nnpm.service.jobs.folder import JobFolder
+from nnpm.service.jobs.job import Job, State
+from nnpm.service.jobs.store import JobStore
+from nnpm.service.jobs.worker import Worker
+from nnpm.service.registry.registry import Registry
+from nnpm.service.settings import Settings
 from tests.service.tiny_bundle import write_tiny_bundle
 
 CHILD = """

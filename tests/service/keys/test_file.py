@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.keys.file import KeyFile, read
-from service.keys.key import KeysError, find
+from nnpm.service.keys import KeyFile, KeysError, find_key, read_keys
 
 
 @pytest.fixture
@@ -23,8 +22,8 @@ def test_keys_are_kept_for_their_owner_alone(path: Path) -> None:
     file.create("phone", frozenset())
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert text not in path.read_text()
-    found = {key.id: key for key in read(path)}
-    assert find(found, text) == key
+    found = {key.id: key for key in read_keys(path)}
+    assert find_key(found, text) == key
     assert [key.name for key in file.read()] == ["web", "phone"]
     assert list(path.parent.iterdir()) == [path]
 
@@ -70,7 +69,7 @@ DAMAGED = {
 @pytest.mark.parametrize("kind", DAMAGED)
 def test_a_damaged_file_is_one_sentence_and_stays_as_it_is(path: Path, kind: str) -> None:
     path.write_text(DAMAGED[kind])
-    for use in (lambda: read(path), lambda: KeyFile(path).create("web", frozenset())):
+    for use in (lambda: read_keys(path), lambda: KeyFile(path).create("web", frozenset())):
         with pytest.raises(KeysError, match="damaged") as caught:
             use()
         assert "\n" not in str(caught.value)
@@ -93,7 +92,7 @@ def test_a_damaged_key_damages_the_file(path: Path, field: str, value: object) -
     content["keys"][0][field] = value
     path.write_text(json.dumps(content))
     with pytest.raises(KeysError, match=field):
-        read(path)
+        read_keys(path)
 
 
 def test_two_keys_of_one_id_are_damage(path: Path) -> None:
@@ -102,13 +101,13 @@ def test_two_keys_of_one_id_are_damage(path: Path) -> None:
     content["keys"] *= 2
     path.write_text(json.dumps(content))
     with pytest.raises(KeysError, match="one id"):
-        read(path)
+        read_keys(path)
 
 
 def test_a_file_that_is_not_there_or_a_folder(tmp_path: Path) -> None:
     for path in (tmp_path / "nothing", tmp_path):
         with pytest.raises(KeysError, match="cannot be read"):
-            read(path)
+            read_keys(path)
     with pytest.raises(KeysError, match="cannot be written"):
         KeyFile(tmp_path / "no/folder").create("web", frozenset())
 
@@ -136,6 +135,6 @@ def test_processes_that_make_keys_wait_for_each_other(path: Path) -> None:
     )
     children = [subprocess.Popen([sys.executable, "-c", code, str(path), name]) for name in "abc"]
     assert [child.wait(60) for child in children] == [0, 0, 0]
-    assert sorted(key.name for key in read(path)) == sorted(
+    assert sorted(key.name for key in read_keys(path)) == sorted(
         f"{name}{n}" for name in "abc" for n in range(10)
     )

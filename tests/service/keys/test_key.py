@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from service.keys import key as module
-from service.keys.key import Key, KeysError, find, make
+from nnpm.service import keys as module
+from nnpm.service.keys import Key, KeysError, find_key, make_key
 
 
 def ring(*keys: Key) -> dict[str, Key]:
@@ -14,21 +14,21 @@ def ring(*keys: Key) -> dict[str, Key]:
 
 
 def test_a_key_is_recognisable_random_and_kept_as_its_hash() -> None:
-    text, key = make("web", ["predict"])
+    text, key = make_key("web", ["predict"])
     assert re.fullmatch(r"nnpm_[0-9a-f]{12}_[A-Za-z0-9_-]{43}", text)
     assert text.split("_")[1] == key.id
     assert key.sha256 == hashlib.sha256(text.encode()).hexdigest()
     assert text not in key.model_dump_json()
     assert text.split("_", 2)[2] not in key.model_dump_json()
-    assert len({make("web", [])[0] for _ in range(100)}) == 100
+    assert len({make_key("web", [])[0] for _ in range(100)}) == 100
 
 
 def test_it_is_found_and_nothing_else_is() -> None:
-    text, key = make("web", ["predict"])
-    other_text, other = make("phone", ["predict"])
+    text, key = make_key("web", ["predict"])
+    other_text, other = make_key("phone", ["predict"])
     keys = ring(key, other)
-    assert find(keys, text) is key
-    assert find(keys, other_text) is other
+    assert find_key(keys, text) is key
+    assert find_key(keys, other_text) is other
     secret = text.split("_", 2)[2]
     for wrong in (
         "",
@@ -47,21 +47,21 @@ def test_it_is_found_and_nothing_else_is() -> None:
         "\udcff",
         text + "x" * 10_000,
     ):
-        assert find(keys, wrong) is None, wrong
+        assert find_key(keys, wrong) is None, wrong
 
 
 def test_a_revoked_key_opens_nothing() -> None:
-    text, key = make("web", ["predict"])
+    text, key = make_key("web", ["predict"])
     revoked = key.model_copy(update={"revoked_at": key.created_at})
-    assert find(ring(revoked), text) is None
+    assert find_key(ring(revoked), text) is None
 
 
 @pytest.mark.parametrize("kind", ["right", "wrong secret", "unknown id", "revoked", "garbage"])
 def test_every_text_costs_one_hash_and_one_constant_time_compare(
     monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    text, key = make("web", ["predict"])
-    revoked_text, revoked = make("old", [])
+    text, key = make_key("web", ["predict"])
+    revoked_text, revoked = make_key("old", [])
     revoked = revoked.model_copy(update={"revoked_at": revoked.created_at})
     calls: list[str] = []
 
@@ -83,7 +83,7 @@ def test_every_text_costs_one_hash_and_one_constant_time_compare(
         "revoked": revoked_text,
         "garbage": "x",
     }[kind]
-    assert (find(ring(key, revoked), sent) is key) == (kind == "right")
+    assert (find_key(ring(key, revoked), sent) is key) == (kind == "right")
     assert calls == ["hash", "compare"]
 
 
@@ -92,4 +92,4 @@ def test_every_text_costs_one_hash_and_one_constant_time_compare(
 )
 def test_what_cannot_be_a_name(name: str) -> None:
     with pytest.raises(KeysError, match="name"):
-        make(name, [])
+        make_key(name, [])

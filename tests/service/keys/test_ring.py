@@ -3,9 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from service.keys.file import KeyFile
-from service.keys.key import KeysError
-from service.keys.ring import LOOK_S, KeyRing
+from nnpm.service.keys import LOOK_S, ApiKeys, KeyFile, KeysError
 
 
 class Clock:
@@ -23,7 +21,7 @@ def path(tmp_path: Path) -> Path:
 def test_it_follows_the_file_and_looks_once_a_second(path: Path) -> None:
     file, clock = KeyFile(path), Clock()
     old, _ = file.create("web", frozenset({"predict"}))
-    ring = KeyRing(path, clock)
+    ring = ApiKeys(path, clock)
     found = ring.find(old)
     assert found is not None
     assert found.name == "web"
@@ -43,7 +41,7 @@ def test_a_file_that_breaks_leaves_the_last_good_keys(
     file, clock = KeyFile(path), Clock()
     text, _ = file.create("web", frozenset({"predict"}))
     good = path.read_text()
-    ring = KeyRing(path, clock)
+    ring = ApiKeys(path, clock)
     with caplog.at_level(logging.ERROR, "nnpm"):
         for broken in ("{", None):
             path.unlink() if broken is None else path.write_text(broken)
@@ -66,7 +64,7 @@ def test_it_does_not_begin_with_a_broken_file(path: Path, content: str | None) -
     if content is not None:
         path.write_text(content)
     with pytest.raises(KeysError):
-        KeyRing(path)
+        ApiKeys(path)
 
 
 def test_a_file_without_an_active_key_is_warned_of(
@@ -75,5 +73,5 @@ def test_a_file_without_an_active_key_is_warned_of(
     KeyFile(path).create("web", frozenset())
     KeyFile(path).revoke("web")
     with caplog.at_level(logging.WARNING, "nnpm"):
-        KeyRing(path)
+        ApiKeys(path)
     assert "no active key" in caplog.text

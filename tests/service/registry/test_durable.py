@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from service.jobs.layout import write_json
-from service.registry import state
-from service.registry.registry import Registry
-from service.registry.state import State
+from nnpm.service.jobs.folder import write_json
+from nnpm.service.registry import state
+from nnpm.service.registry.registry import Registry
+from nnpm.service.registry.state import State
 from tests.service.tiny_bundle import write_tiny_bundle
 
 Events = list[tuple[str, str]]

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from service.registry.folder import ModelFolder, UnknownModelError
+from nnpm.service.registry.folder import ModelFolder, UnknownModelError
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from service.inference.errors import BundleError
-from service.registry.folder import ModelVersion
-from service.registry.loaded import LoadedModels
+from nnpm.service.inference.errors import BundleError
+from nnpm.service.registry.folder import ModelVersion
+from nnpm.service.registry.serving import LoadedModels
 
 
 def model(version: str) -> ModelVersion:

@@ -7,16 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from service.inference.errors import BundleError, ParameterError
-from service.registry.loaded import LoadedModels, load_recognizer
-from service.registry.registry import (
+from nnpm.service.inference.errors import BundleError, ParameterError
+from nnpm.service.registry.registry import (
     Aliases,
     ModelInUseError,
     NothingToRollBackError,
     Registry,
     UnknownModelError,
 )
-from service.registry.serving import Serving
+from nnpm.service.registry.serving import LoadedModels, Serving, load_recognizer
 from tests.service.tiny_bundle import write_tiny_bundle
 
 

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from service.registry import remote
-from service.registry.opening import open_registry
-from service.registry.registry import ModelInUseError, Registry
-from service.registry.remote import RemoteRegistry
-from service.registry.state import RegistryError
-from service.settings import Settings
+from nnpm.service.registry import remote
+from nnpm.service.registry.opening import open_registry
+from nnpm.service.registry.registry import ModelInUseError, Registry
+from nnpm.service.registry.remote import RemoteRegistry
+from nnpm.service.registry.state import RegistryError
+from nnpm.service.settings import Settings
 from tests.service.tiny_bundle import write_tiny_bundle
 
 

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from service.registry.registry import Registry, RegistryError
-from service.registry.seed import seed
+from nnpm.service.registry.opening import seed_registry
+from nnpm.service.registry.registry import Registry, RegistryError
 from tests.service.tiny_bundle import write_tiny_bundle
 
 
@@ -20,35 +20,35 @@ def registry(tmp_path: Path) -> Registry:
 
 
 def test_an_empty_registry_gets_what_is_bundled(registry: Registry, bundled: Path) -> None:
-    assert [model.version for model in seed(registry, bundled)] == ["1"]
+    assert [model.version for model in seed_registry(registry, bundled)] == ["1"]
     assert registry.live().version == "1"
 
 
 def test_once(registry: Registry, bundled: Path) -> None:
-    seed(registry, bundled)
-    assert seed(registry, bundled) == []
+    seed_registry(registry, bundled)
+    assert seed_registry(registry, bundled) == []
     assert registry.versions("default") == ["1"]
 
 
 def test_a_newer_one_answers_also_where_its_number_is_taken(
     registry: Registry, bundled: Path, tmp_path: Path
 ) -> None:
-    seed(registry, bundled)
+    seed_registry(registry, bundled)
     write_tiny_bundle(tmp_path / "urdu", language="ur", parent="1")
     assert registry.publish(tmp_path / "urdu", "default", key="job").version == "2"
     registry.promote("default", "2")
     write_tiny_bundle(bundled / "default/2", metrics={"release": 2})
-    assert [model.version for model in seed(registry, bundled)] == ["3"]
+    assert [model.version for model in seed_registry(registry, bundled)] == ["3"]
     assert registry.live().version == "3"
     assert registry.live("default", "ur").version == "2"
 
 
 def test_what_was_copied_by_hand_is_not_copied_again(registry: Registry, bundled: Path) -> None:
     shutil.copytree(bundled / "default/1", registry.root / "default/7")
-    assert seed(registry, bundled) == []
+    assert seed_registry(registry, bundled) == []
 
 
 def test_a_folder_that_cannot_be_written_is_one_error(bundled: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(RegistryError, match="cannot be written"):
-        seed(Registry(tmp_path / "file/models"), bundled)
+        seed_registry(Registry(tmp_path / "file/models"), bundled)

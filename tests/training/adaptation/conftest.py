@@ -7,15 +7,13 @@ import pytest
 import soundfile
 import torch
 
-from service.inference.bundle import Bundle
+from nnpm.service.inference.bundle import Bundle
+from nnpm.training.adaptation.contract import AdaptConfig, Batch, Method
+from nnpm.training.adaptation.head import AdaptedHead, Source, Target
+from nnpm.training.bundle.files import voice
+from nnpm.training.config import HeadConfig
+from nnpm.training.network.head import Head
 from tests.training.adaptation.tiny_base import write_base
-from training.adaptation.config import AdaptConfig
-from training.adaptation.head import AdaptedHead
-from training.adaptation.material import Source, Target
-from training.adaptation.method import Batch, Method
-from training.classifier import Head
-from training.config import HeadConfig
-from training.probe import voice
 
 
 @dataclass

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from service.inference import bundle as bundles
-from service.inference.audio import decode
-from service.inference.bundle import Bundle
-from service.inference.recognizer import Recognizer
-from training import cli
-from training.adaptation import METHODS
-from training.adaptation.report import AdaptationReport, Evidence
+from nnpm.service.inference import bundle as bundles
+from nnpm.service.inference.audio.decode import decode
+from nnpm.service.inference.bundle import Bundle
+from nnpm.service.inference.recognizer import Recognizer
+from nnpm.training import cli
+from nnpm.training.adaptation.methods import METHODS
+from nnpm.training.adaptation.report import AdaptationReport, Evidence
 
 ROOT = Path(__file__).parents[3]
 Captured = pytest.CaptureFixture[str]
@@ -64,7 +64,7 @@ def verdict(monkeypatch: pytest.MonkeyPatch):
             {"verdict": word, "reasons": ("So it is.",), "estimated_accuracy": None,
              "figures": {"answers_changed": 0.5, "seen": 1.0}}
         )  # fmt: skip
-        monkeypatch.setattr("training.adaptation.command.judge", lambda *_: evidence)
+        monkeypatch.setattr("nnpm.training.adaptation.command.judge", lambda *_: evidence)
 
     return says
 
@@ -263,7 +263,7 @@ def test_an_interrupt_leaves_nothing_and_exits_130(
     config.write_text("steps = 100000000")
     out = tmp_path / "out" / "bundle"
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "training", "adapt", "--bundle", base.path, "--json"]
+        [sys.executable, "-P", "-m", "nnpm.training", "adapt", "--bundle", base.path, "--json"]
         + ["--target", voices, "--out", out, "--config", config, "--method", "entropy"],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -295,7 +295,7 @@ def test_an_interrupt_while_publishing_leaves_nothing(
         if path.name == "probe.npz" and tmp_path in path.parents:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("service.inference.bundle._write_synced", interrupt)
+    monkeypatch.setattr("nnpm.service.inference.bundle._write_synced", interrupt)
     with pytest.raises(AssertionError):
         adapt(tmp_path / "out" / "bundle")
     assert "interrupted" in capsys.readouterr().err

@@ -5,13 +5,11 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from training.adaptation import METHODS
-from training.adaptation.adapter import adapt_head
-from training.adaptation.config import AdaptConfig
-from training.adaptation.head import AdaptedHead
-from training.adaptation.material import Source, Target
-from training.adaptation.method import Batch, Method
-from training.errors import TrainingError
+from nnpm.training.adaptation.contract import AdaptConfig, Batch, Method
+from nnpm.training.adaptation.head import AdaptedHead, Source, Target
+from nnpm.training.adaptation.methods import METHODS
+from nnpm.training.adaptation.train import adapt_head
+from nnpm.training.config import TrainingError
 
 CONFIG = AdaptConfig(steps=12, ramp_steps=3, refresh_steps=5, source_batch=16, target_batch=8)
 

@@ -3,8 +3,8 @@ import pytest
 import torch
 from skada.deep.losses import deepcoral_loss
 
-from training.adaptation.coral import Coral, coral_loss
-from training.errors import TrainingError
+from nnpm.training.adaptation.methods.coral import Coral, coral_loss
+from nnpm.training.config import TrainingError
 
 
 def brute_force(source: np.ndarray, target: np.ndarray) -> float:

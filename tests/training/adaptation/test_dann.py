@@ -6,7 +6,12 @@ import torch
 from skada.deep import DANNLoss
 from skada.deep.modules import GradientReversalLayer
 
-from training.adaptation.dann import DANN, domain_loss, reversal_strength, reverse_gradient
+from nnpm.training.adaptation.methods.dann import (
+    DANN,
+    domain_loss,
+    reversal_strength,
+    reverse_gradient,
+)
 
 
 def brute_force(source, target) -> float:

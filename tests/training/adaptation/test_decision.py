@@ -3,14 +3,14 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
-from service.inference.bundle import Memory
-from service.inference.card import Decision
-from service.inference.model import softmax
-from service.inference.neighbourhood import Neighbourhood
-from training.adaptation.config import AdaptConfig
-from training.adaptation.decision import corrected, decide, refit
-from training.adaptation.material import Source
-from training.adaptation.report import Estimate, Evidence
+from nnpm.service.inference.bundle import Memory
+from nnpm.service.inference.card import Decision
+from nnpm.service.inference.graphs import softmax
+from nnpm.service.inference.memory import MemoryIndex
+from nnpm.training.adaptation.contract import AdaptConfig
+from nnpm.training.adaptation.decision import corrected, decide, refit
+from nnpm.training.adaptation.head import Source
+from nnpm.training.adaptation.report import Estimate, Evidence
 
 LABELS = ("angry", "happy", "neutral", "sad")
 BASE = Decision(
@@ -41,7 +41,7 @@ def confidence(problem, decision: Decision, columns: list[int]) -> float:
         heard = problem.head.project_target(problem.target.pooled)
         known = problem.head.project_source(source.pooled).numpy()
         logits = problem.head.classify(heard).numpy()
-    votes = Neighbourhood(memory, known, decision, LABELS).vote(heard.numpy())
+    votes = MemoryIndex(memory, known, decision, LABELS).vote(heard.numpy())
     bias = np.array(decision.logit_bias or 0.0, np.float32)
     own = softmax(logits / np.float32(decision.temperature) + bias)
     blended = (1 - decision.vote_weight) * own + decision.vote_weight * votes

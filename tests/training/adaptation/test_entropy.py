@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.distributions import Categorical, kl_divergence
 
-from training.adaptation.entropy import Entropy, information_maximisation
-from training.adaptation.material import Source
+from nnpm.training.adaptation.head import Source
+from nnpm.training.adaptation.methods.entropy import Entropy, information_maximisation
 
 EVEN = torch.full((4,), 0.25)
 UNEVEN = torch.tensor([0.1, 0.2, 0.3, 0.4])

@@ -3,12 +3,11 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
-from training.adaptation import estimator
-from training.adaptation.estimator import agreement, core_columns, estimate
-from training.adaptation.head import AdaptedHead
-from training.adaptation.material import Target
-from training.classifier import Head
-from training.config import HeadConfig
+from nnpm.training.adaptation import evidence as estimator
+from nnpm.training.adaptation.evidence import agreement, core_columns, estimate
+from nnpm.training.adaptation.head import AdaptedHead, Target
+from nnpm.training.config import HeadConfig
+from nnpm.training.network.head import Head
 
 
 @pytest.fixture

@@ -3,13 +3,11 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
-from training.adaptation.estimator import agreement, estimate
-from training.adaptation.evidence import judge
-from training.adaptation.head import AdaptedHead
-from training.adaptation.material import Source, Target
-from training.adaptation.report import Evidence
-from training.classifier import Head
-from training.config import HeadConfig
+from nnpm.training.adaptation.evidence import agreement, estimate, judge
+from nnpm.training.adaptation.head import AdaptedHead, Source, Target
+from nnpm.training.adaptation.report import Evidence
+from nnpm.training.config import HeadConfig
+from nnpm.training.network.head import Head
 
 LABELS = ("angry", "happy", "neutral", "sad")
 

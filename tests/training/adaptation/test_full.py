@@ -8,22 +8,21 @@ import numpy as np
 import pytest
 import torch
 
-from service.inference import bundle as bundles
-from service.inference.audio import decode
-from service.inference.bundle import Bundle
-from service.inference.recognizer import Recognizer
+from nnpm.service.inference import bundle as bundles
+from nnpm.service.inference.audio.decode import decode
+from nnpm.service.inference.bundle import Bundle
+from nnpm.service.inference.recognizer import Recognizer
+from nnpm.training import cli
+from nnpm.training.adaptation.contract import AdaptConfig, FullConfig
+from nnpm.training.adaptation.features import whole_log_mel
+from nnpm.training.adaptation.full import SourceAudio, fine_tune, in_memory, load_source
+from nnpm.training.adaptation.methods import METHODS
+from nnpm.training.adaptation.report import Evidence
+from nnpm.training.bundle.files import voice
+from nnpm.training.config import TrainingError
+from nnpm.training.data.clips import Ragged
+from nnpm.training.network.network import Network
 from tests.training.adaptation.tiny_base import LABELS, WIDTH, tiny_network
-from training import cli
-from training.adaptation import METHODS
-from training.adaptation.config import AdaptConfig, FullConfig
-from training.adaptation.full import fine_tune, in_memory
-from training.adaptation.report import Evidence
-from training.adaptation.source_audio import SourceAudio, load_source
-from training.adaptation.views import whole_log_mel
-from training.errors import TrainingError
-from training.network import Network
-from training.probe import voice
-from training.ragged import Ragged
 
 CONFIG = AdaptConfig(
     refresh_steps=3, ramp_steps=2, full=FullConfig(steps=7, batch=8, learning_rate=1e-3)
@@ -147,7 +146,7 @@ def test_the_command_makes_a_bundle_that_answers(
     evidence = Evidence(
         verdict="improved", reasons=(), estimated_accuracy=None, figures={"answers_changed": 0.5}
     )
-    monkeypatch.setattr("training.adaptation.command.judge", lambda *_: evidence)
+    monkeypatch.setattr("nnpm.training.adaptation.command.judge", lambda *_: evidence)
     config, out = tmp_path / "adapt.toml", tmp_path / "bundle"
     config.write_text("steps = 5\nviews = 1\n[full]\nsteps = 3\nbatch = 8\n")
     command = ["adapt", "--bundle", base.path, "--target", voices, "--out", out, "--json"]

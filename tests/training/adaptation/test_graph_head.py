@@ -2,11 +2,11 @@ import onnxruntime
 import pytest
 import torch
 
+from nnpm.training.adaptation.publish import replace_head
+from nnpm.training.bundle.graphs import head_graph
+from nnpm.training.network.head import Head
+from nnpm.training.network.network import Network
 from tests.training.adaptation.tiny_base import WIDTH, tiny_network
-from training.adaptation.graph_head import replace_head
-from training.classifier import Head
-from training.graphs import head_graph
-from training.network import Network
 
 
 @pytest.fixture(scope="module")

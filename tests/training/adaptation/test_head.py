@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.adaptation.head import AdaptedHead
-from training.adaptation.material import Target
+from nnpm.training.adaptation.head import AdaptedHead, Target
 
 
 @pytest.fixture

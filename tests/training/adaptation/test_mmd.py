@@ -6,8 +6,8 @@ import torch
 from pydantic import ValidationError
 from skada.deep.losses import dan_loss
 
-from training.adaptation.config import MMDConfig
-from training.adaptation.mmd import MMD, maximum_mean_discrepancy
+from nnpm.training.adaptation.contract import MMDConfig
+from nnpm.training.adaptation.methods.mmd import MMD, maximum_mean_discrepancy
 
 BANK = (0.25, 1.0, 4.0)
 

@@ -5,15 +5,14 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
-from training.adaptation.adapter import adapt_head
-from training.adaptation.config import AdaptConfig
-from training.adaptation.entropy import information_maximisation
-from training.adaptation.head import AdaptedHead
-from training.adaptation.material import Source, Target
-from training.adaptation.nnpm import NNPM, _evenly
-from training.adaptation.pseudo_labels import confidence, prior, pseudo_labels
-from training.classifier import Head
-from training.config import HeadConfig
+from nnpm.training.adaptation.contract import AdaptConfig
+from nnpm.training.adaptation.head import AdaptedHead, Source, Target
+from nnpm.training.adaptation.methods.entropy import information_maximisation
+from nnpm.training.adaptation.methods.nnpm import NNPM, _evenly
+from nnpm.training.adaptation.pseudo_labels import confidence, prior, pseudo_labels
+from nnpm.training.adaptation.train import adapt_head
+from nnpm.training.config import HeadConfig
+from nnpm.training.network.head import Head
 
 ALONE = {"pseudo_label_weight": 0.0, "multilabel_weight": 0.0, "information_weight": 0.0}
 

@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
-from training.adaptation.config import NNPMConfig
-from training.adaptation.pseudo_labels import (
+from nnpm.training.adaptation.contract import NNPMConfig
+from nnpm.training.adaptation.pseudo_labels import (
     balanced,
     confidence,
     prior,
@@ -50,7 +50,7 @@ def test_vote_and_smoothing_are_the_same_in_pieces(monkeypatch) -> None:
     projection, slots, emotion = unit(0, 23, 5), unit(1, 12, 5), torch.arange(12) % 4
     found = answers(0, 23)
     whole = vote(projection, slots, emotion, 4, 2), smoothed(found, projection, 0.5, 3)
-    monkeypatch.setattr("training.adaptation.pseudo_labels._ROWS_AT_ONCE", 5)
+    monkeypatch.setattr("nnpm.training.adaptation.pseudo_labels._ROWS_AT_ONCE", 5)
     torch.testing.assert_close(vote(projection, slots, emotion, 4, 2), whole[0])
     torch.testing.assert_close(smoothed(found, projection, 0.5, 3), whole[1])
 

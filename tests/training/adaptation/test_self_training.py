@@ -4,8 +4,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from training.adaptation.config import SelfTrainingConfig
-from training.adaptation.self_training import SelfTraining, select
+from nnpm.training.adaptation.contract import SelfTrainingConfig
+from nnpm.training.adaptation.methods.self_training import SelfTraining, select
 
 THRESHOLD = 0.6
 """About half of the problem's clips are above."""

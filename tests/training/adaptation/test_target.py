@@ -6,21 +6,21 @@ import numpy as np
 import pytest
 import soundfile
 
-from service.inference.audio import decode
-from service.inference.quality import trim_edges
-from service.inference.recognizer import Recognizer
-from service.inference.windows import windows
+from nnpm.service.inference.audio.decode import decode
+from nnpm.service.inference.audio.speech import trim_edges
+from nnpm.service.inference.recognizer import Recognizer, windows
+from nnpm.training.adaptation.contract import AdaptConfig
+from nnpm.training.adaptation.features import FeatureViews, TargetFeatures, extract_features
+from nnpm.training.bundle.files import voice
+from nnpm.training.config import TrainingError
 from tests.training.adaptation.tiny_base import WIDTH, tiny_network
-from training.adaptation.config import AdaptConfig
-from training.adaptation.target import Heard, hear
-from training.adaptation.views import Listener
-from training.errors import TrainingError
-from training.probe import voice
 
 
-def listen(folder: Path, base, *, threads: int = 2, views: int = 1, **changes) -> Heard:
+def listen(folder: Path, base, *, threads: int = 2, views: int = 1, **changes) -> TargetFeatures:
     config = AdaptConfig(**({"min_clips": 1} | changes))
-    return hear(folder, Listener(tiny_network(), views, seed=0), base.card, config, threads=threads)
+    return extract_features(
+        folder, FeatureViews(tiny_network(), views, seed=0), base.card, config, threads=threads
+    )
 
 
 def write(path: Path, samples: np.ndarray, rate: int = 16_000) -> None:
@@ -128,8 +128,8 @@ def test_places_without_audio_are_refused(tmp_path: Path, base) -> None:
 
 def test_progress_counts_files(folder: Path, base) -> None:
     told: list[tuple[int, int]] = []
-    listener = Listener(tiny_network(), 0, seed=0)
-    hear(
+    listener = FeatureViews(tiny_network(), 0, seed=0)
+    extract_features(
         folder, listener, base.card, AdaptConfig(min_clips=1), threads=1,
         on_file=lambda done, total: told.append((done, total)),
     )  # fmt: skip

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from service.inference.model import Model
+from nnpm.service.inference.graphs import Model
+from nnpm.training.adaptation.features import FeatureViews
+from nnpm.training.bundle.files import voice
+from nnpm.training.network.network import Network
 from tests.training.adaptation.tiny_base import WIDTH, tiny_network
-from training.adaptation.views import Listener
-from training.network import Network
-from training.probe import voice
 
 
 @pytest.fixture(scope="module")
@@ -15,21 +15,21 @@ def network() -> Network:
 
 
 def test_the_clip_as_recorded_is_what_the_service_hears(network, base) -> None:
-    listen, model = Listener(network, num_views=2, seed=0), Model(base)
+    listen, model = FeatureViews(network, num_views=2, seed=0), Model(base)
     for samples in (voice(200.0, 0.7, seed=1), voice(120.0, 0.31, seed=2)):
         _, embedding = model.run(samples[None], np.array([len(samples)]))
         np.testing.assert_allclose(listen(samples)[0].numpy(), embedding[0], atol=1e-5)
 
 
 def test_views_differ_from_the_clip_and_among_themselves(network) -> None:
-    rows = Listener(network, num_views=3, seed=0)(voice(200.0, 0.7, seed=1))
+    rows = FeatureViews(network, num_views=3, seed=0)(voice(200.0, 0.7, seed=1))
     assert rows.shape == (4, WIDTH)
     assert len({tuple(row.tolist()) for row in rows}) == 4
 
 
 def test_views_are_drawn_by_clip_and_seed_and_from_nothing_else(network) -> None:
     one, other = voice(200.0, 0.7, seed=1), voice(200.0, 0.7, seed=2)
-    listen = Listener(network, num_views=3, seed=0)
+    listen = FeatureViews(network, num_views=3, seed=0)
     torch.manual_seed(0)
     expected = torch.rand(2)
     torch.manual_seed(0)
@@ -37,13 +37,13 @@ def test_views_are_drawn_by_clip_and_seed_and_from_nothing_else(network) -> None
     listen(other)
     assert torch.equal(first, listen(one))
     assert torch.equal(torch.rand(2), expected)
-    again = Listener(network, num_views=3, seed=1)(one)
+    again = FeatureViews(network, num_views=3, seed=1)(one)
     assert torch.allclose(again[0], first[0], atol=1e-6)
     assert not torch.allclose(again[1:], first[1:], atol=1e-3)
 
 
 def test_no_views_and_a_clip_shorter_than_a_window(network) -> None:
-    rows = Listener(network, num_views=0, seed=0)(np.full(100, 0.1, np.float32))
+    rows = FeatureViews(network, num_views=0, seed=0)(np.full(100, 0.1, np.float32))
     assert rows.shape == (1, WIDTH)
     assert rows.isfinite().all()
 
@@ -55,8 +55,8 @@ def test_the_masks_are_for_the_encoder_and_not_for_the_functionals(network) -> N
     )
     masked = tiny_network()
     masked.config = network.config.model_copy(update={"augment": only_masks})
-    clip, view = Listener(masked, num_views=1, seed=0)(voice(200.0, 0.7, seed=1))
+    clip, view = FeatureViews(masked, num_views=1, seed=0)(voice(200.0, 0.7, seed=1))
     torch.testing.assert_close(view[32:], clip[32:], atol=1e-3, rtol=1e-3)
     assert not torch.allclose(view[:32], clip[:32], atol=1e-2)
-    changed = Listener(network, num_views=1, seed=0)(voice(200.0, 0.7, seed=1))[1]
+    changed = FeatureViews(network, num_views=1, seed=0)(voice(200.0, 0.7, seed=1))[1]
     assert not torch.allclose(changed[32:], clip[32:], atol=1e-2)

@@ -6,16 +6,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from service.inference import bundle as bundles
-from service.inference.bundle import Bundle, Memory
+from nnpm.service.inference import bundle as bundles
+from nnpm.service.inference.bundle import Bundle, Memory
+from nnpm.training.adaptation.features import FeatureViews
+from nnpm.training.bundle.files import memory_file, probe_file, voice, weights_file
+from nnpm.training.bundle.graphs import head_graph, network_graph
+from nnpm.training.config import Config
+from nnpm.training.network.network import Network
 from tests.service.tiny_bundle import tiny_card
 from tests.training.conftest import TINY_CONFIG
-from training.adaptation.views import Listener
-from training.bundle_files import memory_file, probe_file, weights_file
-from training.config import Config
-from training.graphs import head_graph, network_graph
-from training.network import Network
-from training.probe import voice
 
 LABELS = ("angry", "happy", "neutral", "sad")
 WIDTH = 32 + 405
@@ -37,7 +36,7 @@ def tiny_network() -> Network:
 
 def memory_of(network: Network) -> Memory:
     """40 voices, ten of each emotion."""
-    listen = Listener(network, num_views=0, seed=0)
+    listen = FeatureViews(network, num_views=0, seed=0)
     clips = [voice(90.0 + 6 * number, 0.5, seed=number) for number in range(40)]
     features = torch.cat([listen(clip)[0:1] for clip in clips]).numpy()
     stored = features.astype(np.float16).astype(np.float32)

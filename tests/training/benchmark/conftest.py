@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from service.inference.bundle import Bundle
+from nnpm.service.inference.bundle import Bundle
+from nnpm.training.adaptation.command import one_torch_thread
+from nnpm.training.adaptation.contract import AdaptConfig
+from nnpm.training.benchmark.cases import Protocol, all_methods
+from nnpm.training.benchmark.command import Request
+from nnpm.training.benchmark.networks import train_runs
+from nnpm.training.bundle.files import voice
+from nnpm.training.config import load
 from tests.training.adaptation.tiny_base import write_base
-from training.adaptation.command import one_torch_thread
-from training.adaptation.config import AdaptConfig
-from training.benchmark.command import Request
-from training.benchmark.protocol import Protocol, all_methods
-from training.benchmark.sources import train_runs
-from training.config import load
-from training.probe import voice
 
 SPEAKERS = {"gita": "f", "hans": "m", "ines": "f", "jack": "m", "kate": "f", "liam": "m"}
 PITCH_HZ = {"angry": 300.0, "fear": 270.0, "happy": 220.0, "neutral": 150.0, "sad": 120.0}

@@ -3,20 +3,18 @@
 import numpy as np
 import torch
 
-from service.inference.bundle import Bundle
-from service.inference.recognizer import Recognizer
-from training.adaptation.adapter import adapt_head
-from training.adaptation.config import AdaptConfig
-from training.adaptation.head import AdaptedHead
-from training.adaptation.material import Target
-from training.adaptation.publish import Adapted, publish
-from training.adaptation.report import AdaptationReport, Clips
-from training.adaptation.report import Base as Parent
-from training.adaptation.restore import restore_network, restore_source
-from training.adaptation.views import Listener
-from training.benchmark.answers import answer
-from training.benchmark.base import Base
-from training.probe import voice
+from nnpm.service.inference.bundle import Bundle
+from nnpm.service.inference.recognizer import Recognizer
+from nnpm.training.adaptation.contract import AdaptConfig
+from nnpm.training.adaptation.features import FeatureViews
+from nnpm.training.adaptation.head import AdaptedHead, Target
+from nnpm.training.adaptation.publish import Adapted, publish
+from nnpm.training.adaptation.report import AdaptationReport, Clips
+from nnpm.training.adaptation.report import Base as Parent
+from nnpm.training.adaptation.train import adapt_head
+from nnpm.training.benchmark.networks import Base
+from nnpm.training.benchmark.trial import answer
+from nnpm.training.bundle.files import restore_network, restore_source, voice
 
 VOICES = [voice(100.0 + 9 * number, 0.7, seed=number) for number in range(20)]
 
@@ -42,7 +40,7 @@ def test_an_adapted_head_answers_as_its_bundle(bundle: Bundle, tmp_path) -> None
     network, memory = restore_network(bundle), bundle.memory()
     decision = bundle.card.decision.model_copy(update={"vote_weight": 0.4, "temperature": 1.7})
     base = Base(network, memory, decision, "")
-    listen = Listener(network, num_views=0, seed=0)
+    listen = FeatureViews(network, num_views=0, seed=0)
     pooled = torch.cat([listen(sound) for sound in VOICES])
     target, config = Target(pooled, torch.zeros(0, *pooled.shape)), AdaptConfig(steps=3)
     head = adapt_head(network.head, restore_source(memory), target, "adabn", config, 0)
@@ -62,7 +60,7 @@ def test_an_adapted_head_answers_as_its_bundle(bundle: Bundle, tmp_path) -> None
 def test_an_unmoved_head_answers_as_the_base(bundle: Bundle) -> None:
     network = restore_network(bundle)
     base = Base(network, bundle.memory(), bundle.card.decision, "")
-    listen = Listener(network, num_views=0, seed=0)
+    listen = FeatureViews(network, num_views=0, seed=0)
     pooled = torch.cat([listen(sound) for sound in VOICES])
     target = Target(pooled, torch.zeros(0, *pooled.shape))
     head = AdaptedHead(network.head, target, target_statistics=False).eval()

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.adaptation.config import AdaptConfig
-from training.benchmark import cases
-from training.benchmark.ablations import ABLATIONS, WHOLE, changed
-from training.benchmark.protocol import PROTOCOLS
-from training.corpora import Utterance
+from nnpm.training.adaptation.contract import AdaptConfig
+from nnpm.training.benchmark import cases
+from nnpm.training.benchmark.cases import PROTOCOLS
+from nnpm.training.benchmark.plan import ABLATIONS, WHOLE, changed
+from nnpm.training.corpora import Utterance
 
 P2 = PROTOCOLS["P2"]
 

@@ -8,17 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from training import cli
-from training.adaptation.command import one_torch_thread
-from training.adaptation.config import AdaptConfig
-from training.benchmark import command, work
-from training.benchmark.ablations import ABLATIONS
-from training.benchmark.command import Request, benchmark
-from training.benchmark.plan import TABLES
-from training.benchmark.protocol import all_methods
-from training.benchmark.results import Results, Row
-from training.corpora import CorpusError
-from training.errors import TrainingError
+from nnpm.training import cli
+from nnpm.training.adaptation.command import one_torch_thread
+from nnpm.training.adaptation.contract import AdaptConfig
+from nnpm.training.benchmark import command, work
+from nnpm.training.benchmark.cases import all_methods
+from nnpm.training.benchmark.command import Request, benchmark
+from nnpm.training.benchmark.plan import ABLATIONS, TABLES
+from nnpm.training.benchmark.results import Results, Row
+from nnpm.training.config import TrainingError
+from nnpm.training.corpora import CorpusError
 
 MEASURED = {"seconds", "rise_mib", "peak_mib"}
 
@@ -109,7 +108,7 @@ def test_rows_hold_every_figure(request_of: Request) -> None:
 def test_rejected_means_the_base_answers(
     request_of: Request, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from training.benchmark import trial
+    from nnpm.training.benchmark import trial
 
     real = trial.judge
 

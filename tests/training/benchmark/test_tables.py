@@ -8,18 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.inference.labels import EMOTIONS
-from training.benchmark.answers import Answers
-from training.benchmark.degrade import NOISE_DB, noisy, telephone
-from training.benchmark.interval import interval
-from training.benchmark.main_tables import method_tables
-from training.benchmark.protocol import PROTOCOLS
-from training.benchmark.results import Row
-from training.benchmark.score import score
-from training.benchmark.study_tables import ablation_tables, strange_tables, study_tables
-from training.benchmark.table import Table
-from training.corpora import Utterance
-from training.probe import voice
+from nnpm.service.inference.card import EMOTIONS
+from nnpm.training.benchmark.cases import NOISE_DB, PROTOCOLS, noisy, telephone
+from nnpm.training.benchmark.results import Row, bootstrap_interval
+from nnpm.training.benchmark.tables import (
+    Table,
+    ablation_tables,
+    method_tables,
+    strange_tables,
+    study_tables,
+)
+from nnpm.training.benchmark.trial import Answers, score
+from nnpm.training.bundle.files import voice
+from nnpm.training.corpora import Utterance
 
 P1 = PROTOCOLS["P1"]
 
@@ -138,10 +139,10 @@ def test_strange_verdicts_are_counted() -> None:
 
 def test_the_interval_of_speakers_that_are_alike_is_a_point() -> None:
     same = {f"s{n}": [[3, 1, 0, 0], [0, 4, 0, 0], [0, 0, 4, 0], [2, 0, 0, 2]] for n in range(6)}
-    found = interval([same, same])
+    found = bootstrap_interval([same, same])
     assert found is not None
     assert np.array(found) == pytest.approx(np.array([[13 / 16] * 2] * 2))
-    assert interval([{"": same["s0"]}]) is None
+    assert bootstrap_interval([{"": same["s0"]}]) is None
 
 
 def test_the_interval_is_that_of_a_bootstrap_of_means() -> None:
@@ -151,7 +152,7 @@ def test_the_interval_is_that_of_a_bootstrap_of_means() -> None:
         f"s{n:02}": [[int(h), 10 - int(h), 0, 0], [0, 0, 0, 0], [0] * 4, [0] * 4]
         for n, h in enumerate(hits)
     }
-    found = interval([speakers])
+    found = bootstrap_interval([speakers])
     assert found is not None
     error = np.std(hits / 10) / np.sqrt(40)  # of a mean
     expected = np.mean(hits / 10) + np.array([-1.96, 1.96]) * error

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from service.inference.labels import EMOTIONS
-from training.corpora import CORPORA, CorpusError, load
-from training.corpora.iemocap import read as read_iemocap
+from nnpm.service.inference.card import EMOTIONS
+from nnpm.training.corpora import CORPORA, CorpusError, load
+from nnpm.training.corpora.iemocap import read as read_iemocap
 
 Published = Callable[[str], Path]
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from service.inference.errors import NnpmError
-from training.corpora import CORPORA, CorpusError, load, load_folder
+from nnpm.service.inference.errors import NnpmError
+from nnpm.training.corpora import CORPORA, CorpusError, load, load_folder
 
 
 def test_a_manifest_comes_before_the_layout(published):

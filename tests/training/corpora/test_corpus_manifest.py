@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from training.corpora import CorpusError, Utterance, load_folder
-from training.corpora.manifest import read_manifest
+from nnpm.training.corpora import CorpusError, Utterance, load_folder
+from nnpm.training.corpora.manifest import read_manifest
 
 
 @pytest.fixture

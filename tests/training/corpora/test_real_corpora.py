@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from training.corpora import CORPORA, Utterance, load
+from nnpm.training.corpora import CORPORA, Utterance, load
 
 pytestmark = pytest.mark.corpora
 

@@ -1,0 +1,399 @@
+"""What a request for an adaptation says, in JSON or as the fields of a form.
+
+The form of POST /adapt, written to disk while it comes.
+
+A request for an adaptation to a job: received whole, checked, and kept.
+"""
+
+import asyncio
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Annotated, Any, Self, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from starlette.requests import Request
+
+from ..files import sync
+from ..inference.audio.formats import AUDIO_SUFFIXES
+from ..inference.errors import NoRoomError, ParameterError
+from ..jobs.errors import KeyTakenError
+from ..jobs.folder import JobFolder
+from ..jobs.intake import FOLDER, allowed_folder
+from ..jobs.job import DEFAULT_METHOD, METHODS, Job, State, new_id
+from ..jobs.names import Places, safe_path
+from ..predict.pool import OverloadedError
+from ..registry.registry import DEFAULT_LANGUAGE, DEFAULT_NAME, canonical
+from .errors import BadFormError, ExtraMissingError, UnsupportedBodyError
+from .forms import Form, decoded
+from .services import Services
+
+
+def _tag(language: str) -> str:
+    try:
+        return canonical(language)
+    except ParameterError as error:
+        raise ValueError(str(error)) from None
+
+
+class AdaptFields(BaseModel):
+    """How to adapt."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid", frozen=True)
+
+    language: Annotated[str, Field(max_length=64), AfterValidator(_tag)] = DEFAULT_LANGUAGE
+    """BCP-47, of the recordings: ur, de, pt-BR; und if unknown."""
+
+    name: str = Field(default=DEFAULT_NAME, max_length=128)
+    """The model that gets a new version."""
+
+    base: str | None = Field(default=None, max_length=128)
+    """The version to adapt; the one that answers for the language unless told."""
+
+    method: str = DEFAULT_METHOD
+    """nnpm, or another way to adapt."""
+
+    seed: int = Field(default=0, ge=0, le=2**31 - 1)
+    """Of everything that is drawn."""
+
+    auto_promote: bool = False
+    """Let the new version answer for the language as soon as it is there, if the evidence says
+    that it is better."""
+
+    force: bool = False
+    """Publish even if the evidence says reject."""
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, method: str) -> str:
+        if method not in METHODS:
+            raise ValueError(f"method is {method[:64]!r}; one of {', '.join(METHODS)} is wanted.")
+        return method
+
+    @model_validator(mode="after")
+    def _promotes_for_a_language(self) -> Self:
+        if self.auto_promote and self.language == DEFAULT_LANGUAGE:
+            raise ValueError(
+                "auto_promote without a language would change the answers for all languages; "
+                "name one, such as ur."
+            )
+        return self
+
+
+class FolderFields(AdaptFields):
+    """How to adapt, and to which folder of the server."""
+
+    folder: str = Field(min_length=1, max_length=4096)
+    """An absolute path under one of NNPM_ADAPT_ROOTS."""
+
+
+Fields = TypeVar("Fields", bound=AdaptFields)
+
+
+def parse_fields(kind: type[Fields], data: bytes | Mapping[str, Any]) -> Fields:
+    """Read a JSON document, or the fields of a form.
+
+    Raises:
+        ParameterError: one sentence for each field that cannot be used.
+    """
+    try:
+        if isinstance(data, bytes):
+            return kind.model_validate_json(data)
+        return kind.model_validate(data)
+    except ValidationError as error:
+        raise ParameterError("; ".join(map(_sentence, error.errors()))) from None
+
+
+def _sentence(error: Any) -> str:
+    message = str(error["msg"])
+    if error["type"] == "value_error":  # of ours: a sentence already
+        return message.removeprefix("Value error, ")
+    name = ".".join(str(part) for part in error["loc"])[:64] or "the body"
+    if error["type"] == "json_invalid":
+        return f"The body is no JSON that we read: {error['ctx']['error']}."
+    if error["type"] == "extra_forbidden":
+        return f"{name} is no field that we know."
+    if error["type"] == "missing":
+        return f"{name} is missing."
+    return f"{name}: {message[:1].lower()}{message[1:]}, not {str(error['input'])[:64]!r}."
+
+
+ARCHIVE, FILES = "archive", "files"
+"""The parts that hold audio."""
+
+_MAX_TEXT_BYTES = 4096
+_MAX_TEXTS = 16
+
+
+class AdaptForm(Form):
+    """Takes a form in pieces; its methods write to disk and so belong on a thread.
+
+    Args:
+        content_type: of the request, with its boundary.
+        folder: gets the files; it is there and empty.
+        max_files: parts named ``files`` at most.
+
+    Raises:
+        BadFormError: if there is no boundary, or one that cannot be.
+    """
+
+    def __init__(self, content_type: str, folder: Path, max_files: int) -> None:
+        super().__init__(content_type)
+        self._folder = folder
+        self._places = Places(folder)
+        self._max_files = max_files
+        self._name = ""
+        self._text = bytearray()
+        self._file: IO[bytes] | None = None
+        self._sum = hashlib.sha256()
+        self.texts: dict[str, str] = {}
+        """The parts that are no files."""
+        self.files: list[tuple[str, str, str]] = []
+        """Part, name as sent, and sha256 of every file."""
+
+    def finish(self) -> None:
+        """See that the form is whole, and make what was written survive a loss of power.
+
+        Raises:
+            BadFormError: if the end is missing, or there is no audio in it.
+        """
+        super().finish()
+        kinds = {part for part, _, _ in self.files}
+        if not kinds:
+            raise BadFormError(
+                "No file named 'archive' or 'files' among the parts; send an archive (curl -F "
+                "archive=@clips.zip), or recordings (curl -F files=@a.wav -F files=@b.wav)."
+            )
+        if len(kinds) > 1:
+            raise BadFormError("Both 'archive' and 'files' were sent; one of them is wanted.")
+
+    def close(self) -> None:
+        """Close what is open."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def begin(self, name: str, filename: str | None) -> None:
+        """Open the file of a part."""
+        self._name, self._text = name, bytearray()
+        if filename is None:
+            if len(self.texts) >= _MAX_TEXTS:
+                raise BadFormError(f"More than {_MAX_TEXTS} fields; there are not so many.")
+            return
+        self._file = self._place(filename).open("xb")
+        self._sum = hashlib.sha256()
+        self.files.append((name, filename, ""))
+
+    def _place(self, sent: str) -> Path:
+        count = sum(part == self._name for part, _, _ in self.files)
+        if self._name == ARCHIVE:
+            if count:
+                raise BadFormError("More than one 'archive' was sent; one is wanted.")
+            return self._folder / ARCHIVE
+        if self._name != FILES:
+            raise BadFormError(
+                f"A file named {self._name[:64]!r} was sent; 'archive' or 'files' is wanted."
+            )
+        if count >= self._max_files:
+            raise BadFormError(
+                f"More than {self._max_files} files; send an archive, which may hold more."
+            )
+        name = PurePosixPath(sent.replace("\\", "/")).name.lstrip(".")
+        path = safe_path(name) or PurePosixPath("recording")
+        if path.suffix.lower() not in AUDIO_SUFFIXES:  # what it is, its first bytes tell
+            path = path.with_name(f"{path.name}.wav")
+        return self._places.free(path)
+
+    def data(self, piece: memoryview) -> None:
+        """Write to the file, or gather the text."""
+        if self._file is not None:
+            self._sum.update(piece)
+            self._file.write(piece)
+            return
+        self._text.extend(piece)
+        if len(self._text) > _MAX_TEXT_BYTES:
+            raise BadFormError(
+                f"The field {self._name[:64]!r} has more than {_MAX_TEXT_BYTES} bytes."
+            )
+
+    def end(self) -> None:
+        """Close the file, or keep the text."""
+        if self._file is None:
+            if self._name in self.texts:
+                raise BadFormError(f"The field {self._name[:64]!r} was sent twice.")
+            self.texts[self._name] = decoded(bytes(self._text))
+            return
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.close()
+        part, sent, _ = self.files[-1]
+        self.files[-1] = (part, sent, self._sum.hexdigest())
+
+
+def digest_of(*parts: Any) -> str:
+    """Tell one request from another: sha256 of plain data."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+_MAX_JSON_BYTES = 1 << 16
+_HOW = (
+    'send JSON with "folder", or multipart/form-data with the part "archive" (zip, tar, tar.gz, '
+    'tar.zst) or many parts "files"'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Received:
+    fields: AdaptFields
+    source: str
+    digest: str
+
+
+async def receive_request(request: Request, services: Services, owner: str) -> Job:
+    """Receive a request, and make it a job; the same request with the same key gives the same job.
+
+    Raises:
+        ExtraMissingError: if nobody here can adapt.
+        NnpmError: whatever is wrong with the request; nothing of it is left behind then.
+    """
+    if not services.office.takes_jobs:
+        raise ExtraMissingError(
+            "Adaptation needs the extra 'train', which is not installed: pip install '.[train]' "
+            "in the checkout, or let workers elsewhere do it (NNPM_ADAPT_WORKERS=0)."
+        )
+    key = _key(request)
+    if key is None:  # with one, the job may be there already
+        await asyncio.to_thread(_check_queue, services)
+    folder = JobFolder(services.settings.jobs, new_id())
+    kept = False
+    try:
+        received = await _receive(request, services, folder)
+        job = await asyncio.to_thread(_create, services, folder, received, owner, key)
+        kept = job.id == folder.path.name
+    except OSError as error:
+        raise _storage(error) from error
+    finally:
+        if not kept:
+            await asyncio.shield(asyncio.to_thread(folder.remove))
+    return job
+
+
+def _key(request: Request) -> str | None:
+    key = request.headers.get("idempotency-key")
+    if key is not None and not (1 <= len(key) <= 255 and key.isascii() and key.isprintable()):
+        raise ParameterError(
+            f"Idempotency-Key has {len(key)} characters; 1 to 255 printable ones of ASCII are "
+            "wanted."
+        )
+    return key
+
+
+def _check_queue(services: Services) -> None:
+    waiting = services.office.store.counts()[State.QUEUED]
+    most = services.settings.adapt_queue_limit
+    if waiting >= most:
+        raise OverloadedError(f"{waiting} adaptations wait and {most} may; try again later.")
+
+
+async def _receive(request: Request, services: Services, folder: JobFolder) -> _Received:
+    content_type = request.headers.get("content-type", "")
+    match content_type.partition(";")[0].strip().lower():
+        case "application/json":
+            named = parse_fields(FolderFields, await _small_body(request))
+            roots = services.settings.adapt_roots
+            place = await asyncio.to_thread(allowed_folder, named.folder, roots)
+            await asyncio.to_thread(folder.create)
+            return _Received(named, f"{FOLDER}{place}", digest_of(named.model_dump()))
+        case "multipart/form-data":
+            await asyncio.to_thread(folder.create)
+            return await _receive_form(request, services, folder, content_type)
+        case other:
+            raise UnsupportedBodyError(f"Content-Type {other[:64]!r}; {_HOW}.")
+
+
+async def _small_body(request: Request) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body.extend(chunk)
+        if len(body) > _MAX_JSON_BYTES:
+            raise ParameterError(
+                f"The JSON document has more than {_MAX_JSON_BYTES} bytes; so long is none."
+            )
+    return bytes(body)
+
+
+async def _receive_form(
+    request: Request, services: Services, folder: JobFolder, content_type: str
+) -> _Received:
+    await asyncio.to_thread(folder.upload.mkdir, mode=0o700)
+    form = AdaptForm(content_type, folder.upload, services.settings.adapt_max_files)
+    try:
+        async for chunk in request.stream():
+            await asyncio.to_thread(form.write, chunk)
+        form.finish()
+    finally:
+        form.close()
+    await asyncio.to_thread(_keep, folder)
+    if "folder" in form.texts:
+        raise BadFormError("A folder is named in JSON, not in a form with files; choose one.")
+    fields = parse_fields(AdaptFields, form.texts)
+    return _Received(fields, form.files[0][0], digest_of(fields.model_dump(), form.files))
+
+
+def _keep(folder: JobFolder) -> None:
+    for path in (folder.upload, folder.path, folder.path.parent):
+        sync(path)
+
+
+def _create(
+    services: Services, folder: JobFolder, received: _Received, owner: str, key: str | None
+) -> Job:
+    fields, store = received.fields, services.office.store
+
+    def earlier() -> Job | None:
+        job = None if key is None else store.find_idempotent(owner, key)
+        if job is not None and job.body_digest != received.digest:
+            raise KeyTakenError(
+                f"The Idempotency-Key {key!r} was sent with another request before; take a new one."
+            )
+        return job
+
+    if (job := earlier()) is not None:
+        return job
+    _check_queue(services)
+    services.registry.resolve(fields.name, fields.base)
+    try:
+        job = store.create(
+            Job(
+                id=folder.path.name,
+                owner=owner,
+                source=received.source,
+                idempotency_key=key,
+                body_digest=received.digest,
+                **fields.model_dump(exclude={"folder"}),
+            )
+        )
+    except KeyTakenError:  # by the same request, which another thread was just receiving
+        job = earlier()
+        assert job is not None
+        return job
+    services.office.tell()
+    return job
+
+
+def _storage(error: OSError) -> NoRoomError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoRoomError("The disk of the service is full; nothing was kept of the upload.")
+    return NoRoomError("The service cannot write its folder of jobs; its log says why.")

@@ -1,1 +1,0 @@
-"""What POST /adapt and the routes beside it are made of."""

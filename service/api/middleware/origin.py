@@ -1,0 +1,143 @@
+"""Which requests are meant for this service at all: its name, the page behind them, their size.
+
+A browser sends to any address that a page names, and takes a page's own name for the address that
+its owner's DNS gives (rebinding). So where no key protects the service, a request under a strange
+name, or from a page of elsewhere, could be anybody's.
+"""
+
+import ipaddress
+from collections.abc import Sequence
+from functools import lru_cache
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ..errors import (
+    ForeignOriginError,
+    HeadTooLargeError,
+    RefusedError,
+    TargetTooLongError,
+    WrongHostError,
+    refuse,
+)
+
+MAX_HEADERS = 100
+MAX_TARGET_BYTES = 8192
+"""Of path and query."""
+
+_MAX_NAME_BYTES = 512
+"""Of a host or an origin: what was found out about them is remembered, so they must be short."""
+
+
+class HostAndOriginCheck:
+    """Refuses what comes under a strange name, from a page of elsewhere, or with a huge head.
+
+    Args:
+        app: the application inside.
+        hosts: names of the service, ``*.name`` for all below one, ``*`` for any. Addresses and
+            localhost are always its names: no DNS answer turns them elsewhere.
+        origins: whose pages may call it besides its own.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Sequence[str], origins: Sequence[str]) -> None:
+        self._app = app
+        self._hosts = tuple(hosts)
+        self._origins = frozenset(origin.encode() for origin in origins)
+        self._is_ours = lru_cache(1024)(self._knows)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request or WebSocket on, or refuse it."""
+        if scope["type"] in ("http", "websocket"):
+            try:
+                self._check(scope)
+            except RefusedError as error:
+                await refuse(scope, receive, send, error)
+                return
+        await self._app(scope, receive, send)
+
+    def _check(self, scope: Scope) -> None:
+        headers = scope["headers"]
+        if len(headers) > MAX_HEADERS:
+            raise HeadTooLargeError(f"{len(headers)} headers; at most {MAX_HEADERS} are accepted.")
+        target = len(scope.get("raw_path") or b"") + len(scope["query_string"])
+        if target > MAX_TARGET_BYTES:
+            raise TargetTooLongError(
+                f"Path and query have {target} bytes; at most {MAX_TARGET_BYTES} are accepted."
+            )
+        host, origin, site, mode, num_hosts, lengths = b"", None, b"", b"", 0, set()
+        for name, value in headers:
+            if name == b"host":
+                host, num_hosts = value, num_hosts + 1
+            elif name == b"origin":
+                origin = value.lower()
+            elif name == b"sec-fetch-site":
+                site = value
+            elif name == b"sec-fetch-mode":
+                mode = value
+            elif name in (b"content-length", b"transfer-encoding"):
+                lengths.add(name)
+        if len(lengths) > 1:
+            # A proxy may have counted, where we read chunks: what follows would be a request that
+            # it has not seen.
+            raise RefusedError(
+                "Both Content-Length and Transfer-Encoding were sent; one of them is wanted.",
+                Connection="close",
+            )
+        if num_hosts and not (  # HTTP/1.0 may have none
+            num_hosts == 1 and len(host) <= _MAX_NAME_BYTES and self._is_ours(host)
+        ):
+            raise WrongHostError(
+                f"The request is for the host {_shown(host)}, which this service is not called; "
+                "NNPM_ALLOWED_HOSTS lists its names, and addresses and localhost always are."
+            )
+        if origin is not None:
+            if origin not in self._origins and not (
+                len(origin) <= _MAX_NAME_BYTES and _is_own(origin, host)
+            ):
+                raise ForeignOriginError(
+                    f"The request comes from a page of {_shown(origin)}, and this is "
+                    f"{_shown(host)}; NNPM_ALLOWED_ORIGINS lists whose pages may call it."
+                )
+        elif site in (b"cross-site", b"same-site") and not (
+            mode == b"navigate" and scope.get("method") in ("GET", "HEAD")  # a link is followed
+        ):
+            raise ForeignOriginError(
+                f"The request comes from a page of elsewhere ({_shown(site)}) without saying of "
+                "which; NNPM_ALLOWED_ORIGINS lists whose pages may call it."
+            )
+
+    def _knows(self, host: bytes) -> bool:
+        name = _name_of(host.decode("latin-1").lower())
+        if name == "localhost" or name.endswith(".localhost") or _is_address(name):
+            return True
+        return any(
+            pattern in ("*", name) or (pattern.startswith("*.") and name.endswith(pattern[1:]))
+            for pattern in self._hosts
+        )
+
+
+def _name_of(host: str) -> str:
+    """Without the port, the brackets of IPv6 and the dot at the end."""
+    if host.startswith("["):
+        name, closed, port = host[1:].partition("]")
+        return name if closed and (not port or port.startswith(":")) else ""
+    return host.partition(":")[0].rstrip(".")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+@lru_cache(1024)
+def _is_own(origin: bytes, host: bytes) -> bool:
+    """Whether a page came from this service; a proxy may have changed the scheme on the way."""
+    _, found, place = origin.partition(b"://")
+    host = host.lower()
+    return bool(found) and place in (host, host.removesuffix(b":443"), host.removesuffix(b":80"))
+
+
+def _shown(value: bytes) -> str:
+    return repr(value[:128].decode("latin-1"))

@@ -1,0 +1,100 @@
+"""The system's own routes: health, metrics, and /docs with nothing loaded from elsewhere."""
+
+from functools import lru_cache
+from importlib.resources import files
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends
+from fastapi.responses import PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from ..errors import NotReadyError
+from ..openapi import problems
+from ..services import Services, services_of
+
+router = APIRouter()
+
+
+class Health(BaseModel):
+    """A good state."""
+
+    status: Literal["live", "ready"]
+
+
+@router.get("/health/live", tags=["health"])
+async def live() -> Health:
+    """Say that the process is up."""
+    return Health(status="live")
+
+
+@router.get("/health/ready", tags=["health"], responses=problems(503))
+async def ready(services: Annotated[Services, Depends(services_of)]) -> Health:
+    """Say that the default model is loaded and has passed its golden probe."""
+    if not services.readiness.ready:
+        raise NotReadyError(services.readiness.obstacle)
+    return Health(status="ready")
+
+
+@router.get("/metrics", tags=["metrics"], response_class=PlainTextResponse)
+def metrics(services: Annotated[Services, Depends(services_of)]) -> Response:
+    """Give the metrics in Prometheus' text format."""
+    return Response(services.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+_ASSETS = {
+    "swagger-ui-bundle.js": "text/javascript",
+    "swagger-ui.css": "text/css",
+    "favicon-32x32.png": "image/png",
+}
+_START = """SwaggerUIBundle({
+  url: "openapi.json", dom_id: "#page", deepLinking: true, tryItOutEnabled: true,
+});
+"""
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>nnpm</title>
+<link rel="icon" href="docs/favicon-32x32.png">
+<link rel="stylesheet" href="docs/swagger-ui.css">
+</head>
+<body>
+<div id="page"></div>
+<noscript>This page needs scripts; see <a href="openapi.json">/openapi.json</a>.</noscript>
+<script src="docs/swagger-ui-bundle.js"></script>
+<script src="docs/start.js"></script>
+</body>
+</html>
+"""
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+
+
+@router.get("/docs", include_in_schema=False)
+async def page() -> Response:
+    """Give the page."""
+    return Response(_PAGE, media_type="text/html", headers={"Content-Security-Policy": _POLICY})
+
+
+@router.get("/docs/{name}", include_in_schema=False)
+def asset(name: str) -> Response:
+    """Give a file that the page needs."""
+    if name == "start.js":
+        return Response(_START, media_type="text/javascript")
+    if name not in _ASSETS:
+        raise HTTPException(404)
+    return Response(
+        _content(name), media_type=_ASSETS[name], headers={"Cache-Control": "max-age=86400"}
+    )
+
+
+@lru_cache(len(_ASSETS))
+def _content(name: str) -> bytes:
+    return (files("fastapi_swagger") / "resources" / name).read_bytes()

@@ -1,0 +1,306 @@
+"""How uvicorn speaks WebSocket here: bounded messages, pings, and nobody who hangs on for ever.
+
+One connection to the service: what uvicorn leaves open below HTTP.
+
+uvicorn bounds neither the time that the head of a request takes nor what a client that reads
+nothing holds, lets a head of 256 KiB pass if it comes in one piece, and answers bad HTTP and too
+many connections in its own words. This is its h11 protocol with these gaps closed.
+"""
+
+import asyncio
+import logging
+import re
+import sys
+import time
+import uuid
+from http import HTTPStatus
+from typing import Any
+
+import h11
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn._types import ASGISendEvent
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from ..settings import Settings
+from .errors import (
+    MEDIA_TYPE,
+    HeadTooLargeError,
+    RefusedError,
+    TooManyConnectionsError,
+    TooSlowError,
+    describe,
+    kind_of,
+    refuse,
+)
+from .headers import common_headers
+
+PING_S = 20.0
+"""Between pings."""
+
+PONG_S = 60.0
+"""For the answer to a ping, which waits behind the audio that is on its way."""
+
+GOODBYE_S = 5.0
+"""For the last bytes of a connection that is over."""
+
+
+log = logging.getLogger(__name__)
+_websocket_log = logging.getLogger("uvicorn.error.websocket")
+_websocket_log.setLevel(logging.WARNING)  # its lines about connections hold addresses and queries
+
+
+class Protocol(WebSocketsSansIOProtocol):
+    """uvicorn's protocol, for clients that do not read.
+
+    uvicorn ends a connection once all that was written has been sent, which a client that does not
+    read puts off for ever; and it answers pings without looking whether anybody takes the answers.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.logger = _websocket_log
+
+    async def run_asgi(self) -> None:
+        """Cut the connection some time after the application is done with it."""
+        await super().run_asgi()
+        asyncio.get_running_loop().call_later(GOODBYE_S, self.transport.abort)
+
+    def pause_writing(self) -> None:
+        """Read nothing while the client does not read."""
+        super().pause_writing()
+        self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Read again."""
+        super().resume_writing()
+        if not self.read_paused:
+            self.transport.resume_reading()
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Send; a handshake that was refused is over then, which uvicorn takes for a mistake."""
+        await super().send(message)
+        if self.close_sent:
+            self.handshake_complete = True
+
+
+def uvicorn_options(settings: Settings) -> dict[str, Any]:
+    """What ``uvicorn.Config`` is to be told about WebSockets."""
+    return {
+        "ws": Protocol,
+        "ws_max_size": settings.max_message_bytes,
+        "ws_ping_interval": PING_S,
+        "ws_ping_timeout": PONG_S,
+        "ws_per_message_deflate": False,  # audio does not shrink, and a small message may grow
+    }
+
+
+MAX_HEAD_BYTES = 32 * 1024
+WRITE_TIMEOUT_S = 60.0
+"""A client that takes none of its answer for so long is cut off."""
+
+_SPARE = 64
+"""Connections beyond the most, that are told so; more are cut off."""
+
+_SAY_AGAIN_S = 10.0
+_END_OF_HEAD = re.compile(rb"\n\r?\n")
+
+
+def protocol(settings: Settings) -> type[H11Protocol]:
+    """Make the protocol of a server with these settings."""
+
+    class Configured(Connection):
+        max_connections = settings.max_connections
+        head_timeout_s = settings.head_timeout_s
+
+    return Configured
+
+
+class Connection(H11Protocol):
+    """Times the head of each request, bounds it, and answers for itself with problems."""
+
+    max_connections: int
+    head_timeout_s: float
+
+    _last_said_s = -_SAY_AGAIN_S
+    _head_timer: asyncio.TimerHandle | None = None
+    _write_timer: asyncio.TimerHandle | None = None
+    _received_any = False
+    _crowded = False
+    _tail = b""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for a head."""
+        super().connection_made(transport)
+        num_connections = len(self.connections)
+        if num_connections > self.max_connections:
+            self._say_crowded()
+            if num_connections > self.max_connections + _SPARE:
+                transport.abort()
+                return
+            self._crowded = True
+            self.app = _health_alone(self.app, self._crowd_error())
+        self._start_head_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the timers."""
+        self._stop_head_timer()
+        self._stop_write_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes, unless they make a head too large."""
+        self._received_any = True
+        if (
+            len(data) > MAX_HEAD_BYTES
+            and self._awaits_head
+            and not _END_OF_HEAD.search(self._tail + data[:MAX_HEAD_BYTES])
+        ):
+            self._refuse(_head_too_large())
+            return
+        self._tail = data[-2:]
+        super().data_received(data)
+        if self.transport.get_protocol() is not self:  # a WebSocket now
+            return
+        if not self._awaits_head:
+            self._stop_head_timer()
+        elif self._head_timer is None:
+            self._start_head_timer()
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """Hand the connection on."""
+        self._stop_head_timer()
+        if self._crowded:
+            self._refuse(self._crowd_error())
+        else:
+            super().handle_websocket_upgrade(event)
+
+    def on_response_complete(self) -> None:
+        """Close where the rest of the body is not wanted, and do not wait long for readers."""
+        super().on_response_complete()
+        if self.conn.their_state is h11.SEND_BODY:
+            self.transport.close()
+        self._abort_if_stuck()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close an idle connection."""
+        super().timeout_keep_alive_handler()
+        self._abort_if_stuck()
+
+    def pause_writing(self) -> None:
+        """The client reads too slowly: give it a while."""
+        super().pause_writing()
+        if self._write_timer is None:
+            self._write_timer = self.loop.call_later(WRITE_TIMEOUT_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The client has read."""
+        super().resume_writing()
+        self._stop_write_timer()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - we have our own words
+        """Answer what is no HTTP."""
+        if self.cycle is not None and self.cycle.response_started and not self._awaits_head:
+            self.transport.close()  # in the midst of an answer
+            return
+        error = sys.exception()
+        if isinstance(error, h11.RemoteProtocolError) and error.error_status_hint == 431:
+            self._refuse(_head_too_large())
+        else:
+            self._refuse(RefusedError("What was sent is no valid HTTP/1.1 request."))
+
+    @property
+    def _awaits_head(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _refuse(self, error: RefusedError) -> None:
+        """Answer for ourselves, and close."""
+        self._stop_head_timer()
+        if not self.transport.is_closing():
+            self.transport.write(_raw(error))
+            self.transport.close()
+            self._abort_if_stuck()
+
+    def _too_slow(self) -> None:
+        self._head_timer = None
+        if not self._received_any:  # browsers connect in advance: there is nothing to answer
+            self.transport.close()
+            return
+        self._refuse(
+            TooSlowError(
+                f"The head of the request was not complete after {self.head_timeout_s:g} s; send "
+                "it in one piece."
+            )
+        )
+
+    def _start_head_timer(self) -> None:
+        self._head_timer = self.loop.call_later(self.head_timeout_s, self._too_slow)
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _stop_write_timer(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
+    def _abort_if_stuck(self) -> None:
+        if self.transport.is_closing() and self.transport.get_write_buffer_size():
+            self._stop_write_timer()
+            self._write_timer = self.loop.call_later(WRITE_TIMEOUT_S, self.transport.abort)
+
+    def _crowd_error(self) -> TooManyConnectionsError:
+        return TooManyConnectionsError(
+            f"{len(self.connections)} connections are open; at most {self.max_connections} are "
+            "served.",
+            Connection="close",
+        )
+
+    def _say_crowded(self) -> None:
+        now_s = time.monotonic()
+        if now_s - Connection._last_said_s >= _SAY_AGAIN_S:
+            Connection._last_said_s = now_s
+            log.warning(
+                "%d connections are open; at most %d are served (NNPM_MAX_CONNECTIONS)",
+                len(self.connections),
+                self.max_connections,
+            )
+
+
+def _health_alone(app: ASGIApp, error: TooManyConnectionsError) -> ASGIApp:
+    """Whoever asks how the service is gets an answer, also in a crowd."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"].startswith("/health/"):
+            await app(scope, receive, send)
+        else:
+            scope["state"]["request_id"] = str(uuid.uuid4())
+            await refuse(scope, receive, send, error)
+
+    return answer
+
+
+def _head_too_large() -> HeadTooLargeError:
+    return HeadTooLargeError(
+        f"The head of the request has more than {MAX_HEAD_BYTES} bytes; fewer are wanted."
+    )
+
+
+def _raw(error: RefusedError) -> bytes:
+    """An answer without a request that could be understood."""
+    kind = kind_of(error)
+    request_id = str(uuid.uuid4())
+    body = describe(kind, str(error), request_id=request_id).model_dump_json().encode()
+    headers = {
+        **common_headers(request_id),
+        "Content-Type": MEDIA_TYPE,
+        "Content-Length": str(len(body)),
+        "Connection": "close",
+    }
+    if kind.retry_after_s is not None:
+        headers["Retry-After"] = str(kind.retry_after_s)
+    phrase = HTTPStatus(kind.status).phrase
+    lines = [f"HTTP/1.1 {kind.status} {phrase}", *(f"{k}: {v}" for k, v in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode() + body

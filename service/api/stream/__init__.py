@@ -1,1 +1,0 @@
-"""WS /stream: answers while a recording is being made."""

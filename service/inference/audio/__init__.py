@@ -1,0 +1,1 @@
+"""Audio bytes to 16 kHz waveforms: formats, readers, limits, speech."""

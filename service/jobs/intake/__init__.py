@@ -1,1 +1,0 @@
-"""From what a user hands over to a folder of audio files."""

@@ -1,0 +1,148 @@
+"""The jobs of one process: their store, the workers that it has itself, and the janitor.
+
+Removes what nobody needs any more from the folder of jobs.
+"""
+
+import importlib.util
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ..inference.errors import NnpmError
+from ..registry.registry import Registry
+from ..settings import Settings
+from .errors import UnknownJobError
+from .folder import JobFolder
+from .job import Job
+from .process import COMMAND, Child
+from .store import JobStore
+from .worker import Worker
+
+
+def can_adapt() -> bool:
+    """Whether what adaptation needs is installed here; nothing is imported."""
+    return all(importlib.util.find_spec(name) for name in ("nnpm.training", "torch", "onnx"))
+
+
+class JobService:
+    """Store and workers; opened by the first call to ``start``.
+
+    Args:
+        settings: of the service.
+        registry: gets the new versions.
+        on_published: told the name of a model whose versions or aliases have changed.
+        command: of the children; tests have their own.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry,
+        *,
+        on_published: Callable[[str], object] = lambda _: None,
+        command: Sequence[str] = COMMAND,
+    ) -> None:
+        self.store = JobStore(settings.database_url)
+        self._settings = settings
+        self._can_work = can_adapt() or command is not COMMAND
+        self._stop = threading.Event()
+        self._worker = Worker(
+            self.store, registry, settings, on_published=on_published, command=command
+        )
+        self._threads = [
+            threading.Thread(target=self._worker.run, args=(self._stop,), name=f"nnpm-job-{number}")
+            for number in range(settings.adapt_workers if self._can_work else 0)
+        ]
+        self._threads.append(
+            threading.Thread(
+                target=run,
+                args=(settings.jobs, self.store, self._stop),
+                name="nnpm-janitor",
+            )
+        )
+
+    @property
+    def takes_jobs(self) -> bool:
+        """Whether a job that is kept would be done: here, or by workers elsewhere."""
+        return self._can_work or self._settings.adapt_workers == 0
+
+    def tell(self) -> None:
+        """There is a job: whoever idles here need not wait for the next look."""
+        self._worker.wake()
+
+    def cancel(self, id: str) -> Job:  # noqa: A002 - the job's own word
+        """Cancel a job; the audio of one that only waited is removed at once.
+
+        Returns:
+            The job after it; one that has ended is left as it is.
+
+        Raises:
+            UnknownJobError: if there is none of that id.
+        """
+        job = self.store.request_cancel(id)
+        if job.ended:
+            JobFolder(self._settings.jobs, id).remove_work()
+        return job
+
+    def start(self) -> None:
+        """Begin to work: jobs that an earlier process left are taken up as well."""
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether all that was started is at work still."""
+        return all(thread.is_alive() for thread in self._threads)
+
+    def stop(self) -> None:
+        """Stop working; a job under way goes back into the queue."""
+        self._stop.set()
+        self._worker.wake()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join()
+        self.store.close()
+
+
+EVERY_S = 600.0
+_ORPHAN_S = 3600.0
+"""A folder without a job may belong to an upload under way, for so long."""
+
+log = logging.getLogger("nnpm")
+
+
+def sweep(root: Path, store: JobStore, *, orphan_s: float = _ORPHAN_S) -> None:
+    """Remove the audio of ended jobs, and folders that belong to no job; reports stay.
+
+    Raises:
+        StoreUnavailableError: if the database is away: then nothing is removed.
+    """
+    if not root.is_dir():
+        return
+    for path in root.iterdir():
+        if not (path.is_dir() and path.name.isalnum()):
+            continue
+        folder = JobFolder(root, path.name)
+        try:
+            if store.get(path.name).ended and not Child(folder).alive():
+                folder.remove_work()
+        except UnknownJobError:
+            try:
+                old = time.time() - path.stat().st_mtime > orphan_s
+            except FileNotFoundError:
+                continue
+            if old and not Child(folder).alive():
+                folder.remove()
+
+
+def run(root: Path, store: JobStore, stop: threading.Event) -> None:
+    """Sweep now and every ten minutes until ``stop`` is set."""
+    while True:
+        try:
+            sweep(root, store)
+        except (NnpmError, OSError) as error:
+            log.warning("the folder of jobs was not swept: %s", error)
+        if stop.wait(EVERY_S):
+            return

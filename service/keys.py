@@ -1,0 +1,336 @@
+"""What an API key is: a text for its holder, and an entry without the text for the service.
+
+The text is ``nnpm_<id>_<secret>``. The id finds the entry, so checking costs the same for every
+key; the secret is 256 random bits. That is why a plain sha256 is the right hash: salt and slow
+hashes make guesses dear where people choose passwords, and nobody guesses 256 bits. A slow hash
+would only let strangers spend the service's time.
+
+The file of keys: JSON, replaced whole, readable for its owner alone.
+
+The keys of a running service: follows the file, and survives its damage.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import hmac
+import json
+import logging
+import os
+import re
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
+
+from .inference.errors import NnpmError
+
+Scope = Literal["predict", "adapt", "admin"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+
+PREFIX = "nnpm"
+"""So that scanners for leaked secrets, and people, see what it is."""
+
+ANONYMOUS_NAME = "anonymous"
+"""Whoever calls a service without keys; no key may be named so."""
+
+_MAX_TEXT = 256
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}"
+_ID = r"[0-9a-f]{12}"
+
+
+class KeysError(NnpmError):
+    """A key that cannot be made or found, or a file of keys that cannot be used."""
+
+
+class Key(BaseModel):
+    """What the service knows of a key; the key itself is not among it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    id: str = Field(pattern=f"^{_ID}$")
+    """The part of the key's text that finds it."""
+
+    name: str = Field(pattern=f"^{_NAME}$")
+    """Who holds it; jobs belong to the name."""
+
+    scopes: Annotated[frozenset[Scope], PlainSerializer(sorted)]
+    """What it is for; admin is for everything, none for /metrics alone."""
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """Of the key's text."""
+
+    created_at: AwareDatetime
+    """When it was made."""
+
+    revoked_at: AwareDatetime | None = None
+    """Since when it opens nothing."""
+
+    @property
+    def active(self) -> bool:
+        """Whether it opens anything."""
+        return self.revoked_at is None
+
+    def opens(self, text: str) -> bool:
+        """Whether a text is this key; takes as long for any text."""
+        return hmac.compare_digest(self.sha256, _digest(text))
+
+
+_NOBODY = Key(
+    id="0" * 12,
+    name="nobody",
+    scopes=frozenset(),
+    sha256="0" * 64,  # of no known text
+    created_at=datetime(1970, 1, 1, tzinfo=UTC),
+)
+
+
+def make_key(name: str, scopes: Iterable[Scope]) -> tuple[str, Key]:
+    """Make a key.
+
+    Returns:
+        Its text, which is kept nowhere, and its entry.
+
+    Raises:
+        KeysError: if it cannot be named so.
+    """
+    if not re.fullmatch(_NAME, name) or re.fullmatch(_ID, name) or name == ANONYMOUS_NAME:
+        raise KeysError(
+            f"{name[:80]!r} cannot be a key's name; 1 to 64 letters, digits, '.', '_', '@' or '-' "
+            f"are wanted, not {ANONYMOUS_NAME} and not what looks like an id"
+        )
+    key_id = secrets.token_hex(6)
+    text = f"{PREFIX}_{key_id}_{secrets.token_urlsafe(32)}"
+    now = datetime.now(UTC).replace(microsecond=0)
+    return text, Key(
+        id=key_id, name=name, scopes=frozenset(scopes), sha256=_digest(text), created_at=now
+    )
+
+
+def find_key(keys: dict[str, Key], text: str) -> Key | None:
+    """Find the active key that a text is, by its id and then in constant time.
+
+    Args:
+        keys: by id.
+        text: whatever was sent.
+    """
+    if len(text) > _MAX_TEXT:
+        return None
+    _, _, rest = text.partition("_")
+    key = keys.get(rest.partition("_")[0], _NOBODY)
+    opens = key.opens(text)  # of a key that is unknown or revoked as well: all cost the same
+    return key if opens and key.active else None
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+_MODE = 0o600
+
+
+class _Content(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    version: Literal[1] = 1
+    keys: list[Key]
+
+
+def read_keys(path: Path) -> list[Key]:
+    """Read a file of keys.
+
+    Raises:
+        KeysError: if it is missing, unreadable or damaged; one sentence that names it.
+    """
+    try:
+        keys = _Content.model_validate_json(path.read_bytes()).keys
+    except OSError as error:
+        raise KeysError(f"the file of keys {path} cannot be read: {error.strerror}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the document"
+        raise KeysError(f"the file of keys {path} is damaged: {place}: {first['msg']}") from None
+    if len({key.id for key in keys}) < len(keys):
+        raise KeysError(f"the file of keys {path} is damaged: two keys have one id")
+    return keys
+
+
+class KeyFile:
+    """A file of keys that is changed; processes that do so wait for each other.
+
+    Args:
+        path: of the file; the first key makes it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self) -> list[Key]:
+        """All keys, oldest first, revoked ones included; none if there is no file yet.
+
+        Raises:
+            KeysError: if the file cannot be used.
+        """
+        try:
+            return read_keys(self._path) if self._path.exists() else []
+        except OSError as error:
+            raise KeysError(
+                f"the file of keys {self._path} cannot be read: {error.strerror}"
+            ) from None
+
+    def create(
+        self, name: str, scopes: frozenset[Scope] | None, *, rotate: bool = False
+    ) -> tuple[str, Key]:
+        """Make a key and keep its entry.
+
+        Args:
+            name: of its holder.
+            scopes: what it is for; None with ``rotate``: as the newest key of the name.
+            rotate: the name has a key already, and gets another one.
+
+        Returns:
+            The key's text, for its holder alone, and the entry.
+
+        Raises:
+            KeysError: if the name is taken, or not taken where it should be; or if the file cannot
+                be used.
+        """
+        with self._changing() as keys:
+            held = [key for key in keys if key.active and key.name == name]
+            if held and not rotate:
+                raise KeysError(
+                    f"{name} has the key {held[-1].id} already; revoke it first, or give the name "
+                    "a second key with --rotate"
+                )
+            if rotate and not held:
+                raise KeysError(f"{name} has no key that could be rotated")
+            if scopes is None:
+                scopes = held[-1].scopes if held else frozenset()
+            text, key = make_key(name, scopes)
+            keys.append(key)
+        return text, key
+
+    def revoke(self, name_or_id: str) -> Key:
+        """Let a key open nothing any more.
+
+        Raises:
+            KeysError: if no active key is called so, or several are; or if the file cannot be used.
+        """
+        with self._changing() as keys:
+            active = [key for key in keys if key.active]
+            found = [key for key in active if key.id == name_or_id] or [
+                key for key in active if key.name == name_or_id
+            ]
+            if not found:
+                raise KeysError(f"no active key has the name or id {name_or_id[:80]!r}")
+            if len(found) > 1:
+                ids = ", ".join(key.id for key in found)
+                raise KeysError(f"{name_or_id} has {len(found)} keys; name one by its id: {ids}")
+            revoked = found[0].model_copy(
+                update={"revoked_at": datetime.now(UTC).replace(microsecond=0)}
+            )
+            keys[keys.index(found[0])] = revoked
+        return revoked
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[list[Key]]:
+        try:
+            with _locked(self._path.parent):
+                keys = self.read()
+                yield keys
+                self._write(keys)
+        except OSError as error:
+            raise KeysError(
+                f"the file of keys {self._path} cannot be written: {error.strerror}"
+            ) from None
+
+    def _write(self, keys: list[Key]) -> None:
+        """Replace the file in one step; its readers find the old or the new one, whole."""
+        content = json.dumps(_Content(keys=keys).model_dump(mode="json"), indent=2) + "\n"
+        mode = self._path.stat().st_mode & 0o777 if self._path.exists() else _MODE
+        handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                os.fchmod(file.fileno(), mode)
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).replace(self._path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+LOOK_S = 1.0
+"""The file is looked at no more often; only while somebody calls."""
+
+log = logging.getLogger("nnpm")
+
+_Look = tuple[int, int, int] | None
+
+
+class ApiKeys:
+    """Finds keys. Used from one thread.
+
+    Args:
+        path: of the file of keys.
+        clock: gives seconds.
+
+    Raises:
+        KeysError: if the file cannot be used at the start.
+    """
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self._path = path
+        self._clock = clock
+        self._seen = _look(path)
+        self._next_look_s = clock() + LOOK_S
+        self._keys = _by_id(read_keys(path))
+        if not any(key.active for key in self._keys.values()):
+            log.warning("the file of keys holds no active key: nobody can call the service")
+
+    def find(self, text: str) -> Key | None:
+        """Find the active key that a text is."""
+        if self._clock() >= self._next_look_s:
+            self._follow()
+        return find_key(self._keys, text)
+
+    def _follow(self) -> None:
+        """Take the file's keys if it has changed; keep those that were good if it is not."""
+        self._next_look_s = self._clock() + LOOK_S
+        found = _look(self._path)
+        if found == self._seen:
+            return
+        self._seen = found
+        try:
+            self._keys = _by_id(read_keys(self._path))
+            log.info("keys read again: %d", len(self._keys))
+        except KeysError as error:
+            log.error("%s; the keys read before go on", error)
+
+
+def _look(path: Path) -> _Look:
+    try:
+        found = os.stat(path)  # noqa: PTH116 - once a second, on the event loop
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _by_id(keys: list[Key]) -> dict[str, Key]:
+    return {key.id: key for key in keys}

@@ -1,0 +1,189 @@
+"""The answer as JSON, for /predict and for ``nnpm predict --json`` alike."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..inference.answer import Answer, Neighbour, Reason, Segment, TimelineEntry
+from ..inference.audio.waveform import AudioInfo
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True, protected_namespaces=())
+
+
+class TopPart(_Part):
+    """One of the most probable emotions."""
+
+    emotion: str
+    score: Share
+
+
+class NeighbourPart(_Part):
+    """One of the nearest source utterances."""
+
+    emotion: str
+    similarity: float = Field(ge=-1, le=1)
+    """Cosine."""
+    corpus: str
+    language: str
+
+
+class SegmentPart(_Part):
+    """The answer for one window."""
+
+    start_s: float
+    end_s: float
+    channel: int
+    emotion: str | None
+    confidence: Share
+    scores: dict[str, Share]
+    reasons: list[Reason]
+
+    @classmethod
+    def of(cls, segment: Segment) -> Self:
+        """Make it of a segment."""
+        scores = {emotion: _share(score) for emotion, score in segment.scores.items()}
+        return cls(**{**_fields(segment), "scores": scores})
+
+
+class StretchPart(_Part):
+    """Neighbouring windows with the same emotion and reasons."""
+
+    start_s: float
+    end_s: float
+    channel: int
+    emotion: str | None
+    confidence: Share
+    """Mean of the windows'."""
+    reasons: list[Reason]
+
+
+class AudioPart(_Part):
+    """The recording as it was sent."""
+
+    duration_s: float
+    """Seconds decoded."""
+    sample_rate_hz: int
+    channels: int
+    format: str
+    """Container: WAV, FLAC, OGG, MP3, MP4, WEBM, ..."""
+    speech_ratio: Share
+    """Share of the recording that holds speech."""
+    warnings: list[str]
+
+    @classmethod
+    def of(cls, info: AudioInfo, speech_ratio: float) -> Self:
+        """Make it of the facts about a recording, and its share of speech."""
+        return cls(
+            duration_s=info.duration_s,
+            sample_rate_hz=info.sample_rate_hz,
+            channels=info.channels,
+            format=info.format,
+            speech_ratio=speech_ratio,
+            warnings=list(info.warnings),
+        )
+
+
+class ModelPart(_Part):
+    """Which bundle answered."""
+
+    name: str
+    version: str
+    language: str
+    """BCP-47; und for the default model."""
+
+
+class TimingPart(_Part):
+    """Milliseconds, counted from when the upload was complete."""
+
+    queue: float
+    decode: float
+    inference: float
+    total: float
+
+
+class Verdict(_Part):
+    """What was heard. ``top`` and ``neighbours`` are there when they were asked for."""
+
+    emotion: str | None
+    """The most probable emotion; null when abstaining."""
+    confidence: Share
+    """Probability of the most probable emotion."""
+    calibrated: bool
+    """Whether the confidence of this version was calibrated on labels."""
+    scores: dict[str, Share]
+    """Probability of every emotion that the bundle knows; they sum to 1."""
+    abstained: bool
+    reasons: list[Reason]
+    """Why it abstains; with ``abstain=false``, why it would have."""
+    out_of_domain: Share
+    """0: like what the model knows; 1: like nothing that it knows."""
+    segments: list[SegmentPart]
+    """One per window."""
+    timeline: list[StretchPart]
+    """Windows joined into stretches that do not overlap."""
+    top: list[TopPart] = Field(default_factory=list)
+    neighbours: list[NeighbourPart] = Field(default_factory=list)
+
+    @classmethod
+    def of(
+        cls, answer: Answer, *, calibrated: bool, top_k: int | None, neighbours: bool, **more: Any
+    ) -> Self:
+        """Make it of an answer; ``more`` are the fields of a subclass."""
+        extras: dict[str, Any] = {}
+        if top_k is not None:
+            extras["top"] = _top(answer.scores, top_k)
+        if neighbours:
+            extras["neighbours"] = [NeighbourPart(**_fields(near)) for near in answer.neighbours]
+        return cls(
+            emotion=answer.emotion,
+            confidence=_share(answer.confidence),
+            calibrated=calibrated,
+            scores={emotion: _share(score) for emotion, score in answer.scores.items()},
+            abstained=answer.abstained,
+            reasons=list(answer.reasons),
+            out_of_domain=_share(answer.out_of_domain),
+            segments=[SegmentPart.of(segment) for segment in answer.segments],
+            timeline=[StretchPart(**_fields(stretch)) for stretch in answer.timeline],
+            **extras,
+            **more,
+        )
+
+
+class ChannelPart(Verdict):
+    """What was heard on one channel."""
+
+    channel: int
+
+
+class PredictAnswer(Verdict):
+    """The answer to one recording."""
+
+    audio: AudioPart
+    model: ModelPart
+    request_id: str = ""
+    timing_ms: TimingPart
+    per_channel: list[ChannelPart] = Field(default_factory=list)
+    """One verdict per channel, with ``channels=split``."""
+
+    def to_json(self) -> str:
+        """Write it without what was not asked for."""
+        return self.model_dump_json(exclude_unset=True)
+
+
+def _share(value: float) -> float:
+    """Sums of probabilities miss 1 by rounding."""
+    return min(1.0, max(0.0, value))
+
+
+def _top(scores: Mapping[str, float], top_k: int) -> list[TopPart]:
+    best = sorted(scores.items(), key=lambda item: -item[1])[:top_k]
+    return [TopPart(emotion=emotion, score=_share(score)) for emotion, score in best]
+
+
+def _fields(part: Neighbour | Segment | TimelineEntry) -> dict[str, Any]:
+    return {name: getattr(part, name) for name in part.__dataclass_fields__}

@@ -1,0 +1,240 @@
+"""The numbers of an adaptation: one TOML file, checked when read; every default lives here.
+
+What a method sees of the source and of the target: pooled features, and no audio.
+
+The contract of every adaptation method.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from ..config import Above0, Count, HeldOut, Positive, Section, Share, Weight, parse
+from .head import AdaptedHead, Source, Target
+
+DEFAULT = Path(__file__).parents[1] / "configs" / "adapt.toml"
+"""What ``nnpm adapt`` takes unless told otherwise."""
+
+
+class CoralConfig(Section):
+    """Correlation alignment."""
+
+    weight: Weight = 10.0
+    """Of the squared distance between the covariances, which lies between 0 and 2 on the sphere."""
+
+
+class MMDConfig(Section):
+    """Maximum mean discrepancy."""
+
+    weight: Weight = 0.3
+    """Of the squared discrepancy, which lies between 0 and 2."""
+    bandwidths: Annotated[tuple[Above0, ...], Field(min_length=1)] = (0.25, 0.5, 1.0, 2.0, 4.0)
+    """Of the bank of Gaussian kernels, in medians of the squared distance between two clips."""
+
+
+class DANNConfig(Section):
+    """Domain-adversarial training."""
+
+    weight: Weight = 1.0
+    """Of the reversed gradient, once the schedule has raised it."""
+    hidden: Positive = 32
+    """Units of the domain discriminator's hidden layer."""
+
+
+class EntropyConfig(Section):
+    """Information maximisation."""
+
+    weight: Weight = 1.0
+    prior: Literal["uniform", "source"] = "uniform"
+    """Shares of the emotions that the mean answer is drawn to: equal, or those of the memory."""
+
+
+class SelfTrainingConfig(Section):
+    """Confident pseudo labels."""
+
+    weight: Weight = 1.0
+    selection: Literal["threshold", "balanced"] = "balanced"
+    """Whose answers are taken for labels: all clips above ``threshold``, or of each answer the
+    ``share`` that is most confident."""
+    threshold: Share = 0.8
+    """Least probability of the answer; not used when balanced."""
+    share: Share = 0.2
+    """Of the clips that have an answer, of each; not used with a threshold."""
+
+
+class NNPMConfig(Section):
+    """Pseudo multilabels from the memory. Every weight of 0 and every False leaves a part out."""
+
+    pseudo_label_weight: Weight = 1.0
+    """Of the cross-entropy with soft pseudo labels."""
+    multilabel_weight: Weight = 0.3
+    """Of the multilabel loss between a clip and the memory's slots."""
+    information_weight: Weight = 0.3
+    """Of information maximisation, drawn to the estimated prior."""
+    vote_share: Share = 0.5
+    """Of the memory's vote in a pseudo label; the rest is the classifier's."""
+    vote_slots: Positive = 20
+    """Nearest slots of each emotion that vote."""
+    vote_sharpness: Above0 = 1.5
+    """Logits per standard deviation of the vote's similarities."""
+    centring: bool = True
+    """Compare an emotion's similarity with its mean over the target, not with other emotions'."""
+    balance: Share = 0.5
+    """How far the prior lies from the target's own mean answer (0) to equal shares (1)."""
+    smoothing: Share = 0.3
+    """Of the mean over a clip's nearest target clips in its pseudo label."""
+    smoothing_neighbours: Positive = 10
+    consistency: Share = 0.1
+    """A slot is a positive only of this share of target clips, its nearest; 0 takes every slot."""
+    confidence_weights: bool = True
+    """Weigh a clip by how far its pseudo label is from equal shares."""
+    positive_share: HeldOut = 0.02
+    """Of the slots, the most similar of the clip's emotion that are its positives."""
+    hard_negative_share: Share = 0.1
+    """Of the other slots, the most similar ones that push; 1 takes all of them."""
+    memory_momentum: Share = 0.5
+    """Of a slot's old feature, each time its utterance is drawn."""
+    most_slots: Positive = 2048
+    """Slots that take part, drawn evenly over the emotions from a larger memory."""
+
+
+class FullConfig(Section):
+    """``--full``: the whole network, with the source's audio."""
+
+    steps: Positive = 100
+    batch: Annotated[int, Field(ge=2)] = 64
+    """Crops of each side per step."""
+    learning_rate: Above0 = 3e-4
+    weight_decay: Weight = 0.01
+    clip_gradient: Above0 = 2.0
+
+
+class AdaptConfig(Section):
+    """Everything that adaptation can be told."""
+
+    min_clips: Positive = 20
+    """Usable clips; with fewer, adaptation is refused."""
+    windows_per_clip: Positive = 10
+    """Of a recording longer than the bundle's window, at most so many windows of speech."""
+    views: Count = 3
+    """Spectral augmentations of every clip, besides the clip as recorded."""
+    steps: Count = 300
+    source_batch: Positive = 128
+    """Memory slots per step; every emotion has the same share."""
+    target_batch: Positive = 128
+    """Target clips per step; all of them, where there are fewer."""
+    learning_rate: Above0 = 1e-4
+    weight_decay: Weight = 0.0
+    ramp_steps: Count = 60
+    """Steps over which the method's loss rises to its full weight."""
+    refresh_steps: Positive = 50
+    """Steps between two looks of the method at the whole target set."""
+    replay_weight: Weight = 1.0
+    """Of the cross-entropy with the old head's answers on the source, which holds it still."""
+    target_statistics: Share = 0.7
+    """How far target features are normalised by their own mean and variance (1) instead of the
+    source's (0)."""
+    anchor: bool = True
+    """Train only what reads the convolutional part of the feature; the functionals stay as a second
+    opinion."""
+    answer_vote: bool = True
+    """Keep the memory's vote in the answer, with the weight that the base gives it."""
+    prior_correction: Share = 0.0
+    """How far the classifier's answers are moved towards ``nnpm.balance``'s prior; on development
+    pairs it neither helped nor harmed."""
+    calibrate: bool = True
+    """Fit the confidence to the estimated accuracy; else the base's temperatures stay."""
+    dropout: bool = False
+    """Keep the head's dropout on; without it replay holds the old head where it was."""
+    coral: CoralConfig = CoralConfig()
+    mmd: MMDConfig = MMDConfig()
+    dann: DANNConfig = DANNConfig()
+    entropy: EntropyConfig = EntropyConfig()
+    self_training: SelfTrainingConfig = SelfTrainingConfig()
+    nnpm: NNPMConfig = NNPMConfig()
+    full: FullConfig = FullConfig()
+
+
+def load(path: Path) -> AdaptConfig:
+    """Read the numbers of an adaptation.
+
+    Raises:
+        TrainingError: if the file is missing, not TOML, or holds an unknown or impossible value.
+    """
+    return parse(path, AdaptConfig)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """One step's draw: source clips, all emotions alike, and target clips, all in one view.
+
+    Attributes:
+        source_index: slots, int64, shape ``(num_source,)``.
+        source_projection: z, shape ``(num_source, projection)``.
+        source_logits: shape ``(num_source, emotions)``.
+        source_emotion: int64, shape ``(num_source,)``.
+        target_index: clips, int64, shape ``(num_target,)``.
+        target_projection: z, shape ``(num_target, projection)``.
+        target_logits: shape ``(num_target, emotions)``.
+    """
+
+    source_index: Tensor
+    source_projection: Tensor
+    source_logits: Tensor
+    source_emotion: Tensor
+    target_index: Tensor
+    target_projection: Tensor
+    target_logits: Tensor
+
+
+class Method(ABC):
+    """One way to adapt a head to a target without labels.
+
+    All methods share what :func:`training.adaptation.adapter.adapt_head` does: the replay of the
+    source by distillation, target statistics, views, draws and steps. A method adds its loss.
+
+    Args:
+        config: everybody's numbers, and the method's own section.
+        source: the memory.
+        target: the clips.
+        head: as it is before the first step.
+    """
+
+    name: ClassVar[str]
+    """What users call it."""
+    trains: ClassVar[bool] = True
+    """False: no step is taken."""
+    target_statistics: ClassVar[bool] = True
+    """False: the head keeps the source's statistics."""
+
+    def __init__(
+        self, config: AdaptConfig, source: Source, target: Target, head: AdaptedHead
+    ) -> None:
+        self.config, self.source, self.target = config, source, target
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        """Parameters of the method's own, trained with the head's."""
+        return ()
+
+    def refresh(self, head: AdaptedHead) -> None:  # noqa: B027 - most methods need none
+        """Look at the whole target set: before the first step, then every ``refresh_steps``.
+
+        Called without gradients, and with the head in evaluation mode.
+        """
+
+    @abstractmethod
+    def loss(self, batch: Batch, progress: float) -> Tensor:
+        """The method's loss, weighted by all but the ramp.
+
+        Args:
+            batch: with gradients to the head.
+            progress: share of the steps taken, in [0, 1).
+
+        Returns:
+            A scalar.
+        """

@@ -1,0 +1,262 @@
+"""One clip as recorded and in several spectral augmentations, through the frozen encoder.
+
+A folder of unlabelled audio: what of it can be learnt from, and its pooled features.
+"""
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...service.inference.audio.decode import decode
+from ...service.inference.audio.formats import AUDIO_SUFFIXES, audio_files
+from ...service.inference.audio.speech import assess, speech_bounds
+from ...service.inference.audio.waveform import SAMPLE_RATE_HZ, Waveform
+from ...service.inference.card import Card
+from ...service.inference.errors import AudioError, AudioTooLongError, AudioTooShortError
+from ...service.inference.recognizer import TOO_SHORT_S, windows
+from ..config import TrainingError
+from ..data.augment import SpectralAugment
+from ..network.frontend import FrontEnd
+from ..network.network import Network
+from .contract import AdaptConfig
+from .head import Target
+
+
+@torch.no_grad()
+def whole_log_mel(front_end: FrontEnd, samples: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
+    """Log-mel power of one clip, ``(1, 1, n_mels, num_frames)``, and its mask, which is all ones.
+
+    A clip shorter than one window of the analysis is padded to it.
+    """
+    shortest = front_end.config.win_length
+    waveform = torch.from_numpy(np.pad(samples, (0, max(0, shortest - len(samples)))))
+    return front_end.log_mel(waveform[None], torch.tensor([len(samples)]))
+
+
+class FeatureViews:
+    """Pools clips, each as recorded and in views.
+
+    The recording and its views are one batch of full clips of one length: nothing is padded, and
+    the features as recorded are those of the service.
+
+    A view's functionals are of its power; the masks are for the encoder alone.
+
+    Calls may come from many threads: the draws of a clip depend on its samples and the seed alone.
+
+    Args:
+        network: of the bundle; the augmentation is that of its source training.
+        num_views: per clip.
+        seed: of the views.
+
+    Examples:
+        >>> from training.config import Config
+        >>> network = Network(Config(), ("angry", "sad")).eval()
+        >>> Listener(network, num_views=3, seed=0)(np.zeros(16_000, np.float32)).shape
+        torch.Size([4, 661])
+    """
+
+    def __init__(self, network: Network, num_views: int, seed: int) -> None:
+        self.network, self.num_views, self.seed = network, num_views, seed
+
+    @torch.no_grad()
+    def __call__(self, samples: NDArray[np.float32]) -> Tensor:
+        """Pool one clip.
+
+        Args:
+            samples: float32 in [-1, 1] at 16 kHz, shape ``(num_samples,)``.
+
+        Returns:
+            Shape ``(1 + num_views, D)``; the first row is the clip as recorded.
+        """
+        front_end = self.network.front_end
+        recorded, mask = whole_log_mel(front_end, samples)
+        power, features = [recorded], [front_end.normalise(recorded, mask)]
+        if self.num_views:
+            everywhere = mask.expand(self.num_views, -1, -1, -1)
+            augment = self._augmentation(samples)
+            varied = augment(recorded.expand(self.num_views, -1, -1, -1))
+            power.append(varied)
+            features.append(augment.mask(front_end.normalise(varied, everywhere)))
+        return self.network.pool(torch.cat(power), torch.cat(features), None)
+
+    def _augmentation(self, samples: NDArray[np.float32]) -> SpectralAugment:
+        digest = hashlib.sha256(self.seed.to_bytes(8) + samples.tobytes()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7]))
+        config = self.network.config
+        return SpectralAugment(config.augment, config.front_end, generator)
+
+
+Skipped = Literal["undecodable", "too_long", "too_short", "no_speech", "duplicate"]
+"""Why a file is left out."""
+
+Floats = NDArray[np.float32]
+_Extract = Callable[[Floats], Tensor]
+
+_FILES_AT_ONCE = 32  # decoded and waiting; more would only fill the memory
+_EXAMPLES = 24  # stretches of speech kept to compare the graphs with torch
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TargetFeatures:
+    """What was found in a folder.
+
+    Attributes:
+        rows: what the listener made of each stretch of speech.
+        accepted: files that it comes from.
+        skipped: files left out, relative to the folder, by reason.
+        examples: some of the stretches, as samples.
+    """
+
+    rows: list[Tensor]
+    accepted: int
+    skipped: dict[Skipped, list[str]]
+    examples: list[Floats]
+
+    def target(self) -> Target:
+        """The rows of a :class:`nnpm.training.adaptation.features.FeatureViews`, stacked."""
+        together = torch.stack(self.rows, dim=1)
+        return Target(together[0], together[1:])
+
+
+def extract_features(
+    folder: Path,
+    listener: _Extract,
+    card: Card,
+    config: AdaptConfig,
+    *,
+    threads: int,
+    on_file: Callable[[int, int], None] = lambda _done, _total: None,
+) -> TargetFeatures:
+    """Decode and trim all audio below a folder, and listen to it.
+
+    Files are decoded, mixed and trimmed as for prediction. A recording longer than the bundle's
+    window is cut into the windows that prediction cuts it into; of those that hold speech the
+    first ``windows_per_clip`` count as clips of their own.
+
+    Args:
+        folder: searched recursively; hidden files, and all that is no audio, are not looked at.
+        listener: takes the samples of one stretch of speech; called from many threads.
+        card: of the bundle; gives the windows.
+        config: how many clips at least, how many windows of a clip at most.
+        threads: that decode and listen.
+        on_file: called with the files done and the files in all.
+
+    Raises:
+        TrainingError: if there is no such folder, no audio in it, or too few usable clips.
+    """
+    files = _list(folder)
+    rows: list[Tensor] = []
+    examples: list[Floats] = []
+    seen: set[bytes] = set()
+    skipped: dict[Skipped, list[str]] = {}
+    clips = _prepare_all(files, listener, card, config.windows_per_clip, threads)
+    for done, (path, clip) in enumerate(zip(files, clips, strict=True), start=1):
+        if isinstance(clip, _Clip) and clip.digest not in seen:
+            seen.add(clip.digest)
+            rows += clip.rows
+            examples += clip.stretches[: _EXAMPLES - len(examples)]
+        else:
+            reason = "duplicate" if isinstance(clip, _Clip) else clip
+            skipped.setdefault(reason, []).append(path.relative_to(folder).as_posix())
+        on_file(done, len(files))
+    accepted = len(seen)
+    if accepted < config.min_clips:
+        counts = ", ".join(f"{len(paths)} {reason}" for reason, paths in sorted(skipped.items()))
+        raise TrainingError(
+            f"{accepted} of the {len(files)} audio files in {folder} are usable, and "
+            f"{config.min_clips} are wanted; skipped: {counts or 'none'}"
+        )
+    return TargetFeatures(rows, accepted, skipped, examples)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Clip:
+    """A usable file: the digest of its samples, its stretches of speech, and what was heard."""
+
+    digest: bytes
+    stretches: list[Floats]
+    rows: list[Tensor]
+
+
+def _list(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise TrainingError(f"{folder}: there is no such folder")
+    files = audio_files(folder)
+    if not files:
+        raise TrainingError(
+            f"{folder} holds no audio; looked for {', '.join(sorted(AUDIO_SUFFIXES))}"
+        )
+    return files
+
+
+def _prepare_all(
+    files: list[Path], listener: _Extract, card: Card, most: int, threads: int
+) -> Iterator[_Clip | Skipped]:
+    """Prepare files in order, some ahead of what is asked for."""
+    # Several threads of one torch operation each: the other way round, they wait for one another.
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        prepare = partial(_prepare, listener=listener, card=card, most=most)
+        try:
+            waiting = deque(pool.submit(prepare, path) for path in files[:_FILES_AT_ONCE])
+            for path in files[_FILES_AT_ONCE:]:
+                yield waiting.popleft().result()
+                waiting.append(pool.submit(prepare, path))
+            for future in waiting:
+                yield future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _prepare(path: Path, *, listener: _Extract, card: Card, most: int) -> _Clip | Skipped:
+    """Decode one file, cut out its speech, and listen to it."""
+    try:
+        waveform = decode(path).waveforms[0]
+    except AudioTooLongError:
+        return "too_long"
+    except AudioTooShortError:
+        return "too_short"
+    except AudioError:
+        return "undecodable"
+    if waveform.duration_s < TOO_SHORT_S:
+        return "too_short"
+    stretches = _cuts(waveform, card, most)
+    if not stretches:
+        return "no_speech"
+    return _Clip(_digest(waveform), stretches, [listener(stretch) for stretch in stretches])
+
+
+def _digest(waveform: Waveform) -> bytes:
+    """Of all samples, a minute at a time: those of a long recording are in a file."""
+    digest, minute = hashlib.sha256(), 60 * SAMPLE_RATE_HZ
+    for start in range(0, len(waveform), minute):
+        digest.update(waveform.part(start, start + minute).samples.tobytes())
+    return digest.digest()
+
+
+def _cuts(waveform: Waveform, card: Card, most: int) -> list[Floats]:
+    """The first windows that hold speech, as copies: a view would keep the whole recording."""
+    quality = assess(waveform)
+    if not quality.has_speech:
+        return []
+    start, stop = speech_bounds(waveform, quality)
+    window, hop = (round(seconds * SAMPLE_RATE_HZ) for seconds in (card.window_s, card.hop_s))
+    cuts = windows(stop - start, window, min(hop, window))
+    found: list[Floats] = []
+    for begin, end in cuts:
+        stretch = waveform.part(start + begin, start + end)
+        if len(cuts) == 1 or assess(stretch).has_speech:
+            found.append(stretch.samples.copy())
+        if len(found) == most:
+            break
+    return found

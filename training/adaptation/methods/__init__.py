@@ -1,0 +1,16 @@
+"""Adaptation methods: one file each, one contract for all."""
+
+from ..contract import Method
+from .adabn import AdaBN
+from .coral import Coral
+from .dann import DANN
+from .entropy import Entropy
+from .mmd import MMD
+from .nnpm import NNPM
+from .self_training import SelfTraining
+from .source_only import SourceOnly
+
+METHODS: dict[str, type[Method]] = {
+    cls.name: cls for cls in (SourceOnly, AdaBN, Coral, MMD, DANN, Entropy, SelfTraining, NNPM)
+}
+"""Every method by the name that users give."""

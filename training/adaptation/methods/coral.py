@@ -1,0 +1,50 @@
+"""Correlation alignment: equal covariances."""
+
+import torch
+from torch import Tensor
+
+from ...config import TrainingError
+from ..contract import Batch, Method
+
+
+def coral_loss(source: Tensor, target: Tensor) -> Tensor:
+    """Squared Frobenius distance between two covariances.
+
+    Args:
+        source: features, shape ``(num_source, width)``.
+        target: features, shape ``(num_target, width)``.
+
+    Returns:
+        A scalar, at least 0.
+
+    Raises:
+        TrainingError: if a side has a single clip.
+
+    Examples:
+        >>> points = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])  # their variance is 2, and 0
+        >>> coral_loss(points, points + 3.0), coral_loss(points, points * 2.0)
+        (tensor(0.), tensor(36.))
+    """
+    if min(len(source), len(target)) < 2:
+        raise TrainingError(
+            f"coral needs 2 clips of each side in a step; "
+            f"it has {len(source)} of the source and {len(target)} of the target"
+        )
+    return (torch.cov(source.T) - torch.cov(target.T)).square().sum()
+
+
+class Coral(Method):
+    """Give the target's projections the covariance of the source's.
+
+    References:
+        Sun & Saenko, *Deep CORAL: Correlation Alignment for Deep Domain Adaptation*, arXiv
+        1607.01719, equations 1 to 3. Theirs aligns the logits, and is divided by ``4 width^2``;
+        here z on the unit sphere, whose covariance has a trace of at most 1 in any width.
+    """
+
+    name = "coral"
+
+    def loss(self, batch: Batch, progress: float) -> Tensor:
+        """Weighted distance between the covariances of the batch's two sides."""
+        distance = coral_loss(batch.source_projection, batch.target_projection)
+        return self.config.coral.weight * distance

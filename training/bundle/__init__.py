@@ -1,0 +1,1 @@
+"""A finished network to a bundle: memory, calibration, graphs, card."""

@@ -1,0 +1,152 @@
+"""A finished run to a bundle: graphs, memory, calibration, probe, card; then ONNX against torch."""
+
+import shlex
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ... import __version__
+from ...service.files import require_place
+from ...service.inference import bundle as bundles
+from ...service.inference.bundle import Bundle
+from ...service.inference.card import Card, Decision
+from ...service.inference.graphs import Model
+from ...service.inference.recognizer import Recognizer
+from ..config import DEFAULT, TrainingError
+from ..config import load as load_config
+from ..corpora import CORPORA
+from ..evaluation import Verdict, judge, report
+from ..network.network import Network
+from ..source.run import (
+    Material,
+    Request,
+    check_material,
+    gather,
+    read,
+    require_finished,
+    trained_network,
+)
+from . import model_card
+from .calibration import build_memory, fit_decision
+from .files import memory_file, probe_file, timestamp, weights_file
+from .graphs import head_graph, network_graph, require_parity
+
+WINDOW_S, HOP_S = 6.0, 3.0
+"""Clips up to the window are one segment; nearly all training clips are shorter."""
+
+
+def export(run: Path, out: Path, *, cache: Path, data: Path | None = None) -> dict[str, Any]:
+    """Write the bundle of a finished run.
+
+    Args:
+        run: folder of ``nnpm train``.
+        out: folder of the bundle; must not exist.
+        cache: folder for decoded clips.
+        data: where the corpora are now; None for where they were in training.
+
+    Returns:
+        The metrics on the held-out source speakers, and the parity.
+
+    Raises:
+        TrainingError: if the run is unfinished, its corpora have changed, or the graph does not
+            say what torch says.
+        BundleError: if ``out`` exists or cannot be written.
+    """
+    request = read(run)
+    if data is not None:
+        request = request.model_copy(update={"data": data})
+    if out.exists():
+        raise TrainingError(f"{out} exists, and bundles are not overwritten; choose another --out")
+    require_place(out)
+    require_finished(run)
+    material = gather(request, cache)
+    check_material(run, material)
+    network = trained_network(run, request, material.labels)
+    train = material.split.train
+    memory = build_memory(network, train, material.clips(train))
+    decision = fit_decision(network, memory, material, request.seed)
+
+    files = {
+        "model.onnx": network_graph(network),
+        "head.onnx": head_graph(network),
+        "memory.safetensors": memory_file(memory),
+        "weights.safetensors": weights_file(network),
+        "probe.npz": probe_file(network),
+    }
+    card = _card(request, material, decision)
+    parity, held_out = _check(card, files, network, material)
+    metrics = report(held_out, material.labels)
+    card = card.model_copy(update={"metrics": {"held_out_source": metrics, "parity": parity}})
+    text = model_card.write(card, material.split, held_out)
+    bundles.save(out, card, {**files, "README.md": text.encode()})
+    return {"parity": parity, **metrics}
+
+
+def _card(request: Request, material: Material, decision: Decision) -> Card:
+    names = sorted({u.corpus for u in material.split.train})
+    corpora = [_corpus(name, material) for name in names]
+    licences = sorted({str(corpus["licence"]) for corpus in corpora})
+    return Card(
+        created_at=timestamp(),
+        nnpm_version=__version__,
+        labels=material.labels,
+        window_s=WINDOW_S,
+        hop_s=HOP_S,
+        decision=decision,
+        calibrated=True,
+        source_languages=tuple(sorted({u.language for u in material.split.train})),
+        licence=" and ".join(licences),
+        training={
+            "corpora": corpora,
+            "seed": request.seed,
+            "config": request.config.model_dump(mode="json"),
+            "command": _command(request),
+            "torch": torch.__version__,
+        },
+        metrics={},
+    )
+
+
+def _command(request: Request) -> str:
+    """What to type; the config is named only where it is not the default one."""
+    named = "" if request.config == load_config(DEFAULT) else " --config CONFIG"
+    return (
+        f"nnpm train --corpora {shlex.join(request.corpora)} --data DIR{named} "
+        f"--seed {request.seed} --out RUN && nnpm export RUN --out BUNDLE"
+    )
+
+
+def _corpus(name: str, material: Material) -> dict[str, Any]:
+    known = CORPORA.get(name)
+    speakers = {
+        side: sorted({u.speaker for u in utterances if u.corpus == name})
+        for side, utterances in (
+            ("train", material.split.train),
+            ("validation", material.split.validation),
+            ("test", material.split.test),
+        )
+    }
+    clips = [u for u in material.split.train if u.corpus == name]
+    return {
+        "name": name,
+        "language": clips[0].language,
+        "licence": known.licence if known else "as its owner says",
+        "citation": known.citation if known else "",
+        "url": known.url if known else "",
+        "clips": len(clips),
+        "speakers": speakers,
+    }
+
+
+def _check(
+    card: Card, files: dict[str, bytes], network: Network, material: Material
+) -> tuple[dict[str, float], list[Verdict]]:
+    """Load the bundle as the service will; compare it with torch, and score the test speakers."""
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = bundles.save(Path(folder) / "bundle", card, {**files, "README.md": b""})
+        clips = list(material.clips(material.split.validation))
+        parity = require_parity(Model(bundle), network, clips)
+        recognizer = Recognizer(Bundle(bundle.path, bundle.card))
+        return parity, judge(recognizer, material.split.test)

@@ -1,0 +1,1 @@
+"""Clips for training: decoded, augmented, split, batched."""

@@ -1,0 +1,175 @@
+"""Arrays of different length in one memory-mapped file: the caches of clips and features.
+
+Decoded clips on disk: every file is decoded, trimmed and resampled once, not once an epoch.
+
+Log-mel features on disk, by the network's own front end: an epoch is the encoder's work.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from ...service.files import replacing
+from ...service.inference.audio.decode import decode
+from ...service.inference.audio.speech import trim_edges
+from ...service.inference.audio.waveform import Waveform
+from ...service.inference.errors import AudioError
+from ..config import FrontEndConfig, TrainingError
+from ..corpora import Utterance
+from ..network.frontend import FrontEnd
+
+
+class Ragged:
+    """Rows of different length, stored as float16 one after the other, read as float32.
+
+    Args:
+        values: all rows, joined along the first axis.
+        starts: where each row starts.
+        ends: where each row ends.
+        stem: the files it lies in, without their ending.
+    """
+
+    def __init__(
+        self,
+        values: NDArray[np.float16],
+        starts: NDArray[np.int64],
+        ends: NDArray[np.int64],
+        stem: Path,
+    ) -> None:
+        self.values, self.starts, self.ends, self.stem = values, starts, ends, stem
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, index: int) -> NDArray[np.float32]:
+        return self.values[self.starts[index] : self.ends[index]].astype(np.float32)
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        return (self[index] for index in range(len(self)))
+
+    def select(self, indices: Sequence[int]) -> "Ragged":
+        """Some of the rows, in the order given, over the same file."""
+        chosen = np.asarray(indices, np.int64)
+        return Ragged(self.values, self.starts[chosen], self.ends[chosen], self.stem)
+
+
+def cached(stem: Path, make: Callable[[], Iterable[NDArray[np.float32]]]) -> Ragged:
+    """Read the rows at ``stem``, making and storing them first where they are not there.
+
+    Args:
+        stem: path without ending; its name must tell everything that the rows depend on.
+        make: gives the rows.
+
+    Raises:
+        OSError: if they cannot be stored; a folder that takes no files is found before any work.
+    """
+    found = _read(stem)
+    if found is None:
+        data, bounds = _files(stem)
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            replacing(data) as new_data,
+            replacing(bounds) as new_bounds,
+            new_data.open("xb") as data_file,
+            new_bounds.open("xb") as bounds_file,
+        ):
+            rows = [row.astype(np.float16) for row in make()]
+            np.save(bounds_file, np.cumsum([0, *(len(row) for row in rows)], dtype=np.int64))
+            np.save(data_file, np.concatenate(rows))
+        found = _read(stem)
+        assert found is not None, stem
+    return found
+
+
+def _files(stem: Path) -> tuple[Path, Path]:
+    return stem.with_suffix(".npy"), stem.with_suffix(".bounds.npy")
+
+
+def _read(stem: Path) -> Ragged | None:
+    """The rows at ``stem``; None where there are none, or a crash left half a file."""
+    data, bounds = _files(stem)
+    try:
+        values, edges = np.load(data, mmap_mode="r"), np.load(bounds)
+    except (FileNotFoundError, EOFError, ValueError):
+        return None
+    if edges[-1] != len(values):
+        return None
+    return Ragged(values, edges[:-1], edges[1:], stem)
+
+
+_VERSION = 2  # raised when what a cached clip holds changes
+
+
+def load_waveform(path: Path) -> Waveform:
+    """Decode one file to 16 kHz mono and cut its edges, as the service does.
+
+    Raises:
+        AudioError: if it cannot be decoded.
+    """
+    return trim_edges(decode(path).waveforms[0])
+
+
+def load_clips(utterances: Sequence[Utterance], cache: Path) -> Ragged:
+    """Decode utterances, or take them from ``cache`` where these very files were decoded before.
+
+    Returns:
+        One row of samples in [-1, 1] per utterance, in the same order.
+
+    Raises:
+        TrainingError: if a clip cannot be decoded; it names how many and the first.
+    """
+    stats = [(str(u.path), u.path.stat().st_size, u.path.stat().st_mtime_ns) for u in utterances]
+    digest = hashlib.sha256(json.dumps([_VERSION, stats]).encode()).hexdigest()[:16]
+    return cached(cache / f"clips-{digest}", lambda: _decode_all(utterances))
+
+
+def _decode_all(utterances: Sequence[Utterance]) -> Iterator[NDArray[np.float32]]:
+    broken = []
+    # disable=None: no bar where standard error is a file or a pipe
+    bar = tqdm(utterances, desc="decode", unit="clip", dynamic_ncols=True, disable=None)
+    for utterance in bar:
+        try:
+            yield load_waveform(utterance.path).samples
+        except AudioError as error:
+            broken.append(f"{utterance.path}: {error}")
+    if broken:
+        raise TrainingError(
+            f"{len(broken)} of {len(utterances)} clips cannot be decoded; "
+            f"mend or remove them; the first: {broken[0]}"
+        )
+
+
+_FEATURES_VERSION = 1  # raised when what the front end computes of a clip changes
+
+
+def load_features(clips: Ragged, config: FrontEndConfig) -> Ragged:
+    """Log-mel power of whole clips, before normalisation; cached beside the clips.
+
+    Args:
+        clips: all clips of a cache file (not a selection).
+        config: of the front end.
+
+    Returns:
+        One row per clip, shape ``(num_frames, n_mels)``.
+    """
+    sizes = config.model_dump(exclude={"band_mean", "scale", "deviation"})
+    digest = hashlib.sha256(repr([_FEATURES_VERSION, sorted(sizes.items())]).encode()).hexdigest()[
+        :8
+    ]
+    stem = clips.stem.with_name(f"{clips.stem.name}-features-{digest}")
+    return cached(stem, lambda: _compute(clips, FrontEnd(config)))
+
+
+@torch.no_grad()
+def _compute(clips: Ragged, front_end: FrontEnd) -> Iterator[NDArray[np.float32]]:
+    shortest = front_end.config.win_length
+    for samples in tqdm(clips, desc="features", unit="clip", dynamic_ncols=True, disable=None):
+        padded = np.pad(samples, (0, max(0, shortest - len(samples))))
+        power, _ = front_end.log_mel(torch.from_numpy(padded)[None], torch.tensor([len(samples)]))
+        yield power[0, 0].T.numpy()

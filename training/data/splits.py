@@ -1,0 +1,72 @@
+"""Speaker-independent splits: no speaker is on two sides."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..config import SplitConfig, TrainingError
+from ..corpora import Utterance
+
+_FEWEST_SPEAKERS = 3
+
+Speaker = tuple[str, str]
+"""Corpus and speaker: the same name in two corpora is two people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Utterances by side; validation fits what calibrates, test reports it."""
+
+    train: list[Utterance]
+    validation: list[Utterance]
+    test: list[Utterance]
+
+
+def split_speakers(utterances: Sequence[Utterance], config: SplitConfig, seed: int) -> Split:
+    """Hold out speakers of every corpus, women and men in turn where the gender is known.
+
+    Args:
+        utterances: of one or more corpora.
+        config: shares of the speakers of each corpus to hold out, at least one each; a corpus of
+            fewer than three speakers is trained on whole.
+        seed: who is held out.
+
+    Raises:
+        TrainingError: if no corpus has speakers to hold out.
+    """
+    side: dict[Speaker, str] = {}
+    for corpus in sorted({utterance.corpus for utterance in utterances}):
+        speakers = {
+            (corpus, utterance.speaker): utterance.gender
+            for utterance in utterances
+            if utterance.corpus == corpus
+        }
+        order = _alternate_genders(speakers, np.random.default_rng([seed, len(speakers)]))
+        if len(order) < _FEWEST_SPEAKERS:
+            continue
+        shares = {"validation": config.validation_share, "test": config.test_share}
+        for name, share in shares.items():
+            count = max(1, round(share * len(speakers)))
+            for speaker in order[:count]:
+                side[speaker] = name
+            order = order[count:]
+    if not side:
+        raise TrainingError(
+            f"no corpus has {_FEWEST_SPEAKERS} speakers or more: some are needed to train on, "
+            "others to calibrate and to test on; name the speakers in metadata.csv"
+        )
+    sides: dict[str, list[Utterance]] = {"train": [], "validation": [], "test": []}
+    for utterance in utterances:
+        sides[side.get((utterance.corpus, utterance.speaker), "train")].append(utterance)
+    return Split(**sides)
+
+
+def _alternate_genders(speakers: dict[Speaker, str], rng: np.random.Generator) -> list[Speaker]:
+    shuffled = [sorted(speakers)[i] for i in rng.permutation(len(speakers))]
+    rank: dict[str, int] = {}
+    place = {}
+    for speaker in shuffled:
+        gender = speakers[speaker]
+        rank[gender] = place[speaker] = rank.get(gender, -1) + 1
+    return sorted(shuffled, key=lambda speaker: place[speaker])

@@ -1,0 +1,1 @@
+"""Encoders: features to one vector per clip; one file a family."""

@@ -1,0 +1,1 @@
+"""Source training: the run and its trainer."""

@@ -1,0 +1,286 @@
+"""A run folder: what was asked for, its checkpoint, its logs and the trained network."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from ...service.files import replacing, require_place
+from ..config import Config, FrontEndConfig, TrainingError
+from ..corpora import Utterance, load
+from ..data.clips import Ragged, load_clips, load_features
+from ..data.splits import Split, split_speakers
+from ..data.variants import load_variants
+from ..network.network import Network
+from .functionals import add_functionals
+from .trainer import Trainer
+
+_REQUEST, _SPLIT, _NETWORK = "run.json", "split.json", "network.safetensors"
+
+
+class Request(BaseModel):
+    """What ``nnpm train`` was asked for: enough to run it again."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    corpora: tuple[str, ...]
+    data: Path
+    seed: int
+    config: Config
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """The utterances of a request with their clips, split by speaker, and their emotions."""
+
+    labels: tuple[str, ...]
+    split: Split
+    _place: dict[Path, int]
+    _clips: Ragged
+    _variants: list[Ragged]
+
+    def clips(self, utterances: Sequence[Utterance]) -> Ragged:
+        """The clips of some of the utterances, as recorded."""
+        return self._clips.select(self._places(utterances))
+
+    def variants(self, utterances: Sequence[Utterance]) -> list[Ragged]:
+        """Their waveform variants: rooms, noises, codecs, other voices."""
+        places = self._places(utterances)
+        return [variant.select(places) for variant in self._variants]
+
+    def features(self, utterances: Sequence[Utterance], config: FrontEndConfig) -> list[Ragged]:
+        """Their log-mel features, then those of their variants."""
+        places = self._places(utterances)
+        versions = [self._clips, *self._variants]
+        return [load_features(version, config).select(places) for version in versions]
+
+    def _places(self, utterances: Sequence[Utterance]) -> list[int]:
+        return [self._place[utterance.path] for utterance in utterances]
+
+
+def gather(request: Request, cache: Path) -> Material:
+    """Read the corpora, decode and vary their clips, and split their speakers.
+
+    Args:
+        request: corpora, emotions, shares and seed.
+        cache: folder for decoded clips and their variants.
+
+    Raises:
+        CorpusError: if a corpus cannot be read.
+        TrainingError: if nothing is left to learn, or there are too few speakers.
+    """
+    if len(set(request.corpora)) < len(request.corpora):
+        raise TrainingError(f"--corpora names one twice: {' '.join(request.corpora)}")
+    wanted = request.config.emotions
+    utterances = [
+        utterance
+        for name in request.corpora
+        for utterance in load(name, request.data)
+        if not wanted or utterance.emotion in wanted
+    ]
+    labels = tuple(sorted({utterance.emotion for utterance in utterances}))
+    if len(labels) < 2:
+        raise TrainingError(
+            f"{len(labels)} emotions to learn ({', '.join(labels)}), and 2 or more are wanted: "
+            "give more corpora, or change emotions in the config"
+        )
+    split = split_speakers(utterances, request.config.split, request.seed)
+    clips = load_clips(utterances, cache)
+    return Material(
+        labels,
+        split,
+        {utterance.path: place for place, utterance in enumerate(utterances)},
+        clips,
+        load_variants(clips, request.config.augment.variants),
+    )
+
+
+def train(run: Path, request: Request, *, cache: Path, device: torch.device, resume: bool) -> None:
+    """Train a network into a run folder.
+
+    Args:
+        run: the folder; it must be new, or hold an unfinished run when resuming.
+        request: what to train.
+        cache: folder for decoded clips and their variants.
+        device: where to train.
+        resume: go on from the checkpoint.
+
+    Raises:
+        TrainingError: if the folder holds another run, or cannot be written.
+        CorpusError: if a corpus cannot be read.
+    """
+    _check(run, request, resume=resume)
+    material = gather(request, cache)
+    _check(run, request, resume=resume)  # gathering may take an hour
+    run.mkdir(parents=True, exist_ok=True)
+    check_material(run, material)
+    split = material.split
+    _write(run / _REQUEST, request.model_dump_json(indent=2) + "\n")
+    _write(run / _SPLIT, json.dumps(_describe(material), indent=2) + "\n")
+    features = material.features(split.train, request.config.front_end)
+    trainer = Trainer(
+        request.config, material.labels, split.train, features, run, request.seed, device
+    )
+    if resume:
+        trainer.resume()
+    validation = list(material.clips(split.validation)), [u.emotion for u in split.validation]
+    encoder = trainer.fit(validation).cpu()
+    network = add_functionals(encoder, request.config, split.train, features, request.seed)
+    temporary = run / f"{_NETWORK}.tmp"
+    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, temporary)
+    temporary.replace(run / _NETWORK)
+
+
+def choose_device(name: str) -> torch.device:
+    """A device by name; auto takes CUDA, then Apple's MPS, then the CPU.
+
+    Raises:
+        TrainingError: if this machine has no such device.
+    """
+    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        name = next((device for device, there in found.items() if there), "cpu")
+    if name != "cpu" and not found[name]:
+        raise TrainingError(f"torch finds no {name} device here; take --device cpu")
+    return torch.device(name)
+
+
+def _check(run: Path, request: Request, *, resume: bool) -> None:
+    """The folder is new, or holds this very request when resuming."""
+    if run.exists() and not run.is_dir():
+        raise TrainingError(f"{run} is a file; choose another --out")
+    require_place(run / _REQUEST)
+    if not resume:
+        if run.exists() and any(run.iterdir()):
+            raise TrainingError(f"{run} is not empty; add --resume, or choose another --out")
+    elif not (run / _REQUEST).exists():
+        raise TrainingError(f"{run} holds no run to resume ({_REQUEST} is missing)")
+    elif read(run) != request:
+        raise TrainingError(
+            f"{run} was started with other corpora, data, seed or config; "
+            "resume with the same ones, or choose another --out"
+        )
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def check_material(run: Path, material: Material) -> None:
+    """Check that the corpora still are what a run was started with.
+
+    The split is drawn from the corpora as they are found. If they changed, it would put speakers
+    that were trained on among those that calibrate and test.
+
+    Raises:
+        TrainingError: if they are not.
+    """
+    path = run / _SPLIT
+    if not path.exists():
+        return
+    if json.loads(path.read_text(encoding="utf-8")) != _describe(material):
+        raise TrainingError(
+            f"the corpora are not those that {run} was started with ({_SPLIT} tells their "
+            "speakers), so who is held out would change: restore them, or train anew"
+        )
+
+
+def _describe(material: Material) -> dict[str, Any]:
+    """The emotions, the speakers of each side, and a digest of which clip is what."""
+    sides = {
+        "train": material.split.train,
+        "validation": material.split.validation,
+        "test": material.split.test,
+    }
+    clips = [
+        (side, u.corpus, u.speaker, u.emotion, u.path.name)
+        for side, utterances in sides.items()
+        for u in utterances
+    ]
+    return {
+        "labels": list(material.labels),
+        "speakers": {
+            side: sorted({f"{u.corpus}/{u.speaker}" for u in utterances})
+            for side, utterances in sides.items()
+        },
+        "clips": {side: len(utterances) for side, utterances in sides.items()},
+        "digest": hashlib.sha256(json.dumps(clips).encode()).hexdigest(),
+    }
+
+
+def read(run: Path) -> Request:
+    """Read what a run was asked for.
+
+    Raises:
+        TrainingError: if the folder holds no run.
+    """
+    try:
+        return Request.model_validate(json.loads((run / _REQUEST).read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{run} is not a run folder: {_REQUEST} cannot be read") from error
+
+
+def is_finished(run: Path) -> bool:
+    """Whether a run has its network."""
+    return (run / _NETWORK).exists()
+
+
+def require_finished(run: Path) -> None:
+    """Check that a run has its network.
+
+    Raises:
+        TrainingError: if it has not finished.
+    """
+    if not is_finished(run):
+        raise TrainingError(f"{run} has not finished training; go on with nnpm train --resume")
+
+
+def trained_network(run: Path, request: Request, labels: tuple[str, ...]) -> Network:
+    """Load the network of a finished run.
+
+    Raises:
+        TrainingError: if the run has not finished, or its network is not of this recipe.
+    """
+    require_finished(run)
+    network = Network(request.config, labels)
+    try:
+        network.load_state_dict(load_file(run / _NETWORK))
+    except (SafetensorError, RuntimeError) as error:
+        raise TrainingError(
+            f"{run / _NETWORK} is damaged, or not of the recipe of {_REQUEST} and of "
+            f"{len(labels)} emotions"
+        ) from error
+    return network.eval()
+
+
+def labels(run: Path) -> tuple[str, ...]:
+    """The emotions of a run, in the order of the logits.
+
+    Raises:
+        TrainingError: if the folder does not tell.
+    """
+    try:
+        found = json.loads((run / _SPLIT).read_text(encoding="utf-8"))["labels"]
+    except (OSError, ValueError, KeyError) as error:
+        raise TrainingError(f"{run} is not a run folder: {_SPLIT} cannot be read") from error
+    return tuple(found)
+
+
+def fingerprint(run: Path) -> str:
+    """A digest of the network of a finished run, and of who trained and who calibrates it.
+
+    Raises:
+        TrainingError: if it has not finished.
+    """
+    require_finished(run)
+    digest = hashlib.sha256((run / _NETWORK).read_bytes())
+    digest.update((run / _SPLIT).read_bytes())
+    return digest.hexdigest()
