@@ -72,7 +72,7 @@ def _measure(folder: Path) -> tuple[int, float, float, float, float]:
     """Clips, seconds of audio, of the clock and of the CPU, and the peak in MiB."""
     code = (
         f"import os, sys; os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[:CORES]}); "
-        f"from service.cli import main; sys.exit(main(['predict', {str(folder)!r}, '--json']))"
+        f"from nnpm.service.cli import main; sys.exit(main(['predict', {str(folder)!r}, '--json']))"
     )
     with tempfile.TemporaryFile("w+") as output:
         begin = time.perf_counter()

@@ -2,8 +2,8 @@
 
     python -m benchmarks.fuzz [--seconds 300] [--only decoder]
 
-Each target runs in a process of its own (tests/hostile/fuzzing.py, atheris), begins with the
-hostile corpus, and ends at its first finding, which is kept under build/fuzz. Writes
+Each target runs in a process of its own (tests/support/hostile/fuzzing.py, atheris), begins with
+the hostile corpus, and ends at its first finding, which is kept under build/fuzz. Writes
 benchmarks/results/fuzz.md, and exits with 1 if anything was found.
 """
 
@@ -81,7 +81,7 @@ def fuzz(name: str, seconds: int, seed: int) -> Run:
     before = set(FOUND.iterdir())
     with tempfile.TemporaryDirectory() as seeds:
         child = subprocess.run(
-            [sys.executable, "-m", "tests.hostile.fuzzing", name, seeds,
+            [sys.executable, "-m", "tests.support.hostile.fuzzing", name, seeds,
              f"-max_total_time={seconds}", f"-seed={seed}", f"-max_len={_LONGEST_INPUT_BYTES}",
              f"-timeout={_HANG_S}", f"-rss_limit_mb={_MEMORY_MIB}",
              f"-artifact_prefix={FOUND}/{name}-", "-print_final_stats=1"],

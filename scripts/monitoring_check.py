@@ -33,8 +33,8 @@ def main() -> int:
     if shutil.which("prometheus") is None:
         print("monitoring-check: SKIPPED, there is no prometheus here.")
         return 0
-    from tests.deploy.test_monitoring import questions
-    from tests.service.sounds import encode, speechlike
+    from tests.support.prometheus import questions
+    from tests.support.sounds import encode, speechlike
 
     clip = encode(speechlike(), subtype="PCM_16")
     with ExitStack() as stack:

@@ -1,15 +1,33 @@
+"""An environment without settings, the real corpora, and a service on tiny bundles."""
+
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from fastapi.testclient import TestClient
+
+from nnpm.service import logs
+from nnpm.service.api.app import create_app
+from nnpm.service.settings import Settings
+from tests.support.servers import Hook, wait_until_ready
+from tests.support.sounds import encode, speechlike
+from tests.support.tiny_bundle import write_tiny_bundle
+
+# It imports atheris, which only the dependency group "fuzz" installs; `make fuzz` runs it.
+collect_ignore = ["support/hostile/fuzzing.py"]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _called_testserver() -> Iterator[None]:
-    """Services of the tests know the name under which a TestClient calls them."""
+def _no_settings_from_outside() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NNPM_ALLOWED_HOSTS", "testserver")
+        for name in list(os.environ):
+            if name.startswith("NNPM_") and name != "NNPM_TEST_DATA":
+                patch.delenv(name)
+        patch.setenv("NNPM_ALLOWED_HOSTS", "testserver")  # as a TestClient calls it
+        # Commands that are run in this process leave its log to pytest.
+        patch.setattr(logs, "configure", lambda *_: None)
         yield
 
 
@@ -20,3 +38,55 @@ def corpora() -> Path:
     if not folder:
         pytest.skip("NNPM_TEST_DATA does not name the folder of test corpora")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def _two_versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("models")
+    for version in ("1", "2"):
+        write_tiny_bundle(root / "default" / version, metrics={"version": version})
+    return root
+
+
+@pytest.fixture
+def models(tmp_path: Path, _two_versions: Path) -> Path:
+    """A models folder of its own with versions 1 and 2 of a tiny bundle."""
+    return Path(shutil.copytree(_two_versions, tmp_path / "models"))
+
+
+@pytest.fixture
+def hook() -> Hook:
+    return Hook()
+
+
+@pytest.fixture
+def serve(models: Path, hook: Hook) -> Iterator[Callable[..., TestClient]]:
+    """Start a service of the test's own, with these settings, and wait until it is ready."""
+    clients: list[TestClient] = []
+
+    def start(**settings: object) -> TestClient:
+        own = Settings.model_validate({"models": models, "workers": 2, **settings})
+        app = create_app(own, load=hook.load)
+        client = TestClient(app, raise_server_exceptions=False)
+        client.__enter__()
+        clients.append(client)
+        wait_until_ready(client)
+        return client
+
+    yield start
+    for client in clients:
+        client.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def client(_two_versions: Path) -> Iterator[TestClient]:
+    """One service for all tests that leave it as it was."""
+    app = create_app(Settings(models=_two_versions, workers=2))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        wait_until_ready(client)
+        yield client
+
+
+@pytest.fixture(scope="session")
+def clip() -> bytes:
+    return encode(speechlike(), subtype="PCM_16")

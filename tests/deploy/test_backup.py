@@ -17,7 +17,7 @@ from nnpm.service.inference import bundle
 from nnpm.service.jobs.job import Job
 from nnpm.service.jobs.store import JobStore
 from nnpm.service.registry.registry import Registry
-from tests.service.tiny_bundle import write_tiny_bundle
+from tests.support.tiny_bundle import write_tiny_bundle
 
 PAGE = (Path(__file__).parents[2] / "docs/operations.md").read_text("utf-8")
 

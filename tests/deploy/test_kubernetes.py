@@ -29,7 +29,12 @@ def built(name: str) -> list[dict[str, Any]]:
     return documents(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
-BASE = [found for path in FILES if "base" in path.parts for found in documents(path.read_text())]
+BASE = [
+    found
+    for path in FILES
+    if path.is_relative_to(ROOT / "base")
+    for found in documents(path.read_text())
+]
 DEPLOYMENTS = {d["metadata"]["name"]: d for d in BASE if d["kind"] == "Deployment"}
 PODS = {name: deployment["spec"]["template"] for name, deployment in DEPLOYMENTS.items()}
 

@@ -1,31 +1,16 @@
 """Dashboard and alerts: valid by Prometheus' own tools, and about metrics that there are."""
 
-import json
 import re
 import shutil
 import subprocess
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from fastapi.testclient import TestClient
 
-ROOT = Path(__file__).parents[2]
-PROMETHEUS = ROOT / "docker/prometheus"
-DASHBOARD = json.loads((ROOT / "docker/grafana/dashboards/nnpm.json").read_text())
-ALERTS = yaml.safe_load((PROMETHEUS / "alerts.yml").read_text())["groups"][0]["rules"]
-
-
-def charts() -> list[dict[str, Any]]:
-    return [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
-
-
-def questions() -> list[str]:
-    asked = [target["expr"] for panel in charts() for target in panel["targets"]]
-    return asked + [rule["expr"] for rule in ALERTS]
+from tests.support.prometheus import ALERTS, DASHBOARD, PROMETHEUS, ROOT, charts, questions
 
 
 def test_every_metric_that_is_asked_for_exists(

@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 
 from nnpm.service.registry.opening import seed_registry
 from nnpm.service.registry.registry import Registry
-from tests.service.tiny_bundle import write_tiny_bundle
+from tests.support.tiny_bundle import write_tiny_bundle
 
 DATA = Path(__file__).with_name("data")
 

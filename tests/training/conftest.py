@@ -8,6 +8,7 @@ import pytest
 import soundfile
 
 from nnpm.training.bundle.files import voice
+from tests.support.tiny_network import TINY_CONFIG
 
 SPEAKERS = {"anna": "f", "bert": "m", "cleo": "f", "dirk": "m", "emma": "f", "fred": "m"}
 PITCH_HZ = {"angry": 320.0, "happy": 240.0, "neutral": 160.0, "sad": 110.0}
@@ -32,36 +33,6 @@ def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         writer.writerow(["path", "corpus", "language", "speaker", "gender", "emotion"])
         writer.writerows(rows)
     return data
-
-
-TINY_CONFIG = """
-[encoder]
-channels = [8, 16]
-depths = [1, 1]
-pooled_channels = 16
-mixstyle_stages = [0]
-[head]
-projection = 16
-[split]
-validation_share = 0.17
-test_share = 0.17
-[loss]
-memory_start_epoch = 1
-[augment]
-variants = 1
-shortest_crop = 20
-longest_crop = 32
-[train]
-epochs = 4
-steps_per_epoch = 10
-learning_rate = 1e-2
-batch_size = 16
-precision = "float32"
-[functionals]
-steps = 60
-batch_size = 32
-views = 1
-"""
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from nnpm.training import cli
-from tests.service.sounds import encode, speechlike
-from tests.service.tiny_bundle import LABELS, write_tiny_bundle
+from tests.support.sounds import encode, speechlike
+from tests.support.tiny_bundle import LABELS, write_tiny_bundle
 
 Captured = pytest.CaptureFixture[str]
 ROOT = Path(__file__).parents[2]
@@ -127,7 +127,7 @@ def test_evaluate_needs_no_torch(bundle: Path, data: Path) -> None:
         "import sys\n"
         "for name in ('torch', 'torchaudio', 'audiomentations', 'onnx', 'tensorboard'):\n"
         "    sys.modules[name] = None\n"
-        "from training.cli import main\n"
+        "from nnpm.training.cli import main\n"
         "sys.exit(main())"
     )
     command = [sys.executable, "-c", code]

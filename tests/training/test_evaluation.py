@@ -11,8 +11,8 @@ from nnpm.service.inference.recognizer import Recognizer
 from nnpm.training.config import TrainingError
 from nnpm.training.corpora import Utterance, load_folder
 from nnpm.training.evaluation import Verdict, judge, report, write_predictions
-from tests.service.sounds import encode, speechlike
-from tests.service.tiny_bundle import LABELS, tiny_card, write_tiny_bundle
+from tests.support.sounds import encode, speechlike
+from tests.support.tiny_bundle import LABELS, tiny_card, write_tiny_bundle
 
 
 @pytest.fixture(scope="module")

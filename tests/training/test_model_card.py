@@ -6,7 +6,7 @@ from nnpm.training.bundle import model_card
 from nnpm.training.corpora import Utterance
 from nnpm.training.data.splits import Split
 from nnpm.training.evaluation import Verdict, report
-from tests.service.tiny_bundle import LABELS, tiny_card
+from tests.support.tiny_bundle import LABELS, tiny_card
 
 
 def clip(corpus: str, speaker: str, emotion: str, gender: str) -> Utterance:

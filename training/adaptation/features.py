@@ -59,7 +59,7 @@ class FeatureViews:
         seed: of the views.
 
     Examples:
-        >>> from training.config import Config
+        >>> from nnpm.training.config import Config
         >>> network = Network(Config(), ("angry", "sad")).eval()
         >>> Listener(network, num_views=3, seed=0)(np.zeros(16_000, np.float32)).shape
         torch.Size([4, 661])

@@ -62,7 +62,7 @@ class AdaptedHead(nn.Module):
             say of a clip is a second opinion that no step can talk round.
 
     Examples:
-        >>> from training.config import HeadConfig
+        >>> from nnpm.training.config import HeadConfig
         >>> head = Head(HeadConfig(), blocks=(6,), num_emotions=4).eval()
         >>> target = Target(torch.randn(20, 6) + 3.0, torch.zeros(0, 20, 6))
         >>> adapted = AdaptedHead(head, target, target_statistics=True).eval()

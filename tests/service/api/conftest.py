@@ -7,9 +7,9 @@ from fastapi.testclient import TestClient
 
 from nnpm.service.api.app import create_app
 from nnpm.service.settings import Settings
-from tests.service.api.adapting import CHILD
-from tests.service.conftest import wait_until_ready
-from tests.service.sounds import encode, speechlike
+from tests.support.adaptation import CHILD
+from tests.support.servers import wait_until_ready
+from tests.support.sounds import encode, speechlike
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from fastapi import Request
 from fastapi.testclient import TestClient
 
 from nnpm.service.api.middleware.access import Caller
-from tests.service.api.adapting import ended, kept, zipped
-from tests.service.api.problem import problem
-from tests.service.jobs.children import until
-from tests.service.sounds import encode, speechlike
+from tests.support.adaptation import ended, kept, zipped
+from tests.support.jobs import until
+from tests.support.problems import problem
+from tests.support.sounds import encode, speechlike
 
 
 def test_a_folder_becomes_a_version(start: Callable[..., TestClient], tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from starlette.types import Message
 
 from nnpm.service.api.app import create_app
 from nnpm.service.settings import Settings
-from tests.service.api.adapting import kept
-from tests.service.api.problem import problem
-from tests.service.conftest import wait_until_ready
+from tests.support.adaptation import kept
+from tests.support.problems import problem
+from tests.support.servers import wait_until_ready
 
 BAD_JSON: dict[str, tuple[object, int, str]] = {
     "no folder": ({"language": "ur"}, 422, "folder is missing"),

@@ -16,9 +16,9 @@ from nnpm.service.api.app import create_app
 from nnpm.service.api.middleware.access import Caller, requires
 from nnpm.service.keys import KeyFile
 from nnpm.service.settings import Settings
-from tests.service.api.adapting import ended
-from tests.service.api.keyed import make_keys
-from tests.service.api.problem import problem
+from tests.support.adaptation import ended
+from tests.support.keys import make_keys
+from tests.support.problems import problem
 
 ROUTES = [
     ("POST", "/predict", "predict"),

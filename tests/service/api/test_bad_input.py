@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from tests.service.api.problem import problem
-from tests.service.sounds import encode, long_flac, speechlike, with_flac_length
+from tests.support.problems import problem
+from tests.support.sounds import encode, long_flac, speechlike, with_flac_length
 
 WAV = encode(speechlike(), subtype="PCM_16")
 FLAC = encode(speechlike(4), container="FLAC")

@@ -13,9 +13,9 @@ from fastapi.testclient import TestClient
 
 from nnpm.service.inference.audio.waveform import Recording
 from nnpm.service.predict.pool import Executor
-from tests.service.api.problem import problem
-from tests.service.conftest import Hook
-from tests.service.sounds import encode, speechlike
+from tests.support.problems import problem
+from tests.support.servers import Hook
+from tests.support.sounds import encode, speechlike
 
 CLIPS = [encode(speechlike(0.4 + 0.1 * n, seed=n)) for n in range(6)]
 Files = list[tuple[str, tuple[str, bytes]]]

@@ -3,7 +3,7 @@ from html.parser import HTMLParser
 
 from fastapi.testclient import TestClient
 
-from tests.service.api.problem import problem
+from tests.support.problems import problem
 
 
 class _Loads(HTMLParser):

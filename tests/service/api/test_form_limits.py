@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 from fastapi.testclient import TestClient
 
-from tests.service.api.problem import problem
-from tests.service.sounds import encode, speechlike
+from tests.support.problems import problem
+from tests.support.sounds import encode, speechlike
 
 END = b"\r\n--x--\r\n"
 WAV = encode(speechlike())

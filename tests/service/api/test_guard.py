@@ -10,8 +10,8 @@ from fastapi.testclient import TestClient
 
 from nnpm.service.api.middleware.origin import MAX_HEADERS, MAX_TARGET_BYTES
 from nnpm.service.settings import SettingsError, load
-from tests.service.api.keyed import make_keys
-from tests.service.api.problem import problem
+from tests.support.keys import make_keys
+from tests.support.problems import problem
 
 OURS = ["testserver", "testserver:8000", "TESTSERVER", "testserver."]
 ALWAYS = [

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from tests.hostile.bending import bent, repeated, truncated
-from tests.hostile.bombs import bombs
-from tests.hostile.seeds import seeds
-from tests.hostile.watch import resident_mib
-from tests.service.api.problem import problem
+from tests.support.hostile.bending import bent, repeated, truncated
+from tests.support.hostile.bombs import bombs
+from tests.support.hostile.seeds import seeds
+from tests.support.hostile.watch import resident_mib
+from tests.support.problems import problem
 
 REFUSALS = {
     413: {"too_long"},

@@ -14,9 +14,9 @@ from nnpm.service.inference.audio.waveform import Recording
 from nnpm.service.inference.recognizer import Recognizer
 from nnpm.service.registry.serving import load_recognizer
 from nnpm.service.settings import Settings
-from tests.service.api.problem import problem
-from tests.service.conftest import Hook, wait_until_ready
-from tests.service.sounds import encode, speechlike
+from tests.support.problems import problem
+from tests.support.servers import Hook, wait_until_ready
+from tests.support.sounds import encode, speechlike
 
 
 def test_a_full_queue_is_503_and_the_loop_stays_alive(

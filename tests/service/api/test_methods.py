@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 from fastapi.testclient import TestClient
 
-from tests.service.api.adapting import zipped
-from tests.service.api.problem import problem
+from tests.support.adaptation import zipped
+from tests.support.problems import problem
 
 
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/metrics", "/models", "/docs"])

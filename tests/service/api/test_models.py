@@ -4,8 +4,8 @@ from pathlib import Path
 from fastapi.testclient import TestClient
 
 from nnpm.service.inference.bundle import FILES
-from tests.service.api.problem import problem
-from tests.service.tiny_bundle import LABELS
+from tests.support.problems import problem
+from tests.support.tiny_bundle import LABELS
 
 
 def test_models_are_listed(serve: Callable[..., TestClient], models: Path) -> None:

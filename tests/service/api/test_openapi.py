@@ -9,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from nnpm.service.api.errors import KINDS
-from tests.service.sounds import encode, speechlike
+from tests.support.sounds import encode, speechlike
 
 WAV = encode(speechlike())
 TENSORS = {

@@ -3,10 +3,10 @@ import pytest
 from fastapi.testclient import TestClient
 
 from nnpm.service.inference.audio import ffmpeg as media
-from tests.service.api.problem import problem
-from tests.service.media import encode_media
-from tests.service.sounds import encode, speechlike
-from tests.service.tiny_bundle import LABELS
+from tests.support.media import encode_media
+from tests.support.problems import problem
+from tests.support.sounds import encode, speechlike
+from tests.support.tiny_bundle import LABELS
 
 FIELDS = {
     "emotion", "confidence", "calibrated", "scores", "abstained", "reasons", "out_of_domain",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from fastapi.testclient import TestClient
 
-from tests.service.api.problem import problem
+from tests.support.problems import problem
 
 
 def test_a_language_is_answered_by_what_is_promoted_for_it(

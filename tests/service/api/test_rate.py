@@ -10,8 +10,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 from nnpm.service.api.middleware.access import ANONYMOUS, RateLimit, _network
 from nnpm.service.settings import SettingsError, load
-from tests.service.api.keyed import make_keys
-from tests.service.api.problem import problem
+from tests.support.keys import make_keys
+from tests.support.problems import problem
 
 
 def test_one_more_than_the_limit_is_told_when_to_come_back(

@@ -24,8 +24,8 @@ from schemathesis.specs.openapi.checks import (
 from nnpm.service.api.app import create_app
 from nnpm.service.api.openapi import AUDIO_BODY
 from nnpm.service.settings import Settings
-from tests.hostile.seeds import seeds
-from tests.service.tiny_bundle import write_tiny_bundle
+from tests.support.hostile.seeds import seeds
+from tests.support.tiny_bundle import write_tiny_bundle
 
 EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "5"))
 

@@ -12,8 +12,8 @@ from nnpm.service.api.metrics import Metrics
 from nnpm.service.inference.answer import Answer
 from nnpm.service.predict.pool import Executor
 from nnpm.service.predict.traffic import WINDOW, Traffic
-from tests.service.conftest import Hook
-from tests.service.sounds import encode
+from tests.support.servers import Hook
+from tests.support.sounds import encode
 
 
 def answer(best: str = "angry", **changes: object) -> Answer:

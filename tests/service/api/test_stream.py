@@ -14,10 +14,10 @@ from starlette.testclient import WebSocketDenialResponse, WebSocketTestSession
 from starlette.websockets import WebSocketDisconnect
 
 from nnpm.service.inference.audio.waveform import Recording
-from tests.service.api.keyed import make_keys
-from tests.service.conftest import Hook
-from tests.service.sounds import encode, speechlike
-from tests.service.tiny_bundle import LABELS
+from tests.support.keys import make_keys
+from tests.support.servers import Hook
+from tests.support.sounds import encode, speechlike
+from tests.support.tiny_bundle import LABELS
 
 HELLO = {"sample_rate_hz": 16_000, "channels": 1}
 END = json.dumps({"end": True})

@@ -21,8 +21,8 @@ from websockets.sync.client import connect
 
 from nnpm.service.api import server as websocket
 from nnpm.service.settings import Settings
-from tests.service.live import live
-from tests.service.sounds import speechlike
+from tests.support.servers import live
+from tests.support.sounds import speechlike
 
 HELLO = json.dumps({"sample_rate_hz": 16_000, "channels": 1})
 OFTEN = json.dumps({"sample_rate_hz": 16_000, "channels": 1, "window_s": 0.5, "hop_s": 0.1})

@@ -18,8 +18,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from nnpm.service.api.app import create_app
 from nnpm.service.api.tracing import Tracing
 from nnpm.service.settings import Settings
-from tests.service.cli.serving import serving
-from tests.service.conftest import wait_until_ready
+from tests.support.servers import serving, wait_until_ready
 
 CALLER = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
@@ -135,7 +134,9 @@ def test_a_process_sends_spans_where_the_environment_says(
 
 def test_without_an_endpoint_nothing_of_the_extra_is_imported() -> None:
     code = (
-        "import sys; from service.api.app import create_app; from service.settings import load\n"
+        "import sys\n"
+        "from nnpm.service.api.app import create_app\n"
+        "from nnpm.service.settings import load\n"
         "create_app(load())\n"
         "print([name for name in sys.modules if name.startswith('opentelemetry.') "
         "and name.split('.')[1] in ('sdk', 'exporter')])"

@@ -8,9 +8,9 @@ import pytest
 import tritonclient.http as triton
 
 from nnpm.service.settings import Settings
-from tests.service.live import live
-from tests.service.sounds import speechlike
-from tests.service.tiny_bundle import LABELS, WIDTH, _weights, embed
+from tests.support.servers import live
+from tests.support.sounds import speechlike
+from tests.support.tiny_bundle import LABELS, WIDTH, embed, weights
 
 CLIPS = [speechlike(0.5).astype(np.float32), speechlike(0.8, seed=1).astype(np.float32)]
 LENGTHS = np.array([len(clip) for clip in CLIPS], np.int64)
@@ -67,7 +67,7 @@ def test_it_gets_what_the_network_says(
     embedding = np.stack([embed(clip) for clip in CLIPS])
     assert result.as_numpy("embedding") == pytest.approx(embedding, abs=1e-5)
     logits = result.as_numpy("logits")
-    assert logits == pytest.approx(embedding @ _weights()["classes"], abs=1e-4)
+    assert logits == pytest.approx(embedding @ weights()["classes"], abs=1e-4)
     assert result.as_numpy("scores").shape == (2, len(LABELS))
     assert result.as_numpy("scores").sum(axis=1) == pytest.approx([1, 1], abs=1e-5)
     assert result.as_numpy("embedding").shape == (2, WIDTH)

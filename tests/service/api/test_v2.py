@@ -10,9 +10,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from nnpm.service.predict.oip import MAX_BODY_BYTES
-from tests.service.conftest import Hook
-from tests.service.sounds import speechlike
-from tests.service.tiny_bundle import LABELS, WIDTH, _weights, embed, expected_probabilities
+from tests.support.servers import Hook
+from tests.support.sounds import speechlike
+from tests.support.tiny_bundle import LABELS, WIDTH, embed, expected_probabilities, weights
 
 INFER = "/v2/models/default/infer"
 CLIPS = [speechlike(0.5), speechlike(0.8, seed=1)]
@@ -69,7 +69,7 @@ def test_json_in_and_out(client: TestClient) -> None:
     expected = np.stack([embed(clip.astype(np.float32)) for clip in CLIPS])
     tell = {
         "embedding": expected,
-        "logits": expected @ _weights()["classes"],
+        "logits": expected @ weights()["classes"],
     }
     for name, values in tell.items():
         assert outputs[name]["datatype"] == "FP32"

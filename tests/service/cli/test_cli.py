@@ -10,8 +10,8 @@ from fastapi.testclient import TestClient
 from nnpm import __version__
 from nnpm.service import cli
 from nnpm.service.inference.audio.waveform import Limits
-from tests.service.media import encode_media
-from tests.service.sounds import encode, speechlike
+from tests.support.media import encode_media
+from tests.support.sounds import encode, speechlike
 
 ROOT = Path(__file__).parents[3]
 Captured = pytest.CaptureFixture[str]
@@ -172,7 +172,7 @@ def test_training_commands_are_handed_on(monkeypatch: pytest.MonkeyPatch, capsys
 
 def test_without_torch_training_says_what_to_install() -> None:
     code = (
-        "import sys; sys.modules['torch'] = None; from training.cli import main;"
+        "import sys; sys.modules['torch'] = None; from nnpm.training.cli import main;"
         "sys.exit(main(['train', '--corpora', 'x', '--data', '.', '--out', 'run']))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -201,7 +201,7 @@ def test_limits_are_those_of_the_settings(
 
 def test_products_of_matrices_have_one_thread() -> None:
     code = """
-from service.cli import main
+from nnpm.service.cli import main
 main(["models", "list"])
 import os, sys
 assert "numpy" in sys.modules

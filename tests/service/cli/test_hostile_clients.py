@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import websockets.sync.client
 
-from tests.service.api.keyed import make_keys
-from tests.service.api.problem import no_leak
-from tests.service.cli.serving import Server, serving
-from tests.service.sounds import encode, speechlike
+from tests.support.keys import make_keys
+from tests.support.problems import no_leak
+from tests.support.servers import Server, serving
+from tests.support.sounds import encode, speechlike
 
 pytestmark = pytest.mark.slow  # processes and clocks: the same with every Python
 
@@ -25,8 +25,8 @@ MOST = 12
 """Connections of the server here."""
 
 IMPATIENT = """
-from service.api import connection
-from service.cli import serve
+from nnpm.service.api import connection
+from nnpm.service.cli import serve
 connection.WRITE_TIMEOUT_S = serve.SHUTDOWN_S = 1
 """
 
@@ -306,7 +306,7 @@ def test_whoever_has_no_key_is_refused_before_the_upload(models: Path, tmp_path:
 
 ECHO = """
 from fastapi import WebSocket
-from service.cli import serve
+from nnpm.service.cli import serve
 make = serve.create_app
 def with_echo(*args, **kwargs):
     async def echo(websocket: WebSocket):

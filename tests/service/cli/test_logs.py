@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from nnpm.service.settings import load
-from tests.service.cli.serving import Server, serving
+from tests.support.servers import Server, serving
 
 pytestmark = pytest.mark.slow  # processes and clocks: the same with every Python
 
 FAILING = (
-    "from service.inference.recognizer import Recognizer\n"
+    "from nnpm.service.inference.recognizer import Recognizer\n"
     "def fail(*args): raise RuntimeError('nobody foresaw this\\nsecond line')\n"
     "Recognizer.answer = fail"
 )

@@ -11,11 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.service.cli.test_serve import Server, server
-from tests.service.conftest import models
-from tests.service.sounds import long_flac, speechlike, with_flac_length
-
-__all__ = ["models", "server"]
+from tests.support.servers import Server
+from tests.support.sounds import long_flac, speechlike, with_flac_length
 
 RATE = 8_000
 HELD_MIB = 16  # see service/inference/resampler.py

@@ -12,9 +12,7 @@ from typing import Any
 import pytest
 
 from nnpm.service.cli import main
-from tests.service.cli.test_serve import Server, server
-
-__all__ = ["server"]
+from tests.support.servers import Server
 
 
 @pytest.fixture(autouse=True)

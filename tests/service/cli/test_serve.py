@@ -7,21 +7,9 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-from tests.service.cli.serving import Server, serving
-
-IMPATIENT = "from nnpm.service.cli import serve; serve.SHUTDOWN_S = 1"
-
-
-@pytest.fixture
-def server(models: Path, tmp_path: Path) -> Iterator[Server]:
-    """Less patient at its end."""
-    with serving(models, tmp_path, IMPATIENT) as server:
-        yield server
+from tests.support.servers import Server, serving
 
 
 def test_it_says_how_to_send_a_clip_serves_and_stops(server: Server, clip: bytes) -> None:
@@ -61,7 +49,9 @@ def test_a_stalled_upload_does_not_keep_it_alive(server: Server) -> None:
 def test_it_finishes_what_it_took(models: Path, tmp_path: Path, clip: bytes) -> None:
     """SIGTERM while one client uploads and another's recording is being scored."""
     slow = (
-        "import time; from service.inference.recognizer import Recognizer as R; answer = R.answer\n"
+        "import time\n"
+        "from nnpm.service.inference.recognizer import Recognizer as R\n"
+        "answer = R.answer\n"
         "R.answer = lambda *args: (time.sleep(1.5), answer(*args))[1]"
     )
     head = (

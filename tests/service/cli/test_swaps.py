@@ -15,12 +15,8 @@ from typing import Any
 
 import pytest
 
-from tests.service.cli.serving import Server
-from tests.service.cli.test_serve import server
-from tests.service.conftest import models
-from tests.service.tiny_bundle import tiny_card, write_tiny_bundle
-
-__all__ = ["models", "server"]
+from tests.support.servers import Server
+from tests.support.tiny_bundle import tiny_card, write_tiny_bundle
 
 CONNECTIONS = 16
 SWAPS = 20

@@ -16,7 +16,7 @@ from nnpm.service.inference.errors import (
     DamagedAudioError,
     NotAudioError,
 )
-from tests.service.sounds import (
+from tests.support.sounds import (
     encode,
     long_flac,
     speechlike,

@@ -15,7 +15,7 @@ from nnpm.service.inference import bundle as bundles
 from nnpm.service.inference.bundle import CARD, FILES, SEAL
 from nnpm.service.inference.card import Card
 from nnpm.service.inference.errors import BundleError
-from tests.service.tiny_bundle import (
+from tests.support.tiny_bundle import (
     LABELS,
     NUM_SLOTS,
     WIDTH,

@@ -14,12 +14,12 @@ from nnpm.service.inference.audio import reader as allowance
 from nnpm.service.inference.audio.decode import decode
 from nnpm.service.inference.audio.waveform import Limits
 from nnpm.service.inference.errors import AudioError, AudioTooLongError, CostlyAudioError
-from tests.hostile.bending import bent, repeated, truncated
-from tests.hostile.bombs import bombs
-from tests.hostile.judge import faults, flush_c_streams
-from tests.hostile.seeds import id3, seeds
-from tests.hostile.watch import resident_mib, watched
-from tests.service.sounds import encode, speechlike
+from tests.support.hostile.bending import bent, repeated, truncated
+from tests.support.hostile.bombs import bombs
+from tests.support.hostile.judge import faults, flush_c_streams
+from tests.support.hostile.seeds import id3, seeds
+from tests.support.hostile.watch import resident_mib, watched
+from tests.support.sounds import encode, speechlike
 
 CASES = int(os.environ.get("HOSTILE_CASES", "200"))
 """Tried of each clip; there are up to 4000, and `make fuzz` tries them all."""
@@ -156,7 +156,7 @@ def test_libraries_print_nothing_and_python_still_does(tmp_path: Path) -> None:
     """libmpg123 complains on standard error, libsndfile's ALAC on standard output."""
     (tmp_path / "clip").write_bytes(bombs()["100,000 tags in the middle"]())
     code = (
-        "import ctypes, pathlib, sys; from service.inference.audio import decode\n"
+        "import ctypes, pathlib, sys; from nnpm.service.inference.audio import decode\n"
         "decode(pathlib.Path(sys.argv[1])); ctypes.CDLL(None).puts(b'from C')\n"
         "print('out'); print('err', file=sys.stderr)"
     )

@@ -20,8 +20,8 @@ from nnpm.service.inference.errors import (
     DamagedAudioError,
     NotAudioError,
 )
-from tests.service.media import amr, boxes, encode_media, with_field
-from tests.service.sounds import encode, speechlike
+from tests.support.media import amr, boxes, encode_media, with_field
+from tests.support.sounds import encode, speechlike
 
 SAMPLE_TABLE = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
 SIZES = (*SAMPLE_TABLE, b"stsz")

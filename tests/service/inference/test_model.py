@@ -15,8 +15,8 @@ from nnpm.service.inference import bundle as bundles
 from nnpm.service.inference.bundle import Bundle
 from nnpm.service.inference.errors import BundleError
 from nnpm.service.inference.graphs import Model, softmax
-from tests.service.sounds import speechlike
-from tests.service.tiny_bundle import (
+from tests.support.sounds import speechlike
+from tests.support.tiny_bundle import (
     LABELS,
     WIDTH,
     embed,
@@ -196,8 +196,8 @@ def test_onnx_runtime_reports_nothing_and_leaves_nothing(bundle: Bundle, tmp_pat
     home = tmp_path / "home"
     home.mkdir()
     code = (
-        "import sys; from pathlib import Path; from service.inference.bundle import load;"
-        "from service.inference.model import Model; Model(load(Path(sys.argv[1])))"
+        "import sys; from pathlib import Path; from nnpm.service.inference.bundle import load;"
+        "from nnpm.service.inference.model import Model; Model(load(Path(sys.argv[1])))"
     )
     kept = {
         name: value

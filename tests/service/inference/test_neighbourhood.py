@@ -7,7 +7,7 @@ import pytest
 from nnpm.service.inference.bundle import Memory
 from nnpm.service.inference.card import Decision
 from nnpm.service.inference.memory import MemoryIndex
-from tests.service.tiny_bundle import tiny_card
+from tests.support.tiny_bundle import tiny_card
 
 LABELS = ("angry", "happy", "neutral", "sad")
 NUM_SLOTS, DIMENSION, WIDTH = 60, 12, 6

@@ -8,7 +8,7 @@ import pytest
 from nnpm.service.inference.audio.decode import decode
 from nnpm.service.inference.audio.speech import _tenth, assess, trim_edges
 from nnpm.service.inference.audio.waveform import Waveform
-from tests.service.sounds import speechlike
+from tests.support.sounds import speechlike
 
 RATE = 16_000
 

@@ -14,8 +14,8 @@ from nnpm.service.inference.answer import Answer, Options
 from nnpm.service.inference.audio.waveform import AudioInfo, Recording, Waveform
 from nnpm.service.inference.errors import BundleError, ParameterError
 from nnpm.service.inference.recognizer import Recognizer
-from tests.service.sounds import speechlike
-from tests.service.tiny_bundle import (
+from tests.support.sounds import speechlike
+from tests.support.tiny_bundle import (
     LABELS,
     WIDTH,
     embed,

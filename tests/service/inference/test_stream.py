@@ -12,8 +12,8 @@ from nnpm.service.inference.audio.waveform import Limits
 from nnpm.service.inference.errors import AudioTooLongError, AudioTooShortError, ParameterError
 from nnpm.service.inference.recognizer import Recognizer
 from nnpm.service.inference.stream import StreamRecognizer
-from tests.service.sounds import encode, speechlike
-from tests.service.tiny_bundle import write_tiny_bundle
+from tests.support.sounds import encode, speechlike
+from tests.support.tiny_bundle import write_tiny_bundle
 
 NOTHING = np.zeros((0, 1), np.int16)
 

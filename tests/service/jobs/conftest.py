@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nnpm.service.jobs.store import JobStore
-from tests.service.jobs.postgres import Postgres, binaries
+from tests.support.postgres import Postgres, binaries
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
-"""Archives that people send, and archives that they should not."""
+"""Archives that people send, and archives that mean harm: bounded in time, memory and files."""
 
 import bz2
+import contextlib
 import io
 import itertools
 import stat
@@ -14,10 +15,16 @@ import pytest
 import zstandard
 
 from nnpm.service.jobs.archive import IntakeLimits, unpack
-from nnpm.service.jobs.errors import ArchiveError
+from nnpm.service.jobs.errors import ArchiveError, IntakeError
+from nnpm.service.jobs.names import Places, safe_path
+from tests.support.hostile import archives as hostile
+from tests.support.hostile.seeds import seeds
+from tests.support.hostile.watch import watched
 
 pytestmark = pytest.mark.filterwarnings("ignore:Duplicate name")
 LIMITS = IntakeLimits(max_members=20, max_unpacked_bytes=64 << 20, max_ratio=100)
+GENEROUS = IntakeLimits(max_members=20_000, max_unpacked_bytes=1 << 33, max_ratio=200)
+WAV = seeds()["WAV PCM_16"]
 Member = tuple[str, bytes]
 
 
@@ -285,3 +292,107 @@ def test_it_stops_when_it_is_told_to(unpacked: Unpacked) -> None:
         calls.clear()
         with pytest.raises(EnoughError):
             unpacked(KINDS[kind](("a.wav", bytes(12 << 20))), go_on=go_on)
+
+
+def unpack_in(tmp_path: Path, archive: bytes, limits: IntakeLimits = GENEROUS) -> list[str]:
+    (tmp_path / "archive").write_bytes(archive)
+    unpack(tmp_path / "archive", tmp_path / "into", limits)
+    return sorted(
+        path.relative_to(tmp_path / "into").as_posix()
+        for path in (tmp_path / "into").rglob("*")
+        if path.is_file()
+    )
+
+
+@pytest.mark.parametrize("name", hostile.archives())
+def test_archives_do_no_harm(tmp_path: Path, name: str) -> None:
+    archive = hostile.archives()[name]()
+
+    def try_it() -> None:
+        with contextlib.suppress(IntakeError):
+            unpack_in(tmp_path, archive)
+
+    cost = watched(try_it)
+    assert cost.cpu_s < 3
+    assert cost.peak_mib < 32
+    assert {path.name for path in tmp_path.iterdir()} == {"archive", "into"}
+    for path in (tmp_path / "into").rglob("*"):
+        assert not path.is_symlink()
+        assert path.is_file() or path.is_dir()
+
+
+REFUSED = {
+    "leads out": "leads out",
+    "backslashes": "leads out",
+    "a pax path that leads out": "leads out",
+    "absolute": "absolute name",
+    "a drive": "absolute name",
+    "a link": "is a link",
+    "a symbolic link": "is a link",
+    "a hard link": "is a link",
+    "a device": "is a device",
+    "a pipe": "is a device",
+    "sparse": "is a sparse file",
+    "encrypted": "without a password",
+    "an unknown method": "in a way that we lack",
+    "LZMA with a dictionary of 4 GB": "in a way that we lack",
+    "a bomb": "200 times",
+    "much that is no audio": "200 times",
+    "a huge directory": "table of contents has 99999",
+    "a huge directory behind a small one": "table of contents has 99999",
+    "a pax header of 50 MB": "describes a member",
+    "a long name of 50 MB": "describes a member",
+    "a file as a folder": "is a file as well",
+}
+
+
+@pytest.mark.parametrize("name", [n for n in hostile.archives() if n.partition(": ")[2] in REFUSED])
+def test_archives_are_refused_by_what_is_wrong(tmp_path: Path, name: str) -> None:
+    with pytest.raises(IntakeError, match=REFUSED[name.partition(": ")[2]]):
+        unpack_in(tmp_path, hostile.archives()[name]())
+
+
+def test_fine_archives_are_unpacked(tmp_path: Path) -> None:
+    for number, kind in enumerate(("zip", "tar", "tar.gz", "tar.zst")):
+        place = tmp_path / str(number)
+        place.mkdir()
+        assert unpack_in(place, hostile.archives()[f"{kind}: fine"]()) == [
+            "a.wav",
+            "deep/down/b.wav",
+        ]
+        assert (place / "into/deep/down/b.wav").read_bytes() == WAV
+
+
+def test_members_are_counted_whatever_they_are(tmp_path: Path) -> None:
+    limits = IntakeLimits(max_members=3, max_unpacked_bytes=1 << 30, max_ratio=200)
+    for number, make in enumerate((hostile.zipped, hostile.gzipped)):
+        place = tmp_path / str(number)
+        place.mkdir()
+        with pytest.raises(ArchiveError, match="more than 3 members"):
+            unpack_in(place, make([(f"{n}.txt", b"x") for n in range(4)]), limits)
+
+
+def test_like_names_cost_no_more_than_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+    exists = Path.exists
+
+    def counted(path: Path) -> bool:
+        nonlocal looks
+        looks += 1
+        return exists(path)
+
+    monkeypatch.setattr(Path, "exists", counted)
+    places = Places(tmp_path)
+    path = safe_path("a.wav")
+    assert path is not None
+    for _ in range(300):
+        places.free(path).touch()
+    assert looks == 300  # trying all numbers takes 45,000
+    assert (tmp_path / "a~300.wav").is_file()
+
+
+def test_a_number_that_is_taken_is_passed_over(tmp_path: Path) -> None:
+    archive = hostile.zipped([("a~2.wav", WAV), ("a.wav", WAV), ("a.wav", WAV)])
+    assert unpack_in(tmp_path, archive) == ["a.wav", "a~2.wav", "a~3.wav"]

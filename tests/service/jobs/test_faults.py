@@ -24,17 +24,17 @@ from nnpm.service.jobs.store import JobStore
 from nnpm.service.jobs.worker import Worker
 from nnpm.service.registry.registry import Registry
 from nnpm.service.settings import Settings
-from tests.service.jobs.children import (
+from tests.support.jobs import (
     CHILD,
     WorkerProcess,
     children,
     hold,
+    job,
     kill_children,
     until,
 )
-from tests.service.jobs.making import job
-from tests.service.jobs.postgres import Postgres
-from tests.service.tiny_bundle import write_tiny_bundle
+from tests.support.postgres import Postgres
+from tests.support.tiny_bundle import write_tiny_bundle
 
 pytestmark = pytest.mark.slow
 STAGES = ("preparing", "adapting", "evaluating", "publishing")

@@ -13,19 +13,19 @@ from typing import Any
 import pytest
 
 from nnpm.service.registry.registry import Registry
-from tests.service.api.adapting import zipped
-from tests.service.jobs.children import CHILD, ROOT, children, hold, kill_children, until
-from tests.service.jobs.postgres import Postgres
-from tests.service.tiny_bundle import write_tiny_bundle
+from tests.support.adaptation import zipped
+from tests.support.jobs import CHILD, ROOT, children, hold, kill_children, until
+from tests.support.postgres import Postgres
+from tests.support.tiny_bundle import write_tiny_bundle
 
 pytestmark = pytest.mark.slow
 
 SERVICE = """
 import pathlib, socket, sys, time
 import uvicorn
-from service.api.app import create_app
-from service.registry.registry import Registry
-from service.settings import Settings
+from nnpm.service.api.app import create_app
+from nnpm.service.registry.registry import Registry
+from nnpm.service.settings import Settings
 top, url, child = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 publish = Registry.publish
 

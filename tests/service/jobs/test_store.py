@@ -22,9 +22,8 @@ from nnpm.service.jobs.errors import (
 from nnpm.service.jobs.job import ENDED, Clips, Estimate, State
 from nnpm.service.jobs.migrations import upgrade
 from nnpm.service.jobs.store import JobStore
-from tests.service.jobs.children import until
-from tests.service.jobs.making import job
-from tests.service.jobs.postgres import Postgres
+from tests.support.jobs import job, until
+from tests.support.postgres import Postgres
 
 ROOT = Path(__file__).parents[3]
 OVER = -1.0
@@ -202,7 +201,7 @@ def test_one_key_at_once_makes_one_job(store: JobStore) -> None:
 CLAIMER = """
 import sys
 from contextlib import closing
-from service.jobs.store import JobStore
+from nnpm.service.jobs.store import JobStore
 with closing(JobStore(sys.argv[1])) as store:
     sys.stdin.readline()
     while (job := store.claim(sys.argv[2], 60)) is not None:

@@ -13,7 +13,7 @@ from nnpm.service.jobs.store import JobStore
 from nnpm.service.jobs.worker import Worker
 from nnpm.service.registry.registry import Registry
 from nnpm.service.settings import Settings
-from tests.service.tiny_bundle import write_tiny_bundle
+from tests.support.tiny_bundle import write_tiny_bundle
 
 CHILD = """
 import json, pathlib, shutil, sys

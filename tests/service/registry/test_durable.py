@@ -10,7 +10,7 @@ from nnpm.service.jobs.folder import write_json
 from nnpm.service.registry import state
 from nnpm.service.registry.registry import Registry
 from nnpm.service.registry.state import State
-from tests.service.tiny_bundle import write_tiny_bundle
+from tests.support.tiny_bundle import write_tiny_bundle
 
 Events = list[tuple[str, str]]
 

@@ -16,7 +16,7 @@ from nnpm.service.registry.registry import (
     UnknownModelError,
 )
 from nnpm.service.registry.serving import LoadedModels, Serving, load_recognizer
-from tests.service.tiny_bundle import write_tiny_bundle
+from tests.support.tiny_bundle import write_tiny_bundle
 
 
 @pytest.fixture

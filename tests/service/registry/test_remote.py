@@ -10,7 +10,7 @@ from nnpm.service.registry.registry import ModelInUseError, Registry
 from nnpm.service.registry.remote import RemoteRegistry
 from nnpm.service.registry.state import RegistryError
 from nnpm.service.settings import Settings
-from tests.service.tiny_bundle import write_tiny_bundle
+from tests.support.tiny_bundle import write_tiny_bundle
 
 
 @pytest.fixture(params=["memory", "file"])

@@ -5,7 +5,7 @@ import pytest
 
 from nnpm.service.registry.opening import seed_registry
 from nnpm.service.registry.registry import Registry, RegistryError
-from tests.service.tiny_bundle import write_tiny_bundle
+from tests.support.tiny_bundle import write_tiny_bundle
 
 
 @pytest.fixture

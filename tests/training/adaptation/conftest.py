@@ -13,7 +13,7 @@ from nnpm.training.adaptation.head import AdaptedHead, Source, Target
 from nnpm.training.bundle.files import voice
 from nnpm.training.config import HeadConfig
 from nnpm.training.network.head import Head
-from tests.training.adaptation.tiny_base import write_base
+from tests.support.tiny_network import write_base
 
 
 @dataclass

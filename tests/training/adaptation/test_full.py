@@ -22,7 +22,7 @@ from nnpm.training.bundle.files import voice
 from nnpm.training.config import TrainingError
 from nnpm.training.data.clips import Ragged
 from nnpm.training.network.network import Network
-from tests.training.adaptation.tiny_base import LABELS, WIDTH, tiny_network
+from tests.support.tiny_network import LABELS, WIDTH, tiny_network
 
 CONFIG = AdaptConfig(
     refresh_steps=3, ramp_steps=2, full=FullConfig(steps=7, batch=8, learning_rate=1e-3)

@@ -6,7 +6,7 @@ from nnpm.training.adaptation.publish import replace_head
 from nnpm.training.bundle.graphs import head_graph
 from nnpm.training.network.head import Head
 from nnpm.training.network.network import Network
-from tests.training.adaptation.tiny_base import WIDTH, tiny_network
+from tests.support.tiny_network import WIDTH, tiny_network
 
 
 @pytest.fixture(scope="module")

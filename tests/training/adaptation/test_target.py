@@ -13,7 +13,7 @@ from nnpm.training.adaptation.contract import AdaptConfig
 from nnpm.training.adaptation.features import FeatureViews, TargetFeatures, extract_features
 from nnpm.training.bundle.files import voice
 from nnpm.training.config import TrainingError
-from tests.training.adaptation.tiny_base import WIDTH, tiny_network
+from tests.support.tiny_network import WIDTH, tiny_network
 
 
 def listen(folder: Path, base, *, threads: int = 2, views: int = 1, **changes) -> TargetFeatures:

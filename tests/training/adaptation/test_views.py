@@ -6,7 +6,7 @@ from nnpm.service.inference.graphs import Model
 from nnpm.training.adaptation.features import FeatureViews
 from nnpm.training.bundle.files import voice
 from nnpm.training.network.network import Network
-from tests.training.adaptation.tiny_base import WIDTH, tiny_network
+from tests.support.tiny_network import WIDTH, tiny_network
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from nnpm.training.benchmark.command import Request
 from nnpm.training.benchmark.networks import train_runs
 from nnpm.training.bundle.files import voice
 from nnpm.training.config import load
-from tests.training.adaptation.tiny_base import write_base
+from tests.support.tiny_network import write_base
 
 SPEAKERS = {"gita": "f", "hans": "m", "ines": "f", "jack": "m", "kate": "f", "liam": "m"}
 PITCH_HZ = {"angry": 300.0, "fear": 270.0, "happy": 220.0, "neutral": 150.0, "sad": 120.0}

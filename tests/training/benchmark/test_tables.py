@@ -215,7 +215,7 @@ import subprocess
 import sys
 
 import numpy as np
-from training.benchmark.memory_use import watch_memory
+from nnpm.training.benchmark.memory_use import watch_memory
 with watch_memory() as use:
     taken = np.ones(40 * 2**20, np.uint8)
 print(use.rise_mib)

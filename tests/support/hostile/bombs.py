@@ -8,9 +8,9 @@ from functools import cache
 
 import numpy as np
 
-from tests.hostile.ogg import opus_silence
-from tests.hostile.seeds import id3, seeds, silence
-from tests.service.sounds import encode, long_flac, speechlike, with_flac_length, with_wav_sizes
+from tests.support.hostile.ogg import opus_silence
+from tests.support.hostile.seeds import id3, seeds, silence
+from tests.support.sounds import encode, long_flac, speechlike, with_flac_length, with_wav_sizes
 
 HOUR_S = 3600
 

@@ -21,7 +21,7 @@ WIDTH, HOP, WINDOW = 8, 160, 400
 NUM_SLOTS = 40
 
 
-def _weights() -> dict[str, np.ndarray]:
+def weights() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     kernels = rng.standard_normal((WIDTH, 1, WINDOW)).astype(np.float32) / 4
     classes = rng.standard_normal((WIDTH, len(LABELS))).astype(np.float32)
@@ -31,7 +31,7 @@ def _weights() -> dict[str, np.ndarray]:
 def embed(waveform: np.ndarray) -> np.ndarray:
     """The network again, in numpy, for one clip: mean of rectified filter outputs."""
     frames = np.lib.stride_tricks.sliding_window_view(waveform, WINDOW)[::HOP]
-    return np.maximum(frames @ _weights()["kernels"][:, 0].T, 0).mean(axis=0)
+    return np.maximum(frames @ weights()["kernels"][:, 0].T, 0).mean(axis=0)
 
 
 def _graph(name, nodes, inputs, outputs, constants) -> bytes:
@@ -70,7 +70,7 @@ def model_graph() -> bytes:
         "axis1": [1], "axis2": [2], "axes01": [0, 1], "axes12": [1, 2],
         "window": WINDOW, "hop": HOP, "one": 1, "two": 2, "zero": 0,
     }  # fmt: skip
-    constants = _weights() | {key: np.array(value, np.int64) for key, value in integers.items()}
+    constants = weights() | {key: np.array(value, np.int64) for key, value in integers.items()}
     floats, ints = TensorProto.FLOAT, TensorProto.INT64
     return _graph(
         "tiny",
@@ -102,7 +102,7 @@ def head_graph() -> bytes:
             helper.make_tensor_value_info("logits", floats, ["n", len(LABELS)]),
             helper.make_tensor_value_info("projection", floats, ["n", WIDTH]),
         ],
-        {"classes": _weights()["classes"]},
+        {"classes": weights()["classes"]},
     )
 
 
@@ -155,14 +155,14 @@ def tiny_files() -> dict[str, bytes]:
         probe,
         waveform=waveform,
         lengths=np.array([16_000, 16_000], np.float32),
-        logits=embedding @ _weights()["classes"],
+        logits=embedding @ weights()["classes"],
         embedding=embedding,
     )
     return {
         "model.onnx": model_graph(),
         "head.onnx": head_graph(),
         "memory.safetensors": memory,
-        "weights.safetensors": save_arrays(_weights()),
+        "weights.safetensors": save_arrays(weights()),
         "probe.npz": probe.getvalue(),
         "README.md": b"# A tiny bundle for tests\n",
     }
@@ -190,4 +190,4 @@ def write_card(path: Path, card: dict) -> None:
 
 def expected_probabilities(waveform: np.ndarray) -> np.ndarray:
     """What the classifier says of one window, before the vote."""
-    return softmax((embed(waveform) @ _weights()["classes"] / 1.5).astype(np.float32))
+    return softmax((embed(waveform) @ weights()["classes"] / 1.5).astype(np.float32))

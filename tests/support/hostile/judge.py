@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from nnpm.service.inference.audio.decode import decode
 from nnpm.service.inference.audio.waveform import Limits
 from nnpm.service.inference.errors import AudioError
-from tests.hostile.watch import watched
+from tests.support.hostile.watch import watched
 
 CPU_S = 3.0
 """Far over what any of these files takes (0.1 s); far under what a hanging one would."""

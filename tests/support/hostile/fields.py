@@ -4,7 +4,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tests.hostile.ogg import pages
+from tests.support.hostile.ogg import pages
 
 
 @dataclass(frozen=True, slots=True)

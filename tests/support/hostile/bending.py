@@ -5,8 +5,8 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-from tests.hostile.fields import Field, fields
-from tests.hostile.ogg import pages, signed
+from tests.support.hostile.fields import Field, fields
+from tests.support.hostile.ogg import pages, signed
 
 
 def bent(clip: bytes) -> Iterator[tuple[str, bytes]]:

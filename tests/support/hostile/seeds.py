@@ -7,7 +7,7 @@ from importlib.util import find_spec
 import numpy as np
 import soundfile
 
-from tests.service.sounds import encode, speechlike
+from tests.support.sounds import encode, speechlike
 
 _SOUNDFILE = (
     ("WAV", "PCM_16", 1),

@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi.testclient import TestClient
 
-from tests.service.sounds import encode, speechlike
+from tests.support.sounds import encode, speechlike
 
 ENDED = {"succeeded", "failed", "cancelled", "rejected", "interrupted"}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from tests.service.sounds import Samples, speechlike
+from tests.support.sounds import Samples, speechlike
 
 # speechlike(1.5) in AMR at 4.75 kbit/s: not every build of FFmpeg can write it.
 _AMR = base64.b64decode(

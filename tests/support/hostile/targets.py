@@ -16,11 +16,11 @@ from nnpm.service.api.errors import BadFormError, UnsupportedBodyError
 from nnpm.service.api.forms import audio_body
 from nnpm.service.jobs.archive import IntakeLimits, unpack
 from nnpm.service.jobs.errors import IntakeError
-from tests.hostile.archives import archives
-from tests.hostile.bending import repeated, truncated
-from tests.hostile.bombs import bombs
-from tests.hostile.judge import CPU_S, verdict
-from tests.hostile.seeds import seeds
+from tests.support.hostile.archives import archives
+from tests.support.hostile.bending import repeated, truncated
+from tests.support.hostile.bombs import bombs
+from tests.support.hostile.judge import CPU_S, verdict
+from tests.support.hostile.seeds import seeds
 
 LIMITS = IntakeLimits(max_members=100, max_unpacked_bytes=1 << 22, max_ratio=200)
 LARGEST_SEED_BYTES = 50_000

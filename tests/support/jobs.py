@@ -1,4 +1,4 @@
-"""Stand-ins for the process that adapts, and a worker that a test can kill."""
+"""Jobs, a stand-in for the process that adapts, and a worker that a test can kill."""
 
 import os
 import signal
@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).parents[3]
+from nnpm.service.jobs.job import Job
+
+ROOT = Path(__file__).parents[2]
 
 # Does what training/worker.py does as far as others see it. It takes the lock, notes that it is at
 # work (a second one at the same time would note that), and waits while hold-<stage> is there.
@@ -40,10 +42,10 @@ report = {"clips": {"accepted": 20, "skipped": {}, "examples": {}}, "verdict": "
 # A worker in a process of its own; it waits where hold-preparing or hold-publishing is there.
 WORKER = """
 import pathlib, sys, threading, time
-from service.jobs import worker as module
-from service.jobs.store import JobStore
-from service.registry.registry import Registry
-from service.settings import Settings
+from nnpm.service.jobs import worker as module
+from nnpm.service.jobs.store import JobStore
+from nnpm.service.registry.registry import Registry
+from nnpm.service.settings import Settings
 top, url, child, lease = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3], float(sys.argv[4])
 
 def held(stage, call):
@@ -63,6 +65,13 @@ store, registry = JobStore(url), Registry(settings.models)
 worker = module.Worker(store, registry, settings, command=(sys.executable, "-c", child))
 worker.run(threading.Event())
 """
+
+
+def job(**changes: object) -> Job:
+    fields: dict[str, object] = {
+        "owner": "ann", "name": "default", "language": "ur", "method": "nnpm", "source": "files",
+    }  # fmt: skip
+    return Job(**(fields | changes))  # type: ignore[arg-type]
 
 
 class WorkerProcess:

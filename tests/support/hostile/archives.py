@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import zstandard
 
-from tests.hostile.seeds import seeds
+from tests.support.hostile.seeds import seeds
 
 Member = tuple[str, bytes]
 

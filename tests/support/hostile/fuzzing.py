@@ -1,6 +1,6 @@
 """Fuzz one target, guided by coverage of our Python and its libraries' (atheris).
 
-python -m tests.hostile.fuzzing decoder SEEDS_FOLDER [options of libFuzzer]
+python -m tests.support.hostile.fuzzing decoder SEEDS_FOLDER [options of libFuzzer]
 """
 
 import hashlib
@@ -12,7 +12,7 @@ import atheris
 with atheris.instrument_imports(
     include=["service", "soundfile", "zipfile", "tarfile", "python_multipart", "starlette"]
 ):
-    from tests.hostile.targets import LARGEST_SEED_BYTES, TARGETS, timed
+    from tests.support.hostile.targets import LARGEST_SEED_BYTES, TARGETS, timed
 
 
 def main() -> None:

@@ -13,8 +13,36 @@ from nnpm.training.bundle.files import memory_file, probe_file, voice, weights_f
 from nnpm.training.bundle.graphs import head_graph, network_graph
 from nnpm.training.config import Config
 from nnpm.training.network.network import Network
-from tests.service.tiny_bundle import tiny_card
-from tests.training.conftest import TINY_CONFIG
+from tests.support.tiny_bundle import tiny_card
+
+TINY_CONFIG = """
+[encoder]
+channels = [8, 16]
+depths = [1, 1]
+pooled_channels = 16
+mixstyle_stages = [0]
+[head]
+projection = 16
+[split]
+validation_share = 0.17
+test_share = 0.17
+[loss]
+memory_start_epoch = 1
+[augment]
+variants = 1
+shortest_crop = 20
+longest_crop = 32
+[train]
+epochs = 4
+steps_per_epoch = 10
+learning_rate = 1e-2
+batch_size = 16
+precision = "float32"
+[functionals]
+steps = 60
+batch_size = 32
+views = 1
+"""
 
 LABELS = ("angry", "happy", "neutral", "sad")
 WIDTH = 32 + 405
