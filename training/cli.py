@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -91,9 +92,27 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+class _Warnings(logging.Handler):
+    """Prints each warning once on standard error, and keeps it for the JSON document."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = record.getMessage()
+        if line not in self.lines:
+            self.lines.append(line)
+            print(f"nnpm: warning: {line}", file=sys.stderr)  # noqa: T201
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0, or 2 with one line on standard error."""
+    """Run one command; 0, or 2 with one line on standard error, after warnings if any."""
     options = build_parser().parse_args(arguments)
+    warnings = _Warnings()
+    options.warnings = warnings.lines
+    log = logging.getLogger(__package__)
+    log.addHandler(warnings)
     try:
         options.run(options)
         sys.stdout.flush()
@@ -131,6 +150,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"nnpm: interrupted; nothing half-written is left{more}", file=sys.stderr
         )
         return 130
+    finally:
+        log.removeHandler(warnings)
     return 0
 
 
@@ -175,7 +196,7 @@ def _export(options: argparse.Namespace) -> None:
     from .bundle.export import export
 
     figures = export(options.run_folder, options.out, cache=options.cache, data=options.data)
-    _print(figures, as_json=options.json)
+    _print(figures, options)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -191,7 +212,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     verdicts = judge(recognizer, load_folder(options.data), options.emotions)
     if options.predictions:
         write_predictions(verdicts, options.data, options.predictions)
-    _print(report(verdicts, options.emotions or recognizer.bundle.labels), as_json=options.json)
+    _print(report(verdicts, options.emotions or recognizer.bundle.labels), options)
 
 
 def _adapt(options: argparse.Namespace) -> None:
@@ -224,7 +245,11 @@ def _adapt(options: argparse.Namespace) -> None:
     )
     with Bars() as bars:
         report = command.adapt(request, bars)
-    print(report.model_dump_json() if options.json else describe(report))  # noqa: T201
+    if options.json:
+        document = {**report.model_dump(mode="json"), "warnings": options.warnings}
+        print(json.dumps(document))  # noqa: T201 - the command's answer
+    else:
+        print(describe(report))  # noqa: T201
 
 
 def _benchmark(options: argparse.Namespace) -> None:
@@ -253,10 +278,10 @@ def _benchmark(options: argparse.Namespace) -> None:
         print(tables[0].markdown())  # noqa: T201 - the command's answer
 
 
-def _print(figures: dict[str, Any], *, as_json: bool) -> None:
-    """One JSON document, or the headline figures for people."""
-    if as_json:
-        print(json.dumps(figures))  # noqa: T201 - the command's answer
+def _print(figures: dict[str, Any], options: argparse.Namespace) -> None:
+    """One JSON document with the warnings, or the headline figures for people."""
+    if options.json:
+        print(json.dumps({**figures, "warnings": options.warnings}))  # noqa: T201 - the answer
         return
     for name in ("clips", "wa", "uar", "macro_f1", "ece", "coverage", "wa_answered"):
         value = figures[name]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -159,3 +160,29 @@ def test_the_cache_is_where_the_system_keeps_caches(monkeypatch: pytest.MonkeyPa
     assert cli._default_cache() == Path("/somewhere/.cache/nnpm")
     monkeypatch.setenv("XDG_CACHE_HOME", "/var/cache")
     assert cli._default_cache() == Path("/var/cache/nnpm")
+
+
+def test_clips_of_unknown_emotions_are_left_out_with_a_warning(
+    bundle: Path, data: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    folder = tmp_path / "mine"
+    shutil.copytree(data / "small", folder)
+    with (folder / "metadata.csv").open("a") as manifest:
+        manifest.write("\n0.wav,boredom,s0")
+    capsys.readouterr()
+    command = ["evaluate", "--bundle", str(bundle), "--data", str(folder)]
+    assert cli.main([*command, "--json"]) == 0
+    output = capsys.readouterr()
+    line = "mine: 1 of 5 clips left out, of emotions nnpm does not know: boredom (1)"
+    assert output.err == f"nnpm: warning: {line}\n"
+    document = json.loads(output.out)
+    assert document["warnings"] == [line]
+    assert document["clips"] == 4
+    assert cli.main(command) == 0
+    assert capsys.readouterr().err == f"nnpm: warning: {line}\n"
+
+
+def test_a_corpus_without_a_known_emotion(bundle: Path, tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "metadata.csv").write_text("path,emotion\na.wav,boredom\n")
+    message = fails(capsys, "evaluate", "--bundle", bundle, "--data", tmp_path)
+    assert "boredom (1); use angry, calm, disgust" in message

@@ -21,7 +21,7 @@ from .corpus import Corpus, Utterance
 from .file_names import FileNames
 
 NAMES = FileNames(
-    corpus="crema_d",
+    corpus="crema",
     language="en",
     example="AudioWAV/1001_DFA_ANG_XX.wav",
     pattern=r"(?P<speaker>1\d{3})_(?P<sentence>[A-Z]{3})_(?P<label>[A-Z]{3})_(?:LO|MD|HI|XX?)",

@@ -1,18 +1,23 @@
 """Reads a metadata.csv: any folder of labelled audio, without a parser of its own.
 
-Columns: ``path`` (relative to the file) and ``emotion`` are needed; ``corpus`` (else the folder's
+Columns: ``path`` (relative to the file) and ``emotion`` are required; ``corpus`` (else the folder's
 name), ``language`` (else ``und``), ``speaker``, ``gender`` (f or m), ``sentence_id`` and
 ``source_label`` (which becomes ``raw_label``) may be missing or empty; others are not read. UTF-8,
-with or without a byte order mark. Emotions are those of the vocabulary, letter for letter: merging
-or renaming labels is a decision, not something that a reader does by the way.
+with or without a byte order mark.
+
+Emotions are those of the vocabulary, letter for letter: merging or renaming labels is a decision
+that a reader must not make. Clips of other emotions are left out, and a warning counts and names
+them.
 
 A clip without a speaker gets the speaker "", and all of them in a corpus count as one speaker.
-Counting each as a speaker of its own would let the same voice into training and validation and
-call the result speaker-independent; as one group they stay together, and a corpus that names no
-speakers at all cannot be split, which is the truth about it.
+If each counted as a speaker of its own, one voice could be in training and in validation, and the
+result would be called speaker-independent. As one group they stay together, and a corpus that names
+no speakers cannot be split.
 """
 
 import csv
+import logging
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -23,6 +28,10 @@ from .file_names import absolute
 MANIFEST = "metadata.csv"
 REQUIRED = ("path", "emotion")
 
+_LISTED = 10  # labels in one message
+
+log = logging.getLogger(__name__)
+
 
 def read_manifest(manifest: Path) -> list[Utterance]:
     """Read the utterances of a manifest.
@@ -31,16 +40,34 @@ def read_manifest(manifest: Path) -> list[Utterance]:
         manifest: the CSV file; its folder is what the paths are relative to.
 
     Returns:
-        The utterances, in the order of the lines.
+        The utterances of known emotions, in the order of the lines. A warning is logged if there
+        are others.
 
     Raises:
-        CorpusError: if the file is missing, not a manifest, empty, or names an unknown emotion or
-            gender, a file twice, a path outside of the folder, or audio that is not there.
+        CorpusError: if the file is missing, is not a manifest, is empty, has no known emotion or an
+            unknown gender, names a file twice, a path outside its folder, or a missing file.
     """
     manifest = absolute(manifest)
+    rows = _read_lines(manifest)
+    unknown = Counter(cells["emotion"] for _, cells in rows if cells["emotion"] not in EMOTIONS)
+    if unknown.total() == len(rows):
+        raise CorpusError(
+            f"{manifest} has {len(rows)} clips and no emotion that nnpm knows: its emotions are "
+            f"{_counted(unknown)}; use {', '.join(EMOTIONS)}"
+        )
+    if unknown:
+        log.warning(
+            "%s: %d of %d clips left out, of emotions nnpm does not know: %s",
+            manifest.parent.name,
+            unknown.total(),
+            len(rows),
+            _counted(unknown),
+        )
     lines: dict[Path, int] = {}
     utterances = []
-    for line, cells in _read_lines(manifest):
+    for line, cells in rows:
+        if cells["emotion"] in unknown:
+            continue
         utterance = _utterance(manifest, line, cells)
         if (first := lines.setdefault(utterance.path, line)) != line:
             raise CorpusError(
@@ -54,6 +81,22 @@ def read_manifest(manifest: Path) -> list[Utterance]:
             f"is {first_missing} in line {lines[missing[0]]}: add them or drop their lines"
         )
     return utterances
+
+
+def _counted(labels: Counter[str]) -> str:
+    """Labels with their counts, the most frequent first: ``boredom (81), other (3)``.
+
+    Examples:
+        >>> _counted(Counter({"other": 3, "boredom": 81, "": 1}))
+        "boredom (81), other (3), '' (1)"
+    """
+    ordered = sorted(labels.items(), key=lambda item: (-item[1], item[0]))
+    shown = [
+        f"{label if label and label.isprintable() else repr(label)} ({count})"
+        for label, count in ordered[:_LISTED]
+    ]
+    more = [f"{len(ordered) - _LISTED} other labels"] if len(ordered) > _LISTED else []
+    return ", ".join([*shown, *more])
 
 
 def _read_lines(manifest: Path) -> list[tuple[int, dict[str, str]]]:
@@ -86,12 +129,7 @@ def _read_lines(manifest: Path) -> list[tuple[int, dict[str, str]]]:
 
 
 def _utterance(manifest: Path, line: int, cells: Mapping[str, str]) -> Utterance:
-    emotion, gender = cells["emotion"], cells.get("gender", "")
-    if emotion not in EMOTIONS:
-        raise CorpusError(
-            f"line {line} of {manifest} has the unknown emotion {emotion!r}: "
-            f"wanted is one of {', '.join(EMOTIONS)}"
-        )
+    gender = cells.get("gender", "")
     if gender not in {"f", "m", ""}:
         raise CorpusError(
             f"line {line} of {manifest} has the gender {gender!r}: wanted is f, m or nothing"
@@ -101,7 +139,7 @@ def _utterance(manifest: Path, line: int, cells: Mapping[str, str]) -> Utterance
         corpus=cells.get("corpus") or manifest.parent.name,
         speaker=cells.get("speaker", ""),
         language=cells.get("language") or "und",
-        emotion=emotion,
+        emotion=cells["emotion"],
         raw_label=cells.get("source_label", ""),
         gender=gender,
         sentence_id=cells.get("sentence_id", ""),

@@ -70,7 +70,7 @@ LAYOUTS: dict[str, Expected] = {
         "Session1/sentences/wav/Ses01F_impro01/._Ses01F_impro01_M005.wav": None,
         "Session1/dialog/wav/Ses01F_impro01.wav": None,
     },
-    "crema_d": {
+    "crema": {
         "AudioWAV/1001_DFA_ANG_XX.wav": ("1001", "m", "angry", "ANG", "DFA"),
         "AudioWAV/1002_IEO_SAD_HI.wav": ("1002", "f", "sad", "SAD", "IEO"),
         "AudioWAV/1040_ITH_SAD_X.wav": ("1040", "", "sad", "SAD", "ITH"),
@@ -120,7 +120,7 @@ TEXTS = {
         ),
         "Session1/dialog/EmoEvaluation/._Ses01F_impro01.txt": "\x00\x05\x16\x07",
     },
-    "crema_d": {
+    "crema": {
         "VideoDemographics.csv": '"ActorID","Age","Sex"\n1001,51,"Male"\n1002,21,"Female"\n',
     },
 }

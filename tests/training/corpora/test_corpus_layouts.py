@@ -79,10 +79,10 @@ def test_emotiontts_numbers_beyond_the_four_hundreds_are_an_error(published: Pub
         load("emotiontts", data)
 
 
-def test_crema_d_without_demographics_has_no_gender(published: Published):
-    data = published("crema_d")
-    (data / "crema_d/VideoDemographics.csv").unlink()
-    assert {each.gender for each in load("crema_d", data)} == {""}
+def test_crema_without_demographics_has_no_gender(published: Published):
+    data = published("crema")
+    (data / "crema/VideoDemographics.csv").unlink()
+    assert {each.gender for each in load("crema", data)} == {""}
 
 
 def test_iemocap_excited_is_happy_only_when_asked(published: Published):

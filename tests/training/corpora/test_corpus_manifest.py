@@ -82,12 +82,9 @@ VOCABULARY = "angry, calm, disgust, fear, happy, neutral, sad, surprise"
         ),
         (HEADER, "M has a header and 0 clips: at least 1 is wanted"),
         (
-            f"{HEADER}a.wav,sad\nb.wav,Sad\n",
-            f"line 3 of M has the unknown emotion 'Sad': wanted is one of {VOCABULARY}",
-        ),
-        (
-            f"{HEADER}a.wav,\n",
-            f"line 2 of M has the unknown emotion '': wanted is one of {VOCABULARY}",
+            f"{HEADER}a.wav,Sad\nb.wav,\nb.wav,Sad\n",
+            "M has 3 clips and no emotion that nnpm knows: its emotions are Sad (2), '' (1); "
+            f"use {VOCABULARY}",
         ),
         (
             "path,emotion,gender\na.wav,sad,woman\n",
@@ -142,3 +139,29 @@ def test_no_file(tmp_path: Path):
         CorpusError, match=r"^there is no file .*metadata\.csv: 1 manifest is wanted"
     ):
         read_manifest(tmp_path / "metadata.csv")
+
+
+def test_clips_of_unknown_emotions_are_left_out_and_counted(
+    folder: Path, caplog: pytest.LogCaptureFixture
+):
+    write(folder, f"{HEADER}a.wav,boredom\nb.wav,sad\ngone.wav,Sad\nclips/c.opus,boredom\n")
+    assert [each.path for each in load_folder(folder)] == [folder / "b.wav"]
+    assert caplog.messages == [
+        "mine: 3 of 4 clips left out, of emotions nnpm does not know: boredom (2), Sad (1)"
+    ]
+
+
+def test_a_manifest_of_known_emotions_gives_no_warning(
+    folder: Path, caplog: pytest.LogCaptureFixture
+):
+    read_manifest(write(folder, FULL))
+    assert not caplog.records
+
+
+def test_many_unknown_emotions_are_counted_in_one_short_line(
+    folder: Path, caplog: pytest.LogCaptureFixture
+):
+    rows = [f"{number}.wav,mood{number:02}" for number in range(12)]
+    write(folder, HEADER + "\n".join(["a.wav,sad", *rows]))
+    assert len(load_folder(folder)) == 1
+    assert caplog.messages[0].endswith(", mood09 (1), 2 other labels")

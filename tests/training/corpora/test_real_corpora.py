@@ -23,7 +23,12 @@ COUNTS = {
         "surprise": 669,
     },
     "ased": {"angry": 485, "fear": 510, "happy": 485, "neutral": 521, "sad": 469},
-    "emodb": {"angry": 127, "happy": 71, "neutral": 79, "sad": 62},
+    "emodb": {"angry": 127, "disgust": 46, "fear": 69, "happy": 71, "neutral": 79, "sad": 62},
+    "crema": {"neutral": 1086, "sad": 1269}
+    | dict.fromkeys(("angry", "disgust", "fear", "happy"), 1270),
+    "banglaser": {"happy": 304, "neutral": 242} | dict.fromkeys(("angry", "sad", "surprise"), 306),
+    "hindi": {"neutral": 299}
+    | dict.fromkeys(("angry", "disgust", "fear", "happy", "sad", "surprise"), 300),
     "urdu": dict.fromkeys(("angry", "happy", "neutral", "sad"), 100),
     "emotiontts": dict.fromkeys(("angry", "happy", "neutral", "sad"), 75),
 }
@@ -34,6 +39,17 @@ SPEAKERS = {  # women, men
     "emodb": (5, 5),
     "urdu": (11, 18),
     "emotiontts": (7, 8),
+    "crema": (43, 48),
+    "banglaser": (17, 17),
+    "hindi": (3, 3),
+}
+LANGUAGES = {name: corpus.language for name, corpus in CORPORA.items()} | {
+    "banglaser": "bn",
+    "hindi": "hi",
+}
+LEFT_OUT = {
+    "emodb": "81 of 535 clips left out, of emotions nnpm does not know: boredom (81)",
+    "hindi": "300 of 2399 clips left out, of emotions nnpm does not know: other (300)",
 }
 
 # Where the publication keeps a clip of the test corpora.
@@ -43,29 +59,38 @@ PUBLISHED: dict[str, Callable[[Utterance], str]] = {
     "ased": lambda clip: clip.raw_label,
     "emodb": lambda clip: "wav",
     "urdu": lambda clip: clip.raw_label,
+    "crema": lambda clip: "AudioWAV",
     "emotiontts": lambda clip: f"Dataset/SpeechCorpus/Emotional/{clip.speaker}/wav",
 }
 
 
-@pytest.fixture(params=sorted(COUNTS))
-def clips(request: pytest.FixtureRequest, corpora: Path) -> list[Utterance]:
-    return load(request.param, corpora)
-
-
-def test_counts_are_those_of_the_sources(clips: list[Utterance]):
-    name = clips[0].corpus
+@pytest.mark.parametrize("name", sorted(COUNTS))
+def test_counts_are_those_of_the_sources(
+    name: str, corpora: Path, caplog: pytest.LogCaptureFixture
+):
+    clips = load(name, corpora)
+    assert {clip.corpus for clip in clips} == {name}
     genders = Counter(gender for _, gender in {(clip.speaker, clip.gender) for clip in clips})
     assert Counter(clip.emotion for clip in clips) == COUNTS[name]
     assert (genders["f"], genders["m"], genders[""]) == (*SPEAKERS[name], 0)
-    assert {clip.language for clip in clips} == {CORPORA[name].language}
+    assert {clip.language for clip in clips} == {LANGUAGES[name]}
+    left_out = [f"{name}: {LEFT_OUT[name]}"] if name in LEFT_OUT else []
+    assert caplog.messages == left_out
 
 
-def test_the_layout_reader_agrees_with_the_manifest(clips: list[Utterance], tmp_path: Path):
-    name = clips[0].corpus
+@pytest.mark.parametrize("name", sorted(PUBLISHED))
+def test_the_layout_reader_agrees_with_the_manifest(name: str, corpora: Path, tmp_path: Path):
     wanted = set()
-    for clip in clips:
+    for clip in load(name, corpora):
+        if clip.path.stem == "1064_IEO_DIS_MD":  # the reader of the layout leaves it out
+            continue
         path = tmp_path / name / PUBLISHED[name](clip) / f"{clip.path.stem}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-        wanted.add(replace(clip, path=path))
+        wanted.add(replace(clip, path=path) if name != "crema" else _crema(clip, path))
     assert set(load(name, tmp_path)) == wanted
+
+
+def _crema(clip: Utterance, path: Path) -> Utterance:
+    """As read from the file name alone: the label without intensity, and no gender."""
+    return replace(clip, path=path, raw_label=clip.raw_label.split("_")[0], gender="")
