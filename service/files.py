@@ -1,8 +1,10 @@
-"""What makes written files survive a loss of power.
+"""Files that are written whole or not at all, and locks between processes.
 
-Files that are written whole or not at all.
+Whatever we replace, sync or lock on a disk goes through here, so that one test of the order
+"write, sync, rename, sync the folder" holds for all of it.
 """
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +15,12 @@ from .inference.errors import ParameterError
 
 
 def sync(path: Path) -> None:
-    """Make the contents of a file last, or the names in a folder.
+    """Make the contents of a file, or the names in a folder, survive a loss of power.
 
     A file that was renamed into a folder may still be lost before the folder is synced.
+
+    Raises:
+        OSError: if it cannot be opened, or the disk is full.
     """
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -24,27 +29,107 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def write_new(path: Path, data: bytes, mode: int | None = None) -> None:
+    """Write a new file; call ``sync`` for it and its folder to make it last.
+
+    Args:
+        path: where no file may be yet.
+        data: its contents.
+        mode: its permissions, whatever the umask is; None for those that the umask leaves.
+
+    Raises:
+        OSError: if the file exists or cannot be written.
+    """
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else 0o600)
+    with os.fdopen(handle, "wb") as file:
+        if mode is not None:
+            os.fchmod(handle, mode)
+        file.write(data)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path``, which takes its place when the block ends well.
+    """Give a temporary path beside ``path``; the file written there replaces it at the end.
 
-    The name is new each time, so that processes (of several containers, too) do not write into
-    one another's file; a block that fails leaves nothing.
+    The temporary name is new each time, so that processes (of several containers, too) do not
+    write into one another's file. A block that fails leaves what was there before, and nothing
+    else.
+
+    Raises:
+        OSError: if the file cannot be synced or renamed.
     """
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
     try:
         yield temporary
+        sync(temporary)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    sync(path.parent)
+
+
+def replace(path: Path, data: bytes, mode: int | None = None) -> None:
+    """Replace a small file; readers, and a loss of power, find the old file or the new one.
+
+    Args:
+        path: of the file, which need not exist.
+        data: its new contents.
+        mode: its permissions; None for those that the umask leaves.
+
+    Raises:
+        OSError: if it cannot be written; the old file stays.
+    """
+    with replacing(path) as temporary:
+        write_new(temporary, data, mode)
+
+
+@contextmanager
+def lock(path: Path, *, wait: bool = True, mode: int = 0o600) -> Iterator[int]:
+    """Hold the operating system's lock on a file or folder until the block, or the process, ends.
+
+    Args:
+        path: a folder, or a file, which is made if it does not exist.
+        wait: whether to wait while another process holds the lock.
+        mode: permissions of a file that is made.
+
+    Yields:
+        The descriptor of the open file.
+
+    Raises:
+        BlockingIOError: if another process holds the lock, without ``wait``.
+        OSError: if the file cannot be opened.
+    """
+    flags = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT
+    handle = os.open(path, flags, mode)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock on a file; a file that does not exist has none."""
+    try:
+        handle = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(handle)
 
 
 def require_place(path: Path) -> None:
-    """Check that ``path`` could be written, before the work whose result is to go there.
+    """Check that a file or folder could be made at ``path``, before the work that fills it.
 
     Raises:
-        ParameterError: if it is a folder, lies under a file, or in a folder that takes no files.
+        ParameterError: if ``path`` is a folder, or the folder above it cannot be written.
     """
     if path.is_dir():
         raise ParameterError(f"{path} cannot be written: it is a folder")
@@ -52,4 +137,4 @@ def require_place(path: Path) -> None:
     if not above.is_dir():
         raise ParameterError(f"{path} cannot be written: {above} is not a folder")
     if not os.access(above, os.W_OK | os.X_OK):
-        raise ParameterError(f"{path} cannot be written: {above} takes no files")
+        raise ParameterError(f"{path} cannot be written: {above} is not writable")

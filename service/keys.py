@@ -11,7 +11,6 @@ The keys of a running service: follows the file, and survives its damage.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import hmac
 import json
@@ -19,7 +18,6 @@ import logging
 import os
 import re
 import secrets
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
@@ -28,6 +26,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
 
+from . import files
 from .inference.errors import NnpmError
 
 Scope = Literal["predict", "adapt", "admin"]
@@ -240,7 +239,7 @@ class KeyFile:
     @contextlib.contextmanager
     def _changing(self) -> Iterator[list[Key]]:
         try:
-            with _locked(self._path.parent):
+            with files.lock(self._path.parent):
                 keys = self.read()
                 yield keys
                 self._write(keys)
@@ -253,27 +252,7 @@ class KeyFile:
         """Replace the file in one step; its readers find the old or the new one, whole."""
         content = json.dumps(_Content(keys=keys).model_dump(mode="json"), indent=2) + "\n"
         mode = self._path.stat().st_mode & 0o777 if self._path.exists() else _MODE
-        handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                os.fchmod(file.fileno(), mode)
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(self._path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+        files.replace(self._path, content.encode(), mode)
 
 
 LOOK_S = 1.0

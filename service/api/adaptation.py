@@ -9,7 +9,6 @@ import asyncio
 import errno
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -156,6 +155,7 @@ class AdaptForm(Form):
         self._max_files = max_files
         self._name = ""
         self._text = bytearray()
+        self._path = folder
         self._file: IO[bytes] | None = None
         self._sum = hashlib.sha256()
         self.texts: dict[str, str] = {}
@@ -192,7 +192,8 @@ class AdaptForm(Form):
             if len(self.texts) >= _MAX_TEXTS:
                 raise BadFormError(f"More than {_MAX_TEXTS} fields; there are not so many.")
             return
-        self._file = self._place(filename).open("xb")
+        self._path = self._place(filename)
+        self._file = self._path.open("xb")
         self._sum = hashlib.sha256()
         self.files.append((name, filename, ""))
 
@@ -235,9 +236,8 @@ class AdaptForm(Form):
                 raise BadFormError(f"The field {self._name[:64]!r} was sent twice.")
             self.texts[self._name] = decoded(bytes(self._text))
             return
-        self._file.flush()
-        os.fsync(self._file.fileno())
         self.close()
+        sync(self._path)
         part, sent, _ = self.files[-1]
         self.files[-1] = (part, sent, self._sum.hexdigest())
 

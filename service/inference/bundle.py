@@ -7,7 +7,6 @@ lengths -> logits, embedding), ``head.onnx`` (embedding -> logits, projection),
 """
 
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 
-from ..files import sync
+from ..files import sync, write_new
 from .card import SCHEMA_VERSION, Card
 from .errors import BundleError
 
@@ -221,7 +220,5 @@ def _verify(path: Path, name: str, expected: str, witness: str) -> None:
 
 
 def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    write_new(path, data)
+    sync(path)

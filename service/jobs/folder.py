@@ -5,13 +5,12 @@ A child is another program (``python -m training adapt --job DIR``); it knows th
 
 import contextlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..files import sync
+from .. import files
 
 
 class JobFolder:
@@ -87,14 +86,4 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
     Raises:
         OSError: if it cannot be written; what stood there stays.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(data, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync(path.parent)
+    files.replace(path, json.dumps(data).encode())

@@ -1,7 +1,6 @@
 """The child process that adapts: started, watched, stopped, or found again."""
 
 import contextlib
-import fcntl
 import os
 import signal
 import socket
@@ -11,6 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..files import is_locked
 from .folder import JobFolder, read_json
 
 COMMAND = (sys.executable, "-P", "-m", "nnpm.training", "adapt", "--job")
@@ -65,7 +65,7 @@ class Child:
         """Whether a process works on the job: ours, or one of a worker that is gone."""
         if self._process is not None and self._process.poll() is None:
             return True
-        return self._locked()
+        return is_locked(self._folder.lock)
 
     def stop(self) -> None:
         """End it within a second, and everything that it started.
@@ -104,20 +104,6 @@ class Child:
         holder = read_json(self._folder.lock) or {}
         here = holder.get("host") == socket.gethostname()
         return int(holder["pid"]) if here and isinstance(holder.get("pid"), int) else None
-
-    def _locked(self) -> bool:
-        try:
-            handle = os.open(self._folder.lock, os.O_RDWR)
-        except FileNotFoundError:
-            return False
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        else:
-            return False
-        finally:
-            os.close(handle)
 
 
 def _stand_back(pid: int, nice: int) -> None:

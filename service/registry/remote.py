@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from .. import files
 from ..inference import bundle as bundles
 from . import state as states
 from .registry import Aliases, ModelVersion, Registry
@@ -143,16 +144,16 @@ class RemoteRegistry(Registry):
     def _pull(self) -> None:
         """Make the mirror what the store is."""
         there = self._listing()
-        for name, files in there.items():
+        for name, paths in there.items():
             home = self.root / name
             home.mkdir(parents=True, exist_ok=True)
-            versions = {p.parts[0] for p in files if len(p.parts) == 2 and p.name == bundles.CARD}
+            versions = {p.parts[0] for p in paths if len(p.parts) == 2 and p.name == bundles.CARD}
             for version in sorted(versions):
                 if not (home / version).exists():
-                    self._fetch(name, version, [p for p in files if p.parts[0] == version])
+                    self._fetch(name, version, [p for p in paths if p.parts[0] == version])
             _keep(home, versions)
-            if PurePosixPath(STATE) in files:
-                self._replace(home / STATE, self._store.cat_file(str(self._top / name / STATE)))
+            if PurePosixPath(STATE) in paths:
+                _replace(home / STATE, self._store.cat_file(str(self._top / name / STATE)))
         _keep(self.root, set(there))
         self._looked = time.monotonic()
 
@@ -166,11 +167,11 @@ class RemoteRegistry(Registry):
                 found.setdefault(parts[0], []).append(PurePosixPath(*parts[1:]))
         return found
 
-    def _fetch(self, name: str, version: str, files: list[PurePosixPath]) -> None:
+    def _fetch(self, name: str, version: str, paths: list[PurePosixPath]) -> None:
         home = self.root / name
         coming = home / f"{_COMING}{version}-{uuid.uuid4().hex}"
         try:
-            for path in files:
+            for path in paths:
                 place = coming / path.relative_to(version)
                 place.parent.mkdir(parents=True, exist_ok=True)
                 self._store.get_file(str(self._top / name / path), str(place))
@@ -180,8 +181,8 @@ class RemoteRegistry(Registry):
 
     def _push(self, name: str) -> None:
         """Make the store what the mirror is: aliases point to nothing that is not there."""
-        files = self._listing().get(name, [])
-        remote = {p.parts[0] for p in files if len(p.parts) == 2 and p.name == bundles.CARD}
+        paths = self._listing().get(name, [])
+        remote = {p.parts[0] for p in paths if len(p.parts) == 2 and p.name == bundles.CARD}
         home = self.root / name
         own = {f.name for f in home.iterdir() if (f / bundles.CARD).is_file() and f.name[0] != "."}
         for version in sorted(own - remote):
@@ -196,11 +197,10 @@ class RemoteRegistry(Registry):
             self._store.rm_file(str(folder / bundles.CARD))
             self._store.rm(str(folder), recursive=True)
 
-    def _replace(self, path: Path, data: bytes) -> None:
-        if not path.exists() or path.read_bytes() != data:
-            temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-            temporary.write_bytes(data)
-            temporary.replace(path)
+
+def _replace(path: Path, data: bytes) -> None:
+    if not path.exists() or path.read_bytes() != data:
+        files.replace(path, data)
 
 
 def _keep(home: Path, names: set[str]) -> None:

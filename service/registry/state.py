@@ -1,15 +1,12 @@
 """What a registry remembers of one name: promotions, shadows, publications; one small file."""
 
 import contextlib
-import fcntl
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..files import sync
+from .. import files
 from ..inference.errors import NnpmError
 
 STATE = "aliases.json"
@@ -113,18 +110,7 @@ def write(folder: Path, state: State) -> None:
     """
     data = state.model_copy(update={"revision": state.revision + 1}).model_dump_json(indent=1)
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{STATE}.", dir=folder)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(data + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).chmod(0o644)
-            Path(name).replace(folder / STATE)
-            sync(folder)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        files.replace(folder / STATE, f"{data}\n".encode(), mode=0o644)
     except OSError as error:
         raise RegistryError(f"{folder / STATE} cannot be written: {error.strerror}.") from error
 
@@ -136,13 +122,10 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         RegistryError: if the folder cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise RegistryError(f"{folder} cannot be written: {error.strerror}.") from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(files.lock(folder / _LOCK, mode=0o644))
+        except OSError as error:
+            raise RegistryError(f"{folder} cannot be written: {error.strerror}.") from error
         yield
-    finally:
-        os.close(handle)

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 # heaps there are, as glibc tells.
 HEAPS = """
 import ctypes, sys, tempfile, threading
-from nnpm.service.allocator import steady_memory
+from nnpm.service.system import steady_memory
 done = steady_memory() if sys.argv[1] == "steady" else None
 process = ctypes.CDLL(None)
 process.malloc.restype = process.fopen.restype = ctypes.c_void_p

@@ -108,8 +108,8 @@ def test_cores_follow_the_quota(
 
 def test_the_service_runs_without_torch() -> None:
     code = (
-        "import sys, service.api.app, service.cli.predict, service.cli.serve;"
-        "assert not {'torch', 'training', 'onnx'} & set(sys.modules)"
+        "import sys, nnpm.service.api.app, nnpm.service.cli.predict, nnpm.service.cli.serve;"
+        "assert not {'torch', 'nnpm.training', 'onnx'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

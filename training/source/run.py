@@ -133,9 +133,8 @@ def train(run: Path, request: Request, *, cache: Path, device: torch.device, res
     validation = list(material.clips(split.validation)), [u.emotion for u in split.validation]
     encoder = trainer.fit(validation).cpu()
     network = add_functionals(encoder, request.config, split.train, features, request.seed)
-    temporary = run / f"{_NETWORK}.tmp"
-    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, temporary)
-    temporary.replace(run / _NETWORK)
+    with replacing(run / _NETWORK) as temporary:
+        save_file({k: v.contiguous() for k, v in network.state_dict().items()}, temporary)
 
 
 def choose_device(name: str) -> torch.device:

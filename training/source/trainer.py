@@ -7,7 +7,6 @@ The training loop of the source network: checkpoints, resume, progress, TensorBo
 
 import json
 import math
-import os
 import pickle  # nosec B403 # its error is caught; nothing is unpickled
 from collections.abc import Sequence
 from functools import partial
@@ -44,12 +43,8 @@ _CHECKPOINT = "checkpoint.pt"
 
 def save_checkpoint(run: Path, state: dict[str, Any]) -> None:
     """Write the checkpoint of ``run``; a kill or a power cut leaves the old one or the new one."""
-    temporary = run / f"{_CHECKPOINT}.tmp"
-    with temporary.open("wb") as file:
+    with replacing(run / _CHECKPOINT) as temporary, temporary.open("wb") as file:
         torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(run / _CHECKPOINT)
 
 
 def load_checkpoint(run: Path) -> dict[str, Any] | None:

@@ -135,7 +135,7 @@ def test_a_full_disk_is_said(
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("nnpm.service.api.adaptation.os.fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     answer = client.post("/adapt", files={"archive": b"x"})
     assert "full" in problem(answer, 503, "storage_full")["detail"]
     assert kept(tmp_path) == []

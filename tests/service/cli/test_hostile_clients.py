@@ -25,9 +25,9 @@ MOST = 12
 """Connections of the server here."""
 
 IMPATIENT = """
-from nnpm.service.api import connection
+from nnpm.service.api import server
 from nnpm.service.cli import serve
-connection.WRITE_TIMEOUT_S = serve.SHUTDOWN_S = 1
+server.WRITE_TIMEOUT_S = serve.SHUTDOWN_S = 1
 """
 
 HEAD = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: audio/wav\r\n"

@@ -130,7 +130,7 @@ def test_a_write_that_fails_leaves_the_old_file(
 
 def test_processes_that_make_keys_wait_for_each_other(path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from nnpm.service.keys.file import KeyFile\n"
+        "import sys; from pathlib import Path; from nnpm.service.keys import KeyFile\n"
         "for n in range(10): KeyFile(Path(sys.argv[1])).create(f'{sys.argv[2]}{n}', frozenset())"
     )
     children = [subprocess.Popen([sys.executable, "-c", code, str(path), name]) for name in "abc"]
