@@ -28,7 +28,7 @@ DATA ?= $(or $(NNPM_TEST_DATA),data)
 CORPORA ?= ravdess nemo
 CONFIG ?= training/configs/default.toml
 RUN ?= runs/default
-# The number of threads changes rounding, and training makes much of it: see docs/experiments.md.
+# The number of threads changes rounding, and training makes much of it: see docs/research/results.md.
 THREADS ?= 2
 BUNDLE ?= build/default-bundle
 
@@ -36,7 +36,7 @@ BUNDLE ?= build/default-bundle
 .NOTPARALLEL:
 .PHONY: help serve test test-main check check-lint check-format check-types check-imports \
 	check-security audit fuzz schemathesis soak train bench bench-serving bench-adapting bench-long \
-	bench-bulk bench-formats benchmark docs clean lock image image-check monitoring-check
+	bench-bulk bench-formats benchmark picture docs clean lock image image-check monitoring-check
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -129,6 +129,9 @@ bench-adapting: $(VENV)/installed ## What requests feel while an adaptation runs
 benchmark: $(VENV)/installed ## Compare the ways to adapt (hours); PROTOCOL=P1|P2, DATA, ARGS="--seeds 1 --runs RUN"
 	$(VENV)/bin/nnpm benchmark --data $(DATA) --protocol $(PROTOCOL) --out build/benchmark-$(PROTOCOL) \
 		$(ARGS)
+
+picture: $(VENV)/installed ## Draw docs/architecture.svg and list the files in docs/architecture.md, from the code
+	@$(VENV)/bin/python scripts/picture.py
 
 docs: $(DOCS_VENV)/installed ## Build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict

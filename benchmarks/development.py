@@ -2,8 +2,8 @@
 
     python -m benchmarks.development --data DIR --config CONFIG [--pairs ravdess:nemo nemo:ravdess]
 
-Recipes are chosen by these figures and never by a test target (docs/method.md). One JSON line per
-pair and seed on standard output; the notes are in docs/experiments.md.
+Recipes are chosen by these figures and never by a test target (docs/research/results.md). One JSON
+line per pair and seed on standard output; the notes are in docs/experiments.md.
 """
 
 import argparse

@@ -25,7 +25,7 @@ class LocalPostgres:
         return f"postgresql://nnpm:{self.password}@127.0.0.1:{self.port}/{database}"
 
     def move(self, source: str, target: str) -> None:
-        """Dump a database and restore it as another, as docs/operations.md does."""
+        """Dump a database and restore it as another, as docs/operate/backup.md does."""
         dump = self._client("pg_dump", "-Fc", source)
         self._client("createdb", target)
         self._client("pg_restore", "-d", target, "--clean", "--if-exists", given=dump)

@@ -1,4 +1,4 @@
-"""What README and docs promise is there: links, commands, settings, recipes, pages."""
+"""README and docs are true: links, file names, commands, settings, recipes, pages."""
 
 import json
 import re
@@ -17,6 +17,7 @@ from nnpm.training.config import Config
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+FOLDERS = "service|training|nnpm|tests|docs|benchmarks|scripts|deploy"
 CODE_BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 
 
@@ -30,6 +31,15 @@ def name_of(page: Path) -> str:
 
 def blocks(page: Path, language: str) -> list[str]:
     return [text for kind, text in CODE_BLOCK.findall(page.read_text("utf-8")) if kind == language]
+
+
+def tracked() -> set[str]:
+    """The repository's own text files outside of results and models."""
+    folders = [ROOT / name for name in (*FOLDERS.split("|"), "docker")]
+    found = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    found += [path for path in ROOT.iterdir() if path.is_file()]
+    names = {path.relative_to(ROOT).as_posix() for path in found}
+    return {name for name in names if not name.startswith("benchmarks/results/")}
 
 
 def make_targets() -> set[str]:
@@ -46,11 +56,20 @@ def test_relative_links_resolve(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_files_that_are_named_exist(page: Path) -> None:
-    named = re.findall(
-        r"`((?:service|training|tests|docs|benchmarks|scripts)/[\w./-]+)`",
-        page.read_text("utf-8"),
-    )
+    named = re.findall(rf"`((?:{FOLDERS})/[\w./-]+)`", page.read_text("utf-8"))
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_pages_that_other_files_name_exist() -> None:
+    """Comments, docstrings and settings send readers to pages, which move."""
+    skipped = {"CHANGELOG.md", "tests/test_documentation.py"}
+    missing = set()
+    for name in tracked() - skipped:
+        if name.endswith((".py", ".md", ".toml", ".yml", ".yaml", ".sh", ".example", "Makefile")):
+            for page in re.findall(r"\bdocs/[\w/-]+\.(?:md|svg)\b", read(name)):
+                if not (ROOT / page).exists():
+                    missing.add((name, page))
+    assert missing == set()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -81,7 +100,7 @@ def test_every_page_is_in_the_navigation() -> None:
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_every_setting_is_described_with_its_default(name: str) -> None:
     row = rf"^\| `NNPM_{name.upper()}` \| (\S+).*? \|"
-    (default,) = re.findall(row, read("docs/api.md"), re.MULTILINE)
+    (default,) = re.findall(row, read("docs/use/settings.md"), re.MULTILINE)
     field = Settings.model_fields[name]
     if field.default in ((), None):
         assert default == "none"
@@ -91,20 +110,21 @@ def test_every_setting_is_described_with_its_default(name: str) -> None:
 
 @pytest.mark.parametrize("kind", {kind.code: kind for kind in KINDS.values()}.values())
 def test_every_error_is_described_with_its_status(kind: Kind) -> None:
-    rows = re.findall(rf"^\| (\d+) \|.*`{kind.code}`", read("docs/api.md"), re.MULTILINE)
+    rows = re.findall(rf"^\| (\d+) \|.*`{kind.code}`", read("docs/use/errors.md"), re.MULTILINE)
     assert rows == [str(kind.status)]
 
 
 def test_every_metric_is_described(tmp_path: Path) -> None:
     with TestClient(create_app(Settings(models=tmp_path))) as client:
         ours = re.findall(r"^# TYPE (nnpm_\w+) ", client.get("/metrics").text, re.MULTILINE)
-    described = re.findall(r"`(nnpm_\w+)`", read("docs/api.md"))
+    described = re.findall(r"^\| (`nnpm_.*?) \|", read("docs/operate/monitoring.md"), re.MULTILINE)
+    described = re.findall(r"nnpm_\w+", " ".join(described))
     assert sorted(described) == sorted(name for name in ours if not name.endswith("_created"))
 
 
 @pytest.mark.parametrize("section", [n for n in Config.model_fields if n != "emotions"])
 def test_every_section_of_a_recipe_is_described(section: str) -> None:
-    assert f"`[{section}]`" in read("docs/training.md")
+    assert f"`[{section}]`" in read("docs/research/training.md")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

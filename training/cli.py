@@ -19,7 +19,7 @@ _EXTRA = ("torch", "audiomentations", "tensorboard", "onnx", "onnxscript", "lang
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The commands and their options, as docs/api.md lists them."""
+    """The commands and their options, as docs/use/command-line.md lists them."""
     parser = OneLineParser(prog="nnpm", description="Train, export, evaluate, adapt.")
     commands = parser.add_subparsers(dest="command", required=True)
 

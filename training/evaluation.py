@@ -170,8 +170,9 @@ def report(verdicts: Sequence[Verdict], emotions: Sequence[str]) -> dict[str, An
         emotions: the classes that could be answered, in the order of the confusion matrix.
 
     Returns:
-        As docs/training.md lists them. ``per_speaker`` names a speaker ``corpus/speaker`` where
-        the clips are of several corpora, for the same name in two corpora is two people.
+        As docs/research/training.md lists them. ``per_speaker`` names a speaker
+        ``corpus/speaker`` where the clips are of several corpora, for the same name in two
+        corpora is two people.
     """
     labels = list(dict.fromkeys(emotions))
     truth = np.array([labels.index(v.utterance.emotion) for v in verdicts])

@@ -1,4 +1,4 @@
-"""What docs/operations.md says of backups, done with its own commands while others write."""
+"""The backups of docs/operate/backup.md, made with its own commands while others write."""
 
 import contextlib
 import re
@@ -19,7 +19,7 @@ from nnpm.service.jobs.store import JobStore
 from nnpm.service.registry.registry import Registry
 from tests.support.tiny_bundle import write_tiny_bundle
 
-PAGE = (Path(__file__).parents[2] / "docs/operations.md").read_text("utf-8")
+PAGE = (Path(__file__).parents[2] / "docs/operate/backup.md").read_text("utf-8")
 
 
 @contextlib.contextmanager

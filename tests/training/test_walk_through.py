@@ -1,4 +1,4 @@
-"""docs/adaptation.md's walk-through, typed into a shell against a real service."""
+"""docs/use/adapt.md's walk-through, typed into a shell against a real service."""
 
 import os
 import re
@@ -55,7 +55,7 @@ def _ready(address: str) -> bool:
 @pytest.mark.corpora
 @pytest.mark.skipif(not all(map(shutil.which, ("bash", "curl"))), reason="needs bash and curl")
 def test_the_walk_through(service: str, corpora: Path, tmp_path: Path) -> None:
-    page = (ROOT / "docs/adaptation.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/use/adapt.md").read_text(encoding="utf-8")
     (script,) = re.findall(r"<!-- walk-through -->\n```bash\n(.*?)```", page, re.DOTALL)
     clips = sorted((corpora / "urdu").rglob("*.opus"))[::2][:200]
     (tmp_path / "clips").mkdir()

@@ -1,4 +1,4 @@
-"""The protocols of docs/method.md: what is learnt from, and what it is tried on.
+"""The protocols of docs/research/results.md: what is learnt from, and what it is tried on.
 
 What a line or a room does to a recording: telephone band and codec, and added noise.
 

@@ -18,7 +18,7 @@ class Network(nn.Module):
 
     References:
         Li, Yan, Wang, arXiv 2108.08663. The paper's encoder is not published; this one is ours
-        (docs/method.md).
+        (docs/research/method.md).
 
     Args:
         config: the recipe.
