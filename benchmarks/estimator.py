@@ -75,7 +75,7 @@ def targets(run: Path, data: Path, cache: Path) -> Iterator[tuple[str, list[Utte
         core = core_clips(corpus)
         yield f"{source} > {name}", corpus, Part(core, core)
         skews = [f"{SKEWED:.0%} {emotion}" for emotion in SKEWED_TO]
-        cases = shift(name, corpus, PROTOCOLS["P1"], np.random.default_rng(0))
+        cases = shift(name, corpus, PROTOCOLS["P1_ravdess"], np.random.default_rng(0))
         for case in cases:
             if case.condition in skews:
                 yield f"{source} > {name}, {case.condition}", corpus, case.parts[0]

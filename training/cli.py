@@ -73,7 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     benchmark = commands.add_parser("benchmark", help="try every method on corpora, in tables")
     benchmark.add_argument("--data", type=Path, required=True, help="holds one folder per corpus")
-    benchmark.add_argument("--protocol", choices=["P1", "P2"], required=True)
+    benchmark.add_argument("--protocol", choices=["P1", "P1_ravdess", "P2", "P3"], required=True)
     benchmark.add_argument("--out", type=Path, required=True, help="folder; a call goes on there")
     benchmark.add_argument("--methods", nargs="+", default=(), metavar="NAME", help="(all)")
     benchmark.add_argument("--tables", nargs="+", default=(), metavar="NAME", help="(all)")

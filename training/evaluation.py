@@ -5,7 +5,7 @@ Scoring a bundle on a labelled corpus, through the same recognizer that serves.
 
 import csv
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,6 +99,43 @@ def expected_calibration_error(
         inside = bins == index
         gap += inside.mean() * abs(np.mean(correct[inside]) - confidence[inside].mean())
     return round(float(gap), 12)
+
+
+Counts = Sequence[Sequence[int]]
+"""A confusion: truth by row, answer by column."""
+
+_BOOTSTRAP_DRAWS = 2000
+_BOOTSTRAP_LEVEL = 0.95
+
+
+def bootstrap_interval(
+    seeds: Sequence[Mapping[str, Counts]],
+) -> tuple[tuple[float, float], tuple[float, float]] | None:
+    """Bootstrap UAR and WA, each the mean over seeds: what other speakers would change.
+
+    Args:
+        seeds: for every seed the confusion of each speaker; the same speakers.
+
+    Returns:
+        Lower and upper limit of UAR, then of WA; None with fewer than two speakers.
+    """
+    names = sorted(seeds[0])
+    if len(names) < 2 or any(sorted(seed) != names for seed in seeds):
+        return None
+    counts = np.array([[seed[name] for name in names] for seed in seeds], np.float64)
+    draws = np.random.default_rng(0).multinomial(
+        len(names), np.full(len(names), 1 / len(names)), _BOOTSTRAP_DRAWS
+    )
+    # seed, draw, truth, answer
+    drawn = np.einsum("ds,nsij->ndij", draws, counts)
+    hits, clips = np.einsum("ndii->ndi", drawn), drawn.sum(3)
+    by_class = np.divide(hits, clips, out=np.full_like(hits, np.nan), where=clips > 0)
+    uar = np.nanmean(by_class, axis=2).mean(0)
+    wa = (hits.sum(2) / clips.sum(2)).mean(0)
+    tails = [(1 - _BOOTSTRAP_LEVEL) / 2, (1 + _BOOTSTRAP_LEVEL) / 2]
+    low, high = np.quantile(uar, tails)
+    below, above = np.quantile(wa, tails)
+    return (float(low), float(high)), (float(below), float(above))
 
 
 @dataclass(frozen=True, slots=True)

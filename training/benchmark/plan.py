@@ -58,9 +58,10 @@ def changed(config: AdaptConfig, overrides: dict[str, Any]) -> AdaptConfig:
     return AdaptConfig.model_validate(fields)
 
 
-STRANGE = "strange"
+NON_SPEECH = "strange"
+"""The table of sounds that are no speech, by the name that ``--tables`` has for it."""
 
-TABLES = (*CASES, STRANGE)
+TABLES = (*CASES, NON_SPEECH)
 """What ``--tables`` takes."""
 
 
@@ -146,8 +147,8 @@ def plan(
     """
     units = []
     for table in tables:
-        for name in KINDS if table == STRANGE else targets:
-            utterances = targets[next(iter(targets)) if table == STRANGE else name]
+        for name in KINDS if table == NON_SPEECH else targets:
+            utterances = targets[next(iter(targets)) if table == NON_SPEECH else name]
             clips = repr([(u.path.name, u.speaker, u.emotion) for u in utterances])
             for seed, (run, network) in networks.items():
                 trials = tuple(
@@ -164,7 +165,7 @@ def plan(
 def _cases(
     table: str, name: str, utterances: Sequence[Utterance], protocol: Protocol, seed: int
 ) -> list[Case]:
-    if table == STRANGE:
+    if table == NON_SPEECH:
         return [Case("not speech", ())]
     rng = np.random.default_rng([seed, TABLES.index(table)])
     return CASES[table](name, utterances, protocol, rng)

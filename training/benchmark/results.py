@@ -1,8 +1,6 @@
-"""Where a result comes from: the lines that stand under every table.
+"""Rows of results on disk (JSON lines), as one table of pandas, and where they come from.
 
-How far a figure would move with other speakers.
-
-Rows on disk, one JSON object a line: what was computed once is not computed again.
+A row that was computed once is not computed again: :data:`KEY` identifies it.
 """
 
 import datetime
@@ -17,14 +15,103 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pandas as pd
 
 from ... import __version__
 from ..config import TrainingError
 
+Row = dict[str, Any]
+"""The values of :data:`KEY`, and the figures of one trial."""
+
+KEY = ("table", "target", "condition", "method", "variant", "seed", "fingerprint")
+"""What identifies a row; the fingerprint is of network, target clips and configuration."""
+
+NESTED = ("confusion", "speakers", "map")
+"""Columns of :func:`to_frame` that hold no single number or text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """The file of rows.
+
+    Attributes:
+        path: of the file; it need not exist.
+    """
+
+    path: Path
+
+    def read(self) -> list[Row]:
+        """Read all complete rows; a crash may have left half a row at the end.
+
+        Raises:
+            TrainingError: if the file holds something else.
+        """
+        if not self.path.exists():
+            return []
+        text = self.path.read_text(encoding="utf-8")
+        complete = text[: text.rfind("\n") + 1]
+        try:
+            rows = [json.loads(line) for line in complete.splitlines()]
+        except ValueError:
+            raise TrainingError(f"{self.path} is damaged: move it away and start again") from None
+        if not all(isinstance(row, dict) and set(KEY) <= set(row) for row in rows):
+            raise TrainingError(f"{self.path} does not hold results of nnpm benchmark")
+        return rows
+
+    def append(self, rows: Sequence[Row]) -> None:
+        """Add rows after the complete ones."""
+        with self.path.open("a+b") as file:
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
+            for row in rows:
+                file.write(json.dumps(row).encode() + b"\n")
+
+
+def key(row: Row) -> tuple[Any, ...]:
+    """The key of a row."""
+    return tuple(row[name] for name in KEY)
+
+
+def to_frame(rows: Sequence[Row]) -> pd.DataFrame:
+    """One line a row, one column a figure.
+
+    Args:
+        rows: as :meth:`Results.read` gives them.
+
+    Returns:
+        :data:`KEY`, then the other columns by name. Nested figures become ``gated_uar``,
+        ``recall_angry``, ``evidence_...`` (the mean over the adaptations of a row); several
+        verdicts or counts of clips are joined by ``"; "``; :data:`NESTED` stay as they are.
+    """
+    frame = pd.DataFrame([_flatten(row) for row in rows])
+    rest = sorted(set(frame.columns) - set(KEY))
+    return frame.reindex(columns=[*KEY, *rest])
+
+
+def read_frame(path: Path) -> pd.DataFrame:
+    """Read ``results.csv`` back: the columns of :func:`to_frame` without :data:`NESTED`."""
+    text = {"variant": str, "verdict": str, "adapted_clips": str}
+    frame = pd.read_csv(path, skiprows=1, dtype=text)
+    return frame.fillna({"variant": ""})
+
+
+def _flatten(row: Row) -> Row:
+    flat = {name: value for name, value in row.items() if name not in _UNFOLDED}
+    for part in ("gated", "recall"):
+        flat |= {f"{part}_{name}": value for name, value in row.get(part, {}).items()}
+    evidence = pd.DataFrame(row.get("evidence", ()), dtype=float).mean()
+    flat |= {f"evidence_{name}": value for name, value in evidence.items()}
+    for name in ("verdict", "adapted_clips"):
+        if name in row:
+            flat[name] = "; ".join(map(str, row[name]))
+    return flat
+
+
+_UNFOLDED = ("gated", "recall", "evidence", "reasons", "adapted_clips")
+
 
 def provenance(command: str) -> dict[str, str]:
-    """Command, machine, commit and date of a measurement.
+    """Command, machine, commit and date of a measurement, to stand under every table.
 
     Where the package is installed without its repository, its version stands for the commit.
     """
@@ -37,9 +124,14 @@ def provenance(command: str) -> dict[str, str]:
     }
 
 
+def markdown_list(facts: Mapping[str, str]) -> str:
+    """Provenance as a Markdown list."""
+    return "\n".join(f"- {name}: {value}" for name, value in facts.items())
+
+
 @cache
 def code() -> str:
-    """A digest of what the figures are made by: adaptation and benchmark, as they stand on disk."""
+    """A digest of the code that makes the figures: adaptation and benchmark, as on disk."""
     folder = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for part in ("adaptation", "benchmark"):
@@ -54,89 +146,3 @@ def _commit() -> str:
         return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
     except (OSError, subprocess.CalledProcessError):
         return f"nnpm {__version__}"
-
-
-_DRAWS = 2000
-_LEVEL = 0.95
-
-Counts = Sequence[Sequence[int]]
-"""Confusion: truth by row, answer by column."""
-
-
-def bootstrap_interval(
-    seeds: Sequence[Mapping[str, Counts]],
-) -> tuple[tuple[float, float], tuple[float, float]] | None:
-    """Bootstrap over speakers of UAR and WA, each the mean over seeds.
-
-    Args:
-        seeds: for every seed the confusion of each speaker; the same speakers.
-
-    Returns:
-        Lower and upper limit of UAR, then of WA; None with fewer than two speakers.
-    """
-    names = sorted(seeds[0])
-    if len(names) < 2 or any(sorted(seed) != names for seed in seeds):
-        return None
-    counts = np.array([[seed[name] for name in names] for seed in seeds], np.float64)
-    draws = np.random.default_rng(0).multinomial(
-        len(names), np.full(len(names), 1 / len(names)), _DRAWS
-    )
-    # seed, draw, truth, answer
-    drawn = np.einsum("ds,nsij->ndij", draws, counts)
-    hits, clips = np.einsum("ndii->ndi", drawn), drawn.sum(3)
-    recalls = np.divide(hits, clips, out=np.full_like(hits, np.nan), where=clips > 0)
-    uar = np.nanmean(recalls, axis=2).mean(0)
-    wa = (hits.sum(2) / clips.sum(2)).mean(0)
-    tails = [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2]
-    low, high = np.quantile(uar, tails)
-    below, above = np.quantile(wa, tails)
-    return (float(low), float(high)), (float(below), float(above))
-
-
-Row = dict[str, Any]
-"""A key (:data:`KEY`) and the figures."""
-
-KEY = ("table", "target", "condition", "method", "variant", "seed", "fingerprint")
-"""What a row is known by; the fingerprint tells network, target clips and configuration."""
-
-
-@dataclass(frozen=True, slots=True)
-class Results:
-    """The file of rows.
-
-    Attributes:
-        path: of the file; it need not be there.
-    """
-
-    path: Path
-
-    def read(self) -> list[Row]:
-        """All whole rows; half a row, left by a crash, is not one.
-
-        Raises:
-            TrainingError: if the file holds something else.
-        """
-        if not self.path.exists():
-            return []
-        text = self.path.read_text(encoding="utf-8")
-        whole = text[: text.rfind("\n") + 1]
-        try:
-            rows = [json.loads(line) for line in whole.splitlines()]
-        except ValueError:
-            raise TrainingError(f"{self.path} is damaged: move it away, and begin anew") from None
-        if not all(isinstance(row, dict) and set(KEY) <= set(row) for row in rows):
-            raise TrainingError(f"{self.path} holds no results of nnpm benchmark")
-        return rows
-
-    def append(self, rows: Sequence[Row]) -> None:
-        """Add rows, after what whole rows there are."""
-        with self.path.open("a+b") as file:
-            file.seek(0)
-            file.truncate(file.read().rfind(b"\n") + 1)
-            for row in rows:
-                file.write(json.dumps(row).encode() + b"\n")
-
-
-def key(row: Row) -> tuple[Any, ...]:
-    """The key of a row."""
-    return tuple(row[name] for name in KEY)

@@ -1,189 +1,36 @@
-"""A table, and how it is written.
+"""The tables of a benchmark: groups and pivots of one data frame, written as mean ± deviation.
 
-Figures by row of a table, target and seed; their means over targets and gains.
-
-The tables of every method on every target, transductive or inductive.
-
-The tables of the ablations and of the studies.
+Every function takes the frame of :func:`nnpm.training.benchmark.results.to_frame`, or the part of
+it that belongs to one table.
 """
 
-import csv
-import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
+from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from ...service.inference.card import CORE_EMOTIONS
-from .cases import UNCURATED, Protocol, all_methods
-from .plan import WHOLE
-from .results import Row, bootstrap_interval
+from ..evaluation import bootstrap_interval
+from .cases import KINDS, UNCURATED, Protocol, all_methods
+from .plan import NON_SPEECH, TABLES, WHOLE
 
+SEEDS = "Mean ± standard deviation over the seeds."
 
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Cells of text.
-
-    Attributes:
-        name: of its CSV file, without ending.
-        title: what it shows.
-        note: how to read it.
-        header: of the columns.
-        rows: as long as the header.
-    """
-
-    name: str
-    title: str
-    note: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-    def csv(self, facts: Mapping[str, str]) -> str:
-        """Comma-separated, after one line of provenance that begins with #."""
-        text = io.StringIO()
-        text.write("# " + "; ".join(f"{name}: {value}" for name, value in facts.items()) + "\n")
-        csv.writer(text, lineterminator="\n").writerows([self.header, *self.rows])
-        return text.getvalue()
-
-    def markdown(self) -> str:
-        """A heading, the note and the table.
-
-        Examples:
-            >>> print(Table("t", "T", "N.", ("a", "b"), (("1", "2"),)).markdown())
-            ## T
-            <BLANKLINE>
-            N.
-            <BLANKLINE>
-            | a | b |
-            | --- | --- |
-            | 1 | 2 |
-        """
-        lines = [self.header, ("---",) * len(self.header), *self.rows]
-        table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-        return f"## {self.title}\n\n{self.note}\n\n{table}"
-
-    def html(self) -> str:
-        """A heading, the note and the table."""
-        head = "".join(f"<th>{escape(cell)}</th>" for cell in self.header)
-        body = "\n".join(
-            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
-            for row in self.rows
-        )
-        return (
-            f"<h3>{escape(self.title)}</h3>\n<p>{escape(self.note)}</p>\n"
-            f"<table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>\n"
-        )
-
-
-def listing(facts: Mapping[str, str]) -> str:
-    """Provenance as Markdown."""
-    return "\n".join(f"- {name}: {value}" for name, value in facts.items())
-
-
-def spread(values: Sequence[float | None], digits: int = 3) -> str:
-    """Mean ± sample standard deviation; the mean alone of one value, a dash of none.
-
-    Examples:
-        >>> spread([0.5, 0.7]), spread([0.5]), spread([])
-        ('0.600 ± 0.141', '0.500', '-')
-    """
-    found = [value for value in values if value is not None]
-    if not found:
-        return "-"
-    mean = sum(found) / len(found)
-    if len(found) == 1:
-        return f"{mean:.{digits}f}"
-    deviation = (sum((value - mean) ** 2 for value in found) / (len(found) - 1)) ** 0.5
-    return f"{mean:.{digits}f} ± {deviation:.{digits}f}"
-
-
-Figure = Callable[[Row], float | None]
-
-Label = tuple[str, ...]
-"""What stands at the left of a row of a table."""
-
-
-def figure(name: str, part: str | None = None) -> Figure:
-    """Reads ``row[name]``, or ``row[part][name]``."""
-
-    def read(row: Row) -> float | None:
-        value: float | None = (row if part is None else row[part])[name]
-        return value
-
-    return read
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Grid:
-    """One figure of many rows.
-
-    Attributes:
-        values: by label, target and seed.
-        targets: columns, in order.
-    """
-
-    values: dict[tuple[Label, str, int], float]
-    targets: tuple[str, ...]
-
-    @classmethod
-    def of(
-        cls,
-        rows: Iterable[Row],
-        label: Callable[[Row], Label],
-        targets: Sequence[str],
-        read: Figure,
-    ) -> "Grid":
-        """Collect ``read(row)`` where it is there."""
-        found = {(label(row), row["target"], row["seed"]): read(row) for row in rows}
-        return cls({k: v for k, v in found.items() if v is not None}, tuple(targets))
-
-    def labels(self) -> list[Label]:
-        """In the order in which they were met."""
-        return list(dict.fromkeys(label for label, _, _ in self.values))
-
-    def seeds(self) -> list[int]:
-        """All that there are."""
-        return sorted({seed for _, _, seed in self.values})
-
-    def cell(self, label: Label, target: str) -> str:
-        """Mean ± deviation over the seeds."""
-        return spread([self.values.get((label, target, seed)) for seed in self.seeds()])
-
-    def means(self, label: Label, targets: Sequence[str]) -> list[float]:
-        """Mean over targets, one per seed that has them all."""
-        found = []
-        for seed in self.seeds():
-            values = [self.values.get((label, target, seed)) for target in targets]
-            if values and None not in values:
-                found.append(sum(v for v in values if v is not None) / len(values))
-        return found
-
-    def gains(self, label: Label, base: Label) -> list[float]:
-        """``label`` minus ``base`` on every target and seed that has both."""
-        pairs = [
-            (self.values.get((label, target, seed)), self.values.get((base, target, seed)))
-            for target in self.targets
-            for seed in self.seeds()
-        ]
-        return [new - old for new, old in pairs if new is not None and old is not None]
-
-    def least_gain(self, label: Label, base: Label) -> str:
-        """The worst that happened to a target with any seed."""
-        gains = self.gains(label, base)
-        return f"{min(gains):+.3f}" if gains else "-"
-
-
-_FIGURES: tuple[tuple[str, str, Figure], ...] = (
-    ("uar", "UAR", figure("uar")),
-    ("wa", "WA", figure("wa")),
-    ("macro_f1", "Macro F1", figure("macro_f1")),
-    ("ece", "ECE", figure("ece")),
-    ("coverage", "Coverage", figure("coverage")),
-    ("answered", "WA of the answered", figure("wa_answered")),
-    ("gated-uar", "UAR, gated", figure("uar", "gated")),
-    ("gated-wa", "WA, gated", figure("wa", "gated")),
-    ("valence-uar", "Valence, UAR", figure("valence_uar")),
-    ("valence-wa", "Valence, WA", figure("valence_wa")),
-)
+FIGURES = {
+    "uar": ("uar", "UAR"),
+    "wa": ("wa", "WA"),
+    "macro_f1": ("macro_f1", "Macro F1"),
+    "ece": ("ece", "ECE"),
+    "coverage": ("coverage", "Coverage"),
+    "answered": ("wa_answered", "WA of the answered"),
+    "gated-uar": ("gated_uar", "UAR, gated"),
+    "gated-wa": ("gated_wa", "WA, gated"),
+    "valence-uar": ("valence_uar", "Valence, UAR"),
+    "valence-wa": ("valence_wa", "Valence, WA"),
+}
+"""File, column of the frame and title of each figure of the main tables."""
 
 _NOTES = {
     "gated": "Where the verdict is reject, the base answers.",
@@ -192,255 +39,348 @@ _NOTES = {
     "ece": "15 bins of equal width; lower is better.",
 }
 
-
-def method_tables(name: str, rows: Sequence[Row], protocol: Protocol) -> list[Table]:
-    """All tables of one set of rows.
-
-    Args:
-        name: main or inductive; the CSV files' names begin so.
-        rows: of this table.
-        protocol: tells what the means are of.
-    """
-    rows = in_order(rows)
-    tables = [
-        _figure_table(f"{name}-{stem}", title, rows, protocol, read)
-        for stem, title, read in _FIGURES
-    ]
-    tables += [_recalls(name, rows), _cost(name, rows), _verdicts(name, rows)]
-    tables += [_estimates(name, rows), _intervals(name, rows)]
-    return [table for table in tables if table.rows]
-
-
-def in_order(rows: Sequence[Row]) -> list[Row]:
-    """Rows by method, the one that is tried last, and by seed."""
-    order = all_methods()
-    return sorted(rows, key=lambda row: (order.index(row["method"]), row["seed"]))
-
-
-def column(row: Row) -> str:
-    """The target, and that all its clips were adapted to."""
-    return f"{row['target']} ({UNCURATED})" if row["condition"] == UNCURATED else row["target"]
-
-
-def _by_method(row: Row) -> Label:
-    return (row["method"],)
-
-
-def _figure_table(
-    name: str, title: str, rows: Sequence[Row], protocol: Protocol, read: Figure
-) -> Table:
-    named = [{**row, "target": column(row)} for row in rows]
-    targets = list(dict.fromkeys(row["target"] for row in sorted(named, key=_place(protocol))))
-    headline = [t for t in targets if "(" not in t and t not in protocol.outside]
-    others = [target for target in headline if target not in protocol.whole]
-    grid = Grid.of(named, _by_method, targets, read)
-    cells = [
-        (
-            *label,
-            *(grid.cell(label, target) for target in targets),
-            spread(grid.means(label, headline)),
-            spread(grid.means(label, others)),
-            grid.least_gain(label, ("source_only",)),
-        )
-        for label in grid.labels()
-    ]
-    notes = [note for word, note in _NOTES.items() if word in name]
-    note = (
-        "Mean ± standard deviation over the seeds. The means are over "
-        f"{', '.join(headline) or 'nothing: no target of the means is here'}; least gain: the "
-        "worst difference to source_only on any target, any seed."
-    )
-    without = f"mean without {', '.join(protocol.whole)}"
-    header = ("method", *targets, "mean", without, "least gain")
-    return Table(name, title, " ".join([note, *notes]), header, tuple(cells))
-
-
-def _place(protocol: Protocol) -> Callable[[Row], tuple[bool, int, str]]:
-    def place(row: Row) -> tuple[bool, int, str]:
-        name = row["target"].split(" ")[0]
-        known = name in protocol.targets
-        return "(" in row["target"], protocol.targets.index(name) if known else 99, name
-
-    return place
-
-
-def _recalls(name: str, rows: Sequence[Row]) -> Table:
-    keys = dict.fromkeys((column(row), row["method"]) for row in rows)
-    cells = []
-    for target, method in sorted(keys, key=lambda key: key[0]):
-        own = [row["recall"] for row in rows if (column(row), row["method"]) == (target, method)]
-        recalls = (spread([recall.get(e) for recall in own]) for e in CORE_EMOTIONS)
-        cells.append((target, method, *recalls))
-    header = ("target", "method", *CORE_EMOTIONS)
-    return Table(f"{name}-recall", "Recall by emotion", "Over the seeds.", header, tuple(cells))
-
-
-def _cost(name: str, rows: Sequence[Row]) -> Table:
-    cells = []
-    for target, method in sorted(dict.fromkeys((column(r), r["method"]) for r in rows)):
-        own = [row for row in rows if (column(row), row["method"]) == (target, method)]
-        clips = max(sum(row["adapted_clips"]) for row in own)
-        spreads = [spread([r[n] for r in own], 1) for n in ("seconds", "rise_mib")]
-        cells.append((target, method, str(clips), *spreads))
-    note = (
-        "One thread. Seconds of adapt_head, on features that are there. Memory: by how much the "
-        "resident set rose at most, as Linux tells it; what the process had freed before and took "
-        "again does not show."
-    )
-    header = ("target", "method", "clips", "seconds", "memory, MiB")
-    return Table(f"{name}-cost", "Time and memory", note, header, tuple(cells))
-
-
-def _verdicts(name: str, rows: Sequence[Row]) -> Table:
-    cells = []
-    for target, method in sorted(dict.fromkeys((column(r), r["method"]) for r in rows)):
-        own = [row for row in rows if (column(row), row["method"]) == (target, method)]
-        given = [verdict for row in own for verdict in row["verdict"]]
-        counts = (str(given.count(v)) for v in ("improved", "no change", "reject"))
-        cells.append((target, method, *counts))
-    header = ("target", "method", "improved", "no change", "reject")
-    return Table(f"{name}-verdicts", "Verdicts", "Adaptations, counted.", header, tuple(cells))
-
-
-def _estimates(name: str, rows: Sequence[Row]) -> Table:
-    """Only where adapted and scored clips are the same."""
-    told = [row for row in rows if row["estimated"] is not None and row["condition"] == "curated"]
-    cells = []
-    for method in dict.fromkeys(row["method"] for row in told):
-        own = [row for row in told if row["method"] == method]
-        for target in dict.fromkeys(row["target"] for row in own):
-            here = [row for row in own if row["target"] == target]
-            cells.append((method, target, *_estimate_cells(here)))
-        cells.append((method, "all", *_estimate_cells(own)))
-    note = (
-        "The estimate without labels beside the truth: accuracy among the four emotions (WA), and "
-        "where any emotion may be answered. Error: mean absolute difference to WA."
-    )
-    header = ("method", "target", "estimated", "WA", "any emotion", "stated error", "error")
-    return Table(f"{name}-estimates", "Estimated accuracy", note, header, tuple(cells))
-
-
-def _estimate_cells(rows: Sequence[Row]) -> list[str]:
-    errors = [abs(row["estimated"] - row["wa"]) for row in rows]
-    names = ("estimated", "wa", "wa_open", "estimated_error")
-    return [*(spread([row[name] for row in rows]) for name in names), f"{_mean(errors):.3f}"]
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
-def _intervals(name: str, rows: Sequence[Row]) -> Table:
-    cells = []
-    for target in dict.fromkeys(column(row) for row in rows if row["method"] == "nnpm"):
-        own = [row for row in rows if row["method"] == "nnpm" and column(row) == target]
-        found = bootstrap_interval([row["speakers"] for row in own])
-        values = [spread([row[name] for row in own]) for name in ("uar", "wa")]
-        limits = [f"{low:.3f} to {high:.3f}" for low, high in found] if found else ["-", "-"]
-        speakers = str(len(own[0]["speakers"]))
-        cells.append((target, speakers, values[0], limits[0], values[1], limits[1]))
-    note = (
-        "95 % interval of the mean over the seeds: speakers drawn with replacement, 2000 times, "
-        "the same ones for all seeds."
-    )
-    header = ("target", "speakers", "UAR", "UAR, 95 %", "WA", "WA, 95 %")
-    return Table(f"{name}-intervals", "nnpm with its interval", note, header, tuple(cells))
-
-
-_TITLES = {
+STUDIES = {
     "curve": ("Learning curve", "Adapted to so many random clips, scored on all."),
     "shift": ("Label shift", "One emotion absent, or 70 % of the clips; scored on those clips."),
     "degraded": ("Telephone and noise", "8 kHz and mu-law; pink noise 10 dB below the speech."),
 }
 
 
-def study_tables(name: str, rows: Sequence[Row], protocol: Protocol) -> list[Table]:
-    """UAR and WA by condition and method, ungated and gated."""
-    title, note = _TITLES[name]
-    conditions = list(dict.fromkeys(row["condition"] for row in rows))
-    rows = sorted(in_order(rows), key=lambda row: conditions.index(row["condition"]))
-    targets = _targets(rows, protocol)
-    tables = []
-    for stem, kind, read in (
-        ("uar", "UAR", figure("uar")),
-        ("wa", "WA", figure("wa")),
-        ("gated-uar", "UAR, gated", figure("uar", "gated")),
-    ):
-        grid = Grid.of(rows, lambda row: (row["condition"], row["method"]), targets, read)
-        cells = []
-        for label in grid.labels():
-            there = [t for t in targets if grid.cell(label, t) != "-"]
-            cells.append(
-                (
-                    *label,
-                    *(grid.cell(label, target) for target in targets),
-                    spread(grid.means(label, [t for t in there if t not in protocol.outside])),
-                    grid.least_gain(label, (label[0], "source_only")),
-                )
-            )
-        told = (
-            f"{note} Mean ± standard deviation over the seeds; the mean is over the targets that "
-            "have a figure; least gain: the worst difference to source_only."
-        )
-        header = ("condition", "method", *targets, "mean", "least gain")
-        tables.append(Table(f"{name}-{stem}", f"{title}: {kind}", told, header, tuple(cells)))
-    return tables
+@dataclass(frozen=True, slots=True, eq=False)
+class Table:
+    """Cells of text.
+
+    Attributes:
+        name: of its CSV file, without the suffix.
+        title: heading.
+        note: how to read it.
+        frame: columns with their titles, rows in order.
+    """
+
+    name: str
+    title: str
+    note: str
+    frame: pd.DataFrame
+
+    def csv(self, facts: Mapping[str, str]) -> str:
+        """Comma-separated, after one line of provenance that starts with #."""
+        first = "# " + "; ".join(f"{name}: {value}" for name, value in facts.items())
+        return f"{first}\n{self.frame.to_csv(index=False, float_format='%.6g')}"
+
+    def html(self) -> str:
+        """The cells as an HTML table."""
+        return str(self.frame.to_html(index=False, border=0, justify="left"))
+
+    def markdown(self) -> str:
+        """The cells as a Markdown table.
+
+        Examples:
+            >>> print(Table("t", "T", "N.", pd.DataFrame({"a": ["1"], "b": ["2"]})).markdown())
+            | a | b |
+            | --- | --- |
+            | 1 | 2 |
+        """
+        lines = [self.frame.columns, ["---"] * self.frame.shape[1], *self.frame.to_numpy()]
+        return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in lines)
 
 
-def ablation_tables(rows: Sequence[Row], protocol: Protocol) -> list[Table]:
-    """What every switch of nnpm gives, one at a time."""
-    rows = sorted(rows, key=lambda row: int(row["seed"]))
-    targets = _targets(rows, protocol)
-    headline = [target for target in targets if target not in protocol.outside]
-    tables = []
-    for stem, kind in (("uar", "UAR"), ("wa", "WA"), ("ece", "ECE")):
-        grid = Grid.of(rows, _by_variant, targets, figure(stem))
-        whole = grid.means((WHOLE,), headline)
-        cells = []
-        for label in grid.labels():
-            means = grid.means(label, headline)
-            paired = [new - old for new, old in zip(means, whole, strict=False)]
-            cells.append(
-                (
-                    *label,
-                    *(grid.cell(label, target) for target in targets),
-                    spread(means),
-                    f"{sum(paired) / len(paired):+.3f}" if paired else "-",
-                    grid.least_gain(label, (WHOLE,)),
-                )
-            )
-        note = (
-            "nnpm without one of its parts. Mean ± standard deviation over the seeds; change: of "
-            "the mean, against the whole method."
-        )
-        header = ("without", *targets, "mean", "change", "worst change")
-        tables.append(Table(f"ablations-{stem}", f"Ablations: {kind}", note, header, tuple(cells)))
-    return tables
+def spread(values: Iterable[float | None], digits: int = 3) -> str:
+    """Mean ± sample standard deviation; for one value the mean alone, for none a dash.
+
+    Examples:
+        >>> spread([0.5, 0.7]), spread([0.5]), spread([None])
+        ('0.600 ± 0.141', '0.500', '-')
+    """
+    found = pd.Series(list(values), dtype=float).dropna()
+    if found.empty:
+        return "-"
+    mean = f"{found.mean():.{digits}f}"
+    return mean if len(found) == 1 else f"{mean} ± {found.std():.{digits}f}"
 
 
-def strange_tables(rows: Sequence[Row]) -> list[Table]:
-    """Verdicts on folders without speech."""
-    verdicts = ("refused", "reject", "no change", "improved")
-    cells = []
-    for target, method in dict.fromkeys((row["target"], row["method"]) for row in in_order(rows)):
-        own = [row for row in rows if (row["target"], row["method"]) == (target, method)]
-        given = [verdict for row in own for verdict in row["verdict"]]
-        counts = (str(given.count(verdict)) for verdict in verdicts)
-        accepted = spread([row["accepted"] for row in own], 0)
-        cells.append((target, method, str(own[0]["clips"]), accepted, *counts))
-    note = (
-        "What is said of sounds that are no speech. Accepted: taken for speech; refused: too few "
-        "of them. Verdicts are counted over the seeds."
+def tables_by_name(frame: pd.DataFrame, protocol: Protocol) -> dict[str, list[Table]]:
+    """All tables, by the name that ``--tables`` has for them; only those that have rows."""
+    frame = in_order(frame, protocol)
+    found: dict[str, list[Table]] = {}
+    for name in TABLES:
+        rows = frame[frame["table"] == name]
+        if rows.empty:
+            continue
+        if name in STUDIES:
+            found[name] = study_tables(name, rows, protocol)
+        elif name == "ablations":
+            found[name] = ablation_tables(rows, protocol)
+        elif name == NON_SPEECH:
+            found[name] = non_speech_tables(rows)
+        else:
+            found[name] = method_tables(name, rows, protocol)
+    return found
+
+
+def in_order(frame: pd.DataFrame, protocol: Protocol) -> pd.DataFrame:
+    """Name the uncurated targets apart, and give targets and methods their order.
+
+    Groups and pivots of the result come by target as the protocol names them, other targets and
+    then uncurated ones last, and by method, ``nnpm`` last.
+    """
+    uncurated = frame["condition"] == UNCURATED
+    targets = frame["target"].astype(str).where(~uncurated, frame["target"] + f" ({UNCURATED})")
+    known = [*protocol.targets, *KINDS]
+    rank = {name: place for place, name in enumerate(known)}
+
+    def place(target: str) -> tuple[bool, int, str]:
+        name = target.removesuffix(f" ({UNCURATED})")
+        return name != target, rank.get(name, len(rank)), name
+
+    order = sorted(targets.unique(), key=place)
+    return frame.assign(
+        target=pd.Categorical(targets, order), method=pd.Categorical(frame["method"], all_methods())
     )
-    header = ("target", "method", "sounds", "accepted", *verdicts)
-    return [Table("strange-verdicts", "Not speech", note, header, tuple(cells))]
 
 
-def _by_variant(row: Row) -> Label:
-    return (row["variant"],)
+def method_tables(name: str, frame: pd.DataFrame, protocol: Protocol) -> list[Table]:
+    """Every figure of every method on every target.
+
+    Args:
+        name: main or inductive; the names of the CSV files start with it.
+        frame: rows of this table, :func:`in_order`.
+        protocol: says which targets the means are over.
+    """
+    headline = headline_targets(frame, protocol)
+    others = [target for target in headline if target not in protocol.whole]
+    means = {"mean": headline, f"mean without {', '.join(protocol.whole)}": others}
+    note = (
+        f"{SEEDS} The means are over {', '.join(headline) or 'no target: none of them is here'}; "
+        "least gain: the worst difference to source_only on any target, any seed."
+    )
+    tables = []
+    for stem, (column, title) in FIGURES.items():
+        wide = by_seed(frame, ["method"], column)
+        cells = _over_seeds(wide)
+        for heading, targets in means.items():
+            cells[heading] = _over_seeds(_mean(wide, targets))
+        cells["least gain"] = _least_gain(wide, "method", "source_only")
+        notes = [text for word, text in _NOTES.items() if word in stem]
+        table = Table(f"{name}-{stem}", title, " ".join([note, *notes]), cells.reset_index())
+        tables.append(table)
+    tables += [_recalls(name, frame), _confusions(name, frame), _cost(name, frame)]
+    tables += [_verdicts(name, frame), _estimates(name, frame), _intervals(name, frame)]
+    return [table for table in tables if not table.frame.empty]
 
 
-def _targets(rows: Sequence[Row], protocol: Protocol) -> list[str]:
-    found = {row["target"] for row in rows}
-    known = [target for target in protocol.targets if target in found]
-    return [*known, *sorted(found - set(known))]
+def study_tables(name: str, frame: pd.DataFrame, protocol: Protocol) -> list[Table]:
+    """UAR and WA by condition and method, ungated and gated."""
+    title, note = STUDIES[name]
+    note = (
+        f"{note} {SEEDS} The mean is over the targets that have a figure; least gain: the worst "
+        "difference to source_only."
+    )
+    conditions = pd.Categorical(frame["condition"], frame["condition"].unique())
+    frame = frame.assign(condition=conditions)
+    tables = []
+    for stem in ("uar", "wa", "gated-uar"):
+        column, kind = FIGURES[stem]
+        wide = by_seed(frame, ["condition", "method"], column)
+        cells = _over_seeds(wide)
+        cells["mean"] = _over_seeds(_mean_of_present(wide, headline_targets(frame, protocol)))
+        cells["least gain"] = _least_gain(wide, "method", "source_only")
+        tables.append(Table(f"{name}-{stem}", f"{title}: {kind}", note, cells.reset_index()))
+    return tables
+
+
+def ablation_tables(frame: pd.DataFrame, protocol: Protocol) -> list[Table]:
+    """What each part of nnpm contributes, one at a time."""
+    note = (
+        f"nnpm without one of its parts. {SEEDS} Change: of the mean, against the whole method; "
+        "worst change: on any target, any seed."
+    )
+    frame = frame.assign(without=pd.Categorical(frame["variant"], frame["variant"].unique()))
+    tables = []
+    for stem in ("uar", "wa", "ece"):
+        column, kind = FIGURES[stem]
+        wide = by_seed(frame, ["without"], column)
+        mean = _mean(wide, headline_targets(frame, protocol))
+        change = mean - _reference(mean, "without", WHOLE)
+        cells = _over_seeds(wide)
+        cells["mean"] = _over_seeds(mean)
+        cells["change"] = change.groupby("without", observed=True).mean().map(_signed)
+        cells["worst change"] = _least_gain(wide, "without", WHOLE)
+        tables.append(Table(f"ablations-{stem}", f"Ablations: {kind}", note, cells.reset_index()))
+    return tables
+
+
+def non_speech_tables(frame: pd.DataFrame) -> list[Table]:
+    """Verdicts on folders without speech."""
+    note = (
+        "The verdict on sounds that are no speech. Accepted: taken for speech; refused: too few of "
+        "them. Verdicts are counted over the seeds."
+    )
+    groups = frame.groupby(["method", "target"], observed=True)
+    cells = pd.DataFrame(
+        {
+            "sounds": groups["clips"].first().map("{:.0f}".format),
+            "accepted": groups["accepted"].agg(lambda counts: spread(counts, 0)),
+        }
+    )
+    cells = cells.join(_count_verdicts(frame, ("refused", "reject", "no change", "improved")))
+    cells = cells.swaplevel().reset_index()
+    return [Table(f"{NON_SPEECH}-verdicts", "Not speech", note, cells)]
+
+
+def headline_targets(frame: pd.DataFrame, protocol: Protocol) -> list[str]:
+    """The targets that the means are over: curated, and not outside."""
+    return [name for name in _targets(frame) if "(" not in name and name not in protocol.outside]
+
+
+def _targets(frame: pd.DataFrame) -> list[str]:
+    """Those that the rows have, in order."""
+    return list(frame["target"].cat.remove_unused_categories().cat.categories)
+
+
+def by_seed(frame: pd.DataFrame, index: list[str], column: str) -> pd.DataFrame:
+    """One figure: a row for each value of ``index`` and seed, a column for each target."""
+    found = frame.dropna(subset=column)
+    wide = found.pivot(index=[*index, "seed"], columns="target", values=column).sort_index()
+    return wide.rename(columns=str).reindex(columns=_targets(frame)).astype(float)
+
+
+def _over_seeds(figures: Any) -> Any:
+    """Mean ± deviation over the seeds of a frame or a series that :func:`by_seed` made."""
+    return figures.groupby(_labels(figures), observed=True).agg(spread)
+
+
+def _labels(figures: Any) -> list[str]:
+    return [name for name in figures.index.names if name != "seed"]
+
+
+def _mean(wide: pd.DataFrame, targets: Sequence[str]) -> pd.Series:
+    """Mean over targets, for the seeds that have them all."""
+    return wide.reindex(columns=targets).mean(axis=1, skipna=False)
+
+
+def _mean_of_present(wide: pd.DataFrame, targets: Sequence[str]) -> pd.Series:
+    """Mean over the targets that a label has with any seed, for the seeds that have them all."""
+    wide = wide.reindex(columns=targets)
+    there = wide.notna()
+    needed = there.groupby(_labels(wide), observed=True).transform("any")
+    return wide.mean(axis=1).where((there | ~needed).all(axis=1))
+
+
+def _reference(figures: Any, level: str, value: str) -> Any:
+    """The figures of one value of a level, beside every row that differs in this level alone."""
+    own = figures[figures.index.get_level_values(level) == value].droplevel(level)
+    return own.reindex(figures.index.droplevel(level)).set_axis(figures.index)
+
+
+def _least_gain(wide: pd.DataFrame, level: str, reference: str) -> pd.Series:
+    """The worst difference to the reference on any target with any seed."""
+    gains = wide - _reference(wide, level, reference)
+    return gains.groupby(_labels(wide), observed=True).min().min(axis=1).map(_signed)
+
+
+def _signed(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:+.3f}"
+
+
+def _recalls(name: str, frame: pd.DataFrame) -> Table:
+    columns = {f"recall_{emotion}": emotion for emotion in CORE_EMOTIONS}
+    figures = frame.set_index(["target", "method"]).reindex(columns=list(columns))
+    cells = figures.groupby(["target", "method"], observed=True).agg(spread)
+    table = cells.rename(columns=columns).reset_index()
+    return Table(f"{name}-recall", "Recall by emotion", SEEDS, table)
+
+
+def _confusions(name: str, frame: pd.DataFrame) -> Table:
+    note = "Clips of all seeds by true emotion (row) and answer (column)."
+    return Table(f"{name}-confusion", "Confusion", note, confusions(frame))
+
+
+def confusions(frame: pd.DataFrame) -> pd.DataFrame:
+    """Clips of all seeds: columns target, method, true emotion, then one an answer."""
+    core = list(CORE_EMOTIONS)
+    parts = [pd.DataFrame(columns=["target", "method", "emotion", *core])]
+    if "confusion" in frame:
+        groups = frame.groupby(["target", "method"], observed=True)["confusion"]
+        for (target, method), matrices in groups:
+            total = pd.DataFrame(np.sum(matrices.tolist(), axis=0), columns=core)
+            labels = {"target": target, "method": method, "emotion": core}
+            parts.append(total.assign(**labels)[parts[0].columns])
+    return pd.concat(parts[1:] or parts, ignore_index=True)
+
+
+def _cost(name: str, frame: pd.DataFrame) -> Table:
+    note = (
+        "One thread. Seconds of adapt_head, on features that are there. Memory: by how much the "
+        "resident set rose at most, as Linux reports it; memory that the process had freed before "
+        "and took again does not show."
+    )
+    clips = frame["adapted_clips"].str.split("; ").map(lambda counts: sum(map(int, counts)))
+    groups = frame.assign(clips=clips).groupby(["target", "method"], observed=True)
+    cells = pd.DataFrame(
+        {
+            "clips": groups["clips"].max().map(str),
+            "seconds": groups["seconds"].agg(lambda values: spread(values, 1)),
+            "memory, MiB": groups["rise_mib"].agg(lambda values: spread(values, 1)),
+        }
+    )
+    return Table(f"{name}-cost", "Time and memory", note, cells.reset_index())
+
+
+def _verdicts(name: str, frame: pd.DataFrame) -> Table:
+    counts = _count_verdicts(frame, ("improved", "no change", "reject"))
+    cells = counts.reorder_levels(["target", "method"]).sort_index().reset_index()
+    return Table(f"{name}-verdicts", "Verdicts", "Adaptations, counted.", cells)
+
+
+def _count_verdicts(frame: pd.DataFrame, verdicts: Sequence[str]) -> pd.DataFrame:
+    one_each = frame.assign(verdict=frame["verdict"].str.split("; ")).explode("verdict")
+    counts = one_each.groupby(["method", "target", "verdict"], observed=True).size().unstack()
+    counts = counts.reindex(columns=pd.Index(verdicts)).fillna(0)
+    return counts.map("{:.0f}".format).rename_axis(columns=None)
+
+
+def _estimates(name: str, frame: pd.DataFrame) -> Table:
+    """Only where adapted and scored clips are the same."""
+    note = (
+        "The estimate without labels beside the truth: accuracy among the four emotions (WA), and "
+        "where any emotion may be answered. Error: mean absolute difference to WA."
+    )
+    titles = {
+        "estimated": "estimated",
+        "wa": "WA",
+        "wa_open": "any emotion",
+        "estimated_error": "stated error",
+    }
+    own = frame[(frame["condition"] == "curated") & frame["estimated"].notna()]
+    error = (own["estimated"].astype(float) - own["wa"]).abs()
+    own = own.assign(error=error, target=own["target"].astype(str))
+    places = [*own["target"].unique(), "all"]
+    both = pd.concat([own, own.assign(target="all")])
+    both["target"] = pd.Categorical(both["target"], places)
+    groups = both.groupby(["method", "target"], observed=True)
+    cells = groups[list(titles)].agg(spread).rename(columns=titles)
+    cells["error"] = groups["error"].mean().map("{:.3f}".format)
+    return Table(f"{name}-estimates", "Estimated accuracy", note, cells.reset_index())
+
+
+def _intervals(name: str, frame: pd.DataFrame) -> Table:
+    note = (
+        "95 % interval of the mean over the seeds: speakers drawn with replacement, 2000 times, "
+        "the same ones for all seeds."
+    )
+    rows = []
+    own = frame[frame["method"] == "nnpm"] if "speakers" in frame else frame.iloc[:0]
+    for target, seeds in own.groupby("target", observed=True):
+        limits = bootstrap_interval(seeds["speakers"].tolist())
+        uar, wa = [f"{low:.3f} to {high:.3f}" for low, high in limits] if limits else "--"
+        rows.append(
+            {
+                "target": target,
+                "speakers": str(len(seeds["speakers"].iloc[0])),
+                "UAR": spread(seeds["uar"]),
+                "UAR, 95 %": uar,
+                "WA": spread(seeds["wa"]),
+                "WA, 95 %": wa,
+            }
+        )
+    return Table(f"{name}-intervals", "nnpm with its interval", note, pd.DataFrame(rows))

@@ -36,7 +36,7 @@ from ..corpora import Utterance
 from ..data.clips import load_clips
 from .cases import DEGRADATIONS, sounds
 from .networks import Base, load_base
-from .plan import STRANGE, Trial, Unit
+from .plan import NON_SPEECH, Trial, Unit
 from .results import Row, code
 from .trial import Subject, run_trial
 
@@ -176,7 +176,7 @@ def perform(unit: Unit, place: Place) -> Iterator[Row]:
     """Do the trials of one unit, in one thread."""
     with one_torch_thread():
         base = _base(unit.run, place)
-        strange = _strange(unit, base, place) if unit.table == STRANGE else None
+        strange = _strange(unit, base, place) if unit.table == NON_SPEECH else None
         for trial in unit.trials:
             if strange is not None:
                 figures = run_non_speech(base, strange, trial.method, trial.config, unit.seed)
