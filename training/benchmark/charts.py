@@ -21,7 +21,6 @@ COLOURS = ("#000000", "#0072b2", "#56b4e9", "#009e73", "#e69f00", "#cc79a7", "#7
 MAPS = ("source_only", "adabn")
 """The first of these that was run is drawn beside the last method."""
 
-_STYLE = {"svg.fonttype": "none", "svg.hashsalt": "nnpm"}  # text stays text; fixed identifiers
 _METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
@@ -221,7 +220,9 @@ def map_chart(points: pd.DataFrame) -> Chart:
             axes.set(title=f"{target}, {method}", xticks=[], yticks=[])
             axes.set_aspect("equal", adjustable="datalim")
             colours = clips["emotion"].map(EMOTION_COLOURS)
-            axes.scatter(clips["x"], clips["y"], c=colours, s=6, alpha=0.7, linewidths=0)
+            axes.scatter(
+                clips["x"], clips["y"], c=colours, s=6, alpha=0.7, linewidths=0, rasterized=True
+            )  # hundreds of dots are smaller as an image
     handles = [
         Line2D([], [], color=colour, marker="o", linestyle="", label=emotion)
         for emotion, colour in EMOTION_COLOURS.items()
@@ -241,6 +242,7 @@ def _chart(name: str, title: str, note: str, figure: Figure) -> Chart:
 def to_svg(figure: Figure) -> str:
     """A figure as SVG; the same figure gives the same text."""
     out = io.StringIO()
-    with matplotlib.rc_context(_STYLE):
-        figure.savefig(out, format="svg", metadata=_METADATA)
+    # text stays text, and identifiers do not change by chance
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "nnpm"}):
+        figure.savefig(out, format="svg", metadata=_METADATA, dpi=200)
     return out.getvalue()

@@ -74,12 +74,16 @@ def render_page(
         facts: provenance.
     """
     source = " + ".join(protocol.source)
-    return _templates().get_template("report.html").render(
-        title=f"nnpm benchmark {protocol.name}: {source} to other languages",
-        groups=groups,
-        headings=HEADINGS,
-        charts=drawn,
-        facts=facts,
+    return (
+        _templates()
+        .get_template("report.html")
+        .render(
+            title=f"nnpm benchmark {protocol.name}: {source} to other languages",
+            groups=groups,
+            headings=HEADINGS,
+            charts=drawn,
+            facts=facts,
+        )
     )
 
 

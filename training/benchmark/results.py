@@ -90,8 +90,8 @@ def to_frame(rows: Sequence[Row]) -> pd.DataFrame:
 
 def read_frame(path: Path) -> pd.DataFrame:
     """Read ``results.csv`` back: the columns of :func:`to_frame` without :data:`NESTED`."""
-    text = {"variant": str, "verdict": str, "adapted_clips": str}
-    frame = pd.read_csv(path, skiprows=1, dtype=text)
+    text = ("variant", "verdict", "adapted_clips", "fingerprint", "code")
+    frame = pd.read_csv(path, skiprows=1, dtype=dict.fromkeys(text, str))
     return frame.fillna({"variant": ""})
 
 

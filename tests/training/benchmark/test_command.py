@@ -6,8 +6,10 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from nnpm.service.inference.card import CORE_EMOTIONS
 from nnpm.training import cli
 from nnpm.training.adaptation.command import one_torch_thread
 from nnpm.training.adaptation.contract import AdaptConfig
@@ -29,21 +31,28 @@ def rows_of(request: Request) -> list[Row]:
 class Page(HTMLParser):
     """Collects text, and checks that what opens closes."""
 
-    VOID = frozenset({"meta", "rect", "circle"})
+    VOID = frozenset({"meta"})
 
     def __init__(self) -> None:
         super().__init__()
         self.open: list[str] = []
         self.text: list[str] = []
         self.drawings = 0
+        self.names: list[str] = []
+        self.links: list[str] = []
 
-    def handle_starttag(self, tag: str, attrs: object) -> None:
-        self.drawings += tag == "svg"
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_startendtag(tag, attrs)
         if tag not in self.VOID:
             self.open.append(tag)
 
-    def handle_startendtag(self, tag: str, attrs: object) -> None:
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.drawings += tag == "svg"
+        for name, value in attrs:
+            if name == "id":
+                self.names.append(value or "")
+            elif name in ("src", "href", "xlink:href"):
+                self.links.append(value or "")
 
     def handle_endtag(self, tag: str) -> None:
         if tag not in self.VOID:
@@ -83,9 +92,21 @@ def test_every_table_of_every_method(request_of: Request) -> None:
     assert page.open == []
     text = " ".join(page.text)
     assert all(method in text for method in all_methods())
-    assert page.drawings == methods + 2  # a confusion each, a map before and one after
-    assert "http://" not in html.replace("http://www.w3.org/2000/svg", "")
-    assert "src=" not in html
+    assert page.drawings == 4
+    assert len(set(page.names)) == len(page.names)
+    assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.names)
+    assert all(link.startswith(("#", "data:")) for link in page.links)  # it needs no other file
+    assert {path.name for path in request_of.out.glob("*.svg")} == {
+        "uar.svg",
+        "curve.svg",
+        "confusion.svg",
+        "map.svg",
+    }
+    points = pd.read_csv(request_of.out / "map.csv", skiprows=1)
+    assert points.groupby("method", sort=False).size().to_dict() == {"source_only": 72, "nnpm": 72}
+    counts = pd.read_csv(request_of.out / "main-confusion.csv", skiprows=1)
+    assert set(counts["method"]) == set(all_methods())
+    assert counts[list(CORE_EMOTIONS)].to_numpy().sum() == 2 * 72 * methods
 
 
 def test_rows_hold_every_figure(request_of: Request) -> None:

@@ -21,7 +21,9 @@ from nnpm.training.evaluation import bootstrap_interval
 
 P1, P2 = PROTOCOLS["P1"], PROTOCOLS["P2"]
 RESULTS = Path(__file__).parents[3] / "benchmarks/results"
-NOT_FROM_ROWS = {f"{name}-{part}" for name in ("main", "inductive") for part in ("intervals", "confusion")}
+NOT_FROM_ROWS = {
+    f"{name}-{part}" for name in ("main", "inductive") for part in ("intervals", "confusion")
+}
 """These need the confusions, which results.csv does not hold."""
 LABELS = ("target", "method", "condition", "without")
 
@@ -35,7 +37,7 @@ def row(target: str, method: str, seed: int, uar: float, **more: Any) -> Row:
         "variant": "",
         "method": method,
         "seed": seed,
-        "fingerprint": "",
+        "fingerprint": "00e1",
         "uar": uar,
         **dict.fromkeys(names, 0.5),
         "wa_open": 0.4,
@@ -213,7 +215,7 @@ def test_the_headline_is_what_numpy_computes_from_the_file() -> None:
 
 
 def test_rows_come_back_from_their_file(tmp_path: Path) -> None:
-    frame = to_frame(ROWS).drop(columns="speakers")
+    frame = to_frame(ROWS).drop(columns="speakers").dropna(axis=1, how="all")
     path = tmp_path / "results.csv"
     path.write_text(Table("results", "", "", frame).csv({"made": "here"}))
     pd.testing.assert_frame_equal(read_frame(path), frame, check_dtype=False)
