@@ -70,7 +70,7 @@ def _calls(data: bytes, recognizer: Recognizer) -> tuple[Calls, Calls]:
     lengths = np.array([len(samples)], np.int64)
     _, embedding = recognizer.model.run(samples[None], lengths)
     projection = recognizer.model.project(embedding)
-    neighbourhood = recognizer.neighbourhood
+    index = recognizer.memory
 
     def decoded() -> None:
         heard = decode(io.BytesIO(data)).waveforms[0].samples
@@ -89,8 +89,8 @@ def _calls(data: bytes, recognizer: Recognizer) -> tuple[Calls, Calls]:
         "model.onnx": bare,
         "speech detection": lambda: assess(waveform),
         "projection (head.onnx)": lambda: recognizer.model.project(embedding),
-        "vote of the memory": lambda: neighbourhood.vote(projection),
-        "out-of-domain figure": lambda: neighbourhood.out_of_domain(embedding),
+        "vote of the memory": lambda: index.vote(projection),
+        "out-of-domain figure": lambda: index.out_of_domain(embedding),
         LAST_STAGE: answer,
     }
     return {MODEL: bare, DECODED: decoded, ANSWER: answer}, stages

@@ -188,7 +188,7 @@ def _recording(clips: list[Path], draw: np.random.Generator) -> np.ndarray:
 def _difference(recognizer: Recognizer, audio: np.ndarray) -> float:
     listener = StreamRecognizer(recognizer, rate_hz=16_000, channels=1)
     for begin in range(0, len(audio), 1600):
-        listener.hear(audio[begin : begin + 1600, None])
+        listener.push(audio[begin : begin + 1600, None])
     streamed = listener.finish().scores
     file = io.BytesIO()
     soundfile.write(file, audio, 16_000, format="WAV", subtype="PCM_16")

@@ -11,14 +11,22 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictInt,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ..inference.answer import Options, Segment
 from ..inference.errors import ParameterError
 from ..inference.stream import StreamRecognizer
 from ..predict.predict import HopSeconds, WindowSeconds, model_part, require_hop_within
-from ..predict.schemas import AudioPart, PredictAnswer, SegmentPart, TimingPart
+from ..predict.schemas import AudioPart, PredictAnswer, TimingPart
 from ..registry.serving import Route
 from .errors import NotReadyError, Problem, StreamIdleError, StreamMessageError
 from .services import Services
@@ -119,9 +127,12 @@ def first_is_audio() -> StreamMessageError:
     return StreamMessageError(f"The first message is audio; {_HOW}.")
 
 
+_SEGMENT = TypeAdapter(Segment)
+
+
 def segment_text(segment: Segment) -> str:
     """Write a segment."""
-    return _typed("segment", SegmentPart.of(segment).model_dump_json())
+    return _typed("segment", _SEGMENT.dump_json(segment).decode())
 
 
 def final_text(answer: PredictAnswer) -> str:
@@ -224,7 +235,7 @@ class Session:
             raw += message["bytes"]
             rate, num_frames = hello.sample_rate_hz, len(raw) // (2 * hello.channels)
             check_audio(len(message["bytes"]), hello.channels, self._settings.max_message_bytes)
-            wanted = max(listener.frames_wanted, round(_LEAST_S * rate))
+            wanted = max(listener.frames_needed, round(_LEAST_S * rate))
             if num_frames >= wanted or len(raw) >= _CHUNK_BYTES:
                 await self._hear(listener, raw, received_at)
         await self._hear(listener, raw, received_at)
@@ -273,12 +284,12 @@ class Session:
         frames = np.frombuffer(bytes(raw), "<i2").reshape(-1, channels)
         raw.clear()
         nothing = frames[:0]
-        segment: Segment | None = await self._job(lambda: listener.hear(frames))
+        segment: Segment | None = await self._job(lambda: listener.push(frames))
         while segment is not None:
             await self.send(segment_text(segment))
             self._services.streams.segment(time.perf_counter() - received_at)
             self.num_segments += 1
-            segment = await self._job(lambda: listener.hear(nothing))
+            segment = await self._job(lambda: listener.push(nothing))
         self.audio_s = listener.info.duration_s
 
     def _finish(self, chosen: Route, listener: StreamRecognizer) -> PredictAnswer:

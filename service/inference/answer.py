@@ -1,32 +1,38 @@
-"""What a recognizer answers: plain data, in the words of the API.
+"""What the model scored, and what is answered: plain data, shared by files and streams.
 
-Overlapping windows joined into the stretches of a timeline.
-
-What was heard, window by window and as a whole, before anything is decided.
+Two types describe a window: :class:`WindowScore` is what the model computed, :class:`Segment` what
+was decided from it. A segment, like a timeline entry and a neighbour, is written to JSON as it
+stands here; the order of the fields is that of the JSON.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby, pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
+
+from .card import Share
 
 Reason = Literal["no_speech", "too_short", "clipped", "low_confidence", "out_of_domain"]
 """Why a recognizer abstained."""
 
+MAX_SILENT_WINDOWS = 8
+"""Where no window of a channel holds speech, this many are scored and count."""
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How one recording is to be scored.
+    """How to score one recording.
 
     Attributes:
         window_s: seconds per window, 0.5 to 10; None takes the bundle's.
         hop_s: seconds between the starts of windows, 0.1 to ``window_s``; None takes the bundle's.
-        neighbours: how many of the nearest source utterances to name, 0 to 100.
+        neighbours: number of nearest source utterances to list, 0 to 100.
         abstain: False forces an answer.
-        emotions: the only emotions that may be answered; None for all that the bundle knows.
+        emotions: the only emotions that may be answered; None allows all of the bundle.
     """
 
     window_s: float | None = None
@@ -38,57 +44,85 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """One source utterance of the memory; similarity is a cosine in [-1, 1]."""
+    """One of the nearest source utterances.
+
+    Attributes:
+        emotion: its label.
+        similarity: cosine, in [-1, 1].
+        corpus: the corpus that it comes from.
+        language: its language, BCP-47.
+    """
 
     emotion: str
-    similarity: float
+    similarity: Annotated[float, Field(ge=-1, le=1)]
     corpus: str
     language: str
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """The answer for one window; times in seconds of the recording, scores sum to 1.
+    """The answer for one window.
 
-    A window without speech in a recording with some is not scored: its scores are all alike.
+    The model does not score a window without speech if other windows hold speech: the scores of
+    its emotions are then equal.
+
+    Attributes:
+        start_s: seconds from the start of the recording.
+        end_s: seconds from the start of the recording.
+        channel: counted from 0.
+        emotion: the most probable emotion; None (null) when abstaining.
+        confidence: probability of the most probable emotion.
+        scores: probability of every emotion; sums to 1.
+        reasons: why it abstains, or would have.
     """
 
     start_s: float
     end_s: float
     channel: int
     emotion: str | None
-    confidence: float
-    scores: dict[str, float]
+    confidence: Share
+    scores: dict[str, Share]
     reasons: tuple[Reason, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class TimelineEntry:
-    """Neighbouring windows with one outcome; times in seconds of the recording, no overlaps."""
+    """Adjacent windows of one channel with the same emotion and reasons.
+
+    Attributes:
+        start_s: seconds from the start of the recording.
+        end_s: seconds from the start of the recording.
+        channel: counted from 0.
+        emotion: that of the windows; None (null) when abstaining.
+        confidence: mean of the windows', weighted by time.
+        reasons: those of the windows.
+    """
 
     start_s: float
     end_s: float
     channel: int
     emotion: str | None
-    confidence: float
+    confidence: Share
     reasons: tuple[Reason, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer for one recording (or one of its channels).
+    """The answer for one recording, or for one of its channels.
 
     Attributes:
         emotion: the most probable emotion, or None when abstaining.
         confidence: probability of the most probable emotion, in [0, 1].
         scores: probability of every emotion, in the bundle's order; sums to 1.
-        out_of_domain: in [0, 1]; how far from all that the memory knows.
+        abstained: whether no emotion is answered.
+        reasons: why it abstained; with ``Options.abstain`` False, why it would have.
+        out_of_domain: distance from everything in the memory, mapped to [0, 1]; 0 is near.
         speech_ratio: share of the recording that holds speech, in [0, 1].
         segments: one per window, in order of start, then channel.
-        timeline: windows with the same outcome joined, in order of start, then channel.
+        timeline: adjacent windows with the same outcome merged, in order of start, then channel.
         neighbours: nearest source utterances, nearest first.
-        per_channel: one answer per channel when the channels were split, else empty.
-        inference_ms: time spent in the model.
+        per_channel: one answer per channel if the channels were split, else empty.
+        inference_ms: time spent on scoring, in milliseconds.
     """
 
     emotion: str | None
@@ -101,76 +135,24 @@ class Answer:
     segments: tuple[Segment, ...]
     timeline: tuple[TimelineEntry, ...] = ()
     neighbours: tuple[Neighbour, ...] = ()
-    per_channel: tuple["Answer", ...] = field(default=())
+    per_channel: tuple["Answer", ...] = ()
     inference_ms: float = 0.0
-
-
-def merge_windows(segments: Sequence[Segment]) -> tuple[TimelineEntry, ...]:
-    """Join neighbouring windows with the same outcome, channel by channel.
-
-    Where two windows overlap, each keeps what is nearer to its middle: the border lies half way
-    through the overlap. So stretches do not overlap, and leave out only what no window covers.
-
-    Args:
-        segments: windows; those of one channel in order of start.
-
-    Returns:
-        Stretches in order of start, then channel. Outcomes are the same if emotion and reasons
-        are; the confidence is the mean of the windows', each counting by the time that it keeps.
-
-    Examples:
-        >>> def window(start_s, emotion, confidence):
-        ...     return Segment(start_s, start_s + 2, 0, emotion, confidence, {}, ())
-        >>> for one in join([window(0, "sad", 0.5), window(1, "sad", 0.8), window(2, "angry", 1)]):
-        ...     print(one.start_s, one.end_s, one.emotion, round(one.confidence, 3))
-        0 2.5 sad 0.62
-        2.5 4 angry 1.0
-    """
-    ordered = sorted(segments, key=lambda one: one.channel)
-    found = [
-        stretch
-        for _, channel in groupby(ordered, key=lambda one: one.channel)
-        for stretch in _of_channel(list(channel))
-    ]
-    return tuple(sorted(found, key=lambda one: (one.start_s, one.channel)))
-
-
-def _of_channel(segments: Sequence[Segment]) -> Iterator[TimelineEntry]:
-    between = [(one.end_s + next_one.start_s) / 2 for one, next_one in pairwise(segments)]
-    starts = [segments[0].start_s, *between]
-    ends = [*between, segments[-1].end_s]
-    kept = list(zip(starts, ends, segments, strict=True))
-    for (emotion, reasons), run in groupby(kept, key=lambda one: (one[2].emotion, one[2].reasons)):
-        parts = list(run)
-        total_s = sum(end - start for start, end, _ in parts)
-        weighted = sum((end - start) * one.confidence for start, end, one in parts)
-        yield TimelineEntry(
-            start_s=parts[0][0],
-            end_s=parts[-1][1],
-            channel=parts[0][2].channel,
-            emotion=emotion,
-            confidence=min(1.0, weighted / total_s),
-            reasons=reasons,
-        )
-
-
-MOST_SILENT = 8
-"""So many windows of a channel are scored, and count, where none of them holds speech."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WindowScore:
-    """What one stretch of one channel sounds like.
+    """What the model computed for one window, or the mean of several windows.
 
     Attributes:
-        start_s: in seconds of the recording.
-        end_s: in seconds of the recording.
+        start_s: seconds from the start of the recording.
+        end_s: seconds from the start of the recording.
         channel: counted from 0.
-        probabilities: shape ``(emotions,)``; sums to 1.
+        probabilities: shape ``(num_emotions,)``; sums to 1.
         out_of_domain: in [0, 1].
-        projection: unit features, shape ``(width,)``; shorter for a mean.
+        projection: features that the memory compares, shape ``(width,)``: of unit length for one
+            window, shorter for a mean, empty where the model did not run.
         reasons: to abstain whatever the probabilities are.
-        scored: False where the model was not asked, because there is no speech.
+        scored: False where the model did not run, because the window holds no speech.
     """
 
     start_s: float
@@ -187,10 +169,25 @@ class WindowScore:
         """Whether speech was found."""
         return "no_speech" not in self.reasons
 
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds."""
+        return self.end_s - self.start_s
+
+
+NO_PROJECTION = np.zeros(0, np.float32)
+"""The projection of a window that the model did not score."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ChannelScores:
-    """One channel, or several in one: the whole, its windows, and its share of speech."""
+    """The scores of one channel, or of all channels together.
+
+    Attributes:
+        whole: the mean of the windows that count.
+        windows: in order of start, then channel.
+        speech_ratio: share of the channel that holds speech, in [0, 1].
+    """
 
     whole: WindowScore
     windows: tuple[WindowScore, ...]
@@ -200,87 +197,108 @@ class ChannelScores:
     def of_windows(
         cls, windows: Sequence[WindowScore], speech_ratio: float, reasons: tuple[Reason, ...]
     ) -> "ChannelScores":
-        """Sum up one channel; a window counts by its length, and one without speech not at all.
+        """Average the windows of one channel, weighted by their length.
 
-        Where none holds speech, the first few count.
+        Windows without speech do not count; if no window holds speech, the first
+        :data:`MAX_SILENT_WINDOWS` do.
+
+        Args:
+            windows: at least one, in order of start.
+            speech_ratio: of the channel, in [0, 1].
+            reasons: to abstain from the whole channel.
         """
-        counting = [part for part in windows if part.has_speech] or windows[:MOST_SILENT]
-        lengths = [part.end_s - part.start_s for part in counting]
-        return cls(_mean(counting, lengths, reasons), tuple(windows), speech_ratio)
+        counting = [one for one in windows if one.has_speech] or windows[:MAX_SILENT_WINDOWS]
+        whole = _mean(counting, [one.duration_s for one in counting], reasons)
+        return cls(whole, tuple(windows), speech_ratio)
 
     @classmethod
-    def of_channels(cls, tracks: Sequence["ChannelScores"]) -> "ChannelScores":
-        """Sum up the channels of a recording; each one that holds speech counts alike.
+    def of_channels(cls, channels: Sequence["ChannelScores"]) -> "ChannelScores":
+        """Average the channels of a recording.
 
-        What holds for every speaking channel holds for the recording.
+        Each channel that holds speech counts the same; if none does, all count. A reason holds for
+        the recording if it holds for every channel that counts.
+
+        Args:
+            channels: at least one.
         """
-        speaking = _speaking([track.whole for track in tracks])
+        wholes = [one.whole for one in channels]
+        counting = [one for one in wholes if one.has_speech] or wholes
         reasons = tuple(
             reason
-            for reason in speaking[0].reasons
-            if all(reason in part.reasons for part in speaking)
+            for reason in counting[0].reasons
+            if all(reason in one.reasons for one in counting)
         )
-        windows = [part for track in tracks for part in track.windows]
+        windows = [window for one in channels for window in one.windows]
         return cls(
-            _mean(speaking, [1.0] * len(speaking), reasons),
-            tuple(sorted(windows, key=lambda part: (part.start_s, part.channel))),
-            float(np.mean([track.speech_ratio for track in tracks])),
+            _mean(counting, [1.0] * len(counting), reasons),
+            tuple(sorted(windows, key=lambda one: (one.start_s, one.channel))),
+            float(np.mean([one.speech_ratio for one in channels])),
         )
-
-
-def _speaking(parts: Sequence[WindowScore]) -> Sequence[WindowScore]:
-    """Those that hold speech; all, where none does."""
-    return [part for part in parts if part.has_speech] or parts
 
 
 def _mean(
-    parts: Sequence[WindowScore], weights: Sequence[float], reasons: tuple[Reason, ...]
+    scores: Sequence[WindowScore], weights: Sequence[float], reasons: tuple[Reason, ...]
 ) -> WindowScore:
     shares = np.array(weights) / np.sum(weights)
     return WindowScore(
-        start_s=parts[0].start_s,
-        end_s=parts[-1].end_s,
-        channel=parts[0].channel,
-        probabilities=shares @ np.stack([part.probabilities for part in parts]),
-        out_of_domain=float(shares @ [part.out_of_domain for part in parts]),
-        projection=shares @ np.stack([part.projection for part in parts]),
+        start_s=scores[0].start_s,
+        end_s=scores[-1].end_s,
+        channel=scores[0].channel,
+        probabilities=shares @ np.stack([one.probabilities for one in scores]),
+        out_of_domain=float(shares @ [one.out_of_domain for one in scores]),
+        projection=shares @ np.stack([one.projection for one in scores]),
         reasons=reasons,
     )
 
 
-class Mean:
-    """Windows summed up as they come; each counts by its length. False while there are none."""
+def merge_windows(segments: Sequence[Segment]) -> tuple[TimelineEntry, ...]:
+    """Merge adjacent windows with the same emotion and reasons, channel by channel.
 
-    def __init__(self) -> None:
-        self._length_s = 0.0
-        self._first: WindowScore | None = None
-        self._end_s = 0.0
-        self._probabilities = np.zeros(())
-        self._out_of_domain = 0.0
-        self._projection = np.zeros(())
+    Where two windows overlap, each keeps the half of the overlap that is nearer to its middle. So
+    the entries of a channel do not overlap, and they cover what its windows cover.
 
-    def __bool__(self) -> bool:
-        return self._first is not None
+    Args:
+        segments: windows; those of one channel in order of start.
 
-    def add(self, part: WindowScore) -> None:
-        """Add a window."""
-        length_s = part.end_s - part.start_s
-        self._first = self._first or part
-        self._end_s = part.end_s
-        self._length_s += length_s
-        self._probabilities = self._probabilities + length_s * part.probabilities
-        self._out_of_domain += length_s * part.out_of_domain
-        self._projection = self._projection + length_s * part.projection
+    Returns:
+        Entries in order of start, then channel. Their confidence is the mean of the windows',
+        weighted by the time that each window keeps.
 
-    def part(self, reasons: tuple[Reason, ...]) -> WindowScore:
-        """The mean of all that were added."""
-        assert self._first is not None
-        return WindowScore(
-            start_s=self._first.start_s,
-            end_s=self._end_s,
-            channel=self._first.channel,
-            probabilities=self._probabilities / self._length_s,
-            out_of_domain=self._out_of_domain / self._length_s,
-            projection=self._projection / self._length_s,
+    Examples:
+        >>> def window(start_s, emotion, confidence):
+        ...     return Segment(start_s, start_s + 2, 0, emotion, confidence, {}, ())
+        >>> for entry in merge_windows(
+        ...     [window(0, "sad", 0.5), window(1, "sad", 0.8), window(2, "angry", 1)]
+        ... ):
+        ...     print(entry.start_s, entry.end_s, entry.emotion, round(entry.confidence, 3))
+        0 2.5 sad 0.62
+        2.5 4 angry 1.0
+    """
+    by_channel = sorted(segments, key=lambda one: one.channel)
+    entries = [
+        entry
+        for _, channel in groupby(by_channel, key=lambda one: one.channel)
+        for entry in _merge_channel(list(channel))
+    ]
+    return tuple(sorted(entries, key=lambda one: (one.start_s, one.channel)))
+
+
+def _merge_channel(segments: Sequence[Segment]) -> Iterator[TimelineEntry]:
+    borders = [(one.end_s + following.start_s) / 2 for one, following in pairwise(segments)]
+    starts = [segments[0].start_s, *borders]
+    ends = [*borders, segments[-1].end_s]
+    pieces = zip(starts, ends, segments, strict=True)
+    for (emotion, reasons), run in groupby(
+        pieces, key=lambda piece: (piece[2].emotion, piece[2].reasons)
+    ):
+        merged = list(run)
+        total_s = sum(end - start for start, end, _ in merged)
+        weighted = sum((end - start) * one.confidence for start, end, one in merged)
+        yield TimelineEntry(
+            start_s=merged[0][0],
+            end_s=merged[-1][1],
+            channel=merged[0][2].channel,
+            emotion=emotion,
+            confidence=min(1.0, weighted / total_s),
             reasons=reasons,
         )

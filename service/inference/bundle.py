@@ -1,9 +1,9 @@
-"""The bundle: a model folder, the only thing that travels between training and service.
+"""The bundle: a model folder, all that training hands over to the service.
 
 Files: ``bundle.json`` (the card) and its digest ``bundle.sha256``, ``model.onnx`` (waveform,
 lengths -> logits, embedding), ``head.onnx`` (embedding -> logits, projection),
-``memory.safetensors``, ``weights.safetensors``, ``probe.npz`` (golden clips and their answers) and
-``README.md`` (model card). No pickle anywhere.
+``memory.safetensors``, ``weights.safetensors``, ``probe.npz`` (golden clips with their logits and
+embeddings) and ``README.md`` (model card). No pickle anywhere.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ FILES = (
     "probe.npz",
     "README.md",
 )
-"""Every file that the card vouches for."""
+"""The files whose digests are in the card."""
 
 _NAMES = TypeAdapter(list[str])
 
@@ -72,7 +72,7 @@ class Bundle:
         """Read the memory.
 
         Raises:
-            BundleError: if it does not hold what the card says.
+            BundleError: if it cannot be read, or does not fit the card.
         """
         try:
             with safe_open(self.path / "memory.safetensors", framework="np") as file:
@@ -95,18 +95,22 @@ class Bundle:
             raise BundleError(
                 f"The memory of {self.path} holds {features.shape} features, {emotion.size} "
                 f"emotions, {len(memory.corpus)} corpora and {len(memory.language)} languages; "
-                "one of each per utterance is wanted."
+                "it must hold one of each per utterance."
             )
         if not np.isfinite(features).all():
             raise BundleError(f"The memory of {self.path} holds features that are not finite.")
         if emotion.min() < 0 or emotion.max() >= len(self.labels):
             raise BundleError(
-                f"The memory of {self.path} names emotions {emotion.min()} to {emotion.max()}; "
-                f"0 to {len(self.labels) - 1} are wanted, as the card has it."
+                f"The memory of {self.path} has emotions {emotion.min()} to {emotion.max()}; "
+                f"the card allows 0 to {len(self.labels) - 1}."
             )
 
     def probe(self) -> dict[str, NDArray[np.float32]]:
-        """Read the golden clips and their answers.
+        """Read the golden clips with their logits and embeddings.
+
+        Returns:
+            ``waveform`` (num_clips, num_samples), ``lengths`` (num_clips,), ``logits``
+            (num_clips, num_emotions) and ``embedding`` (num_clips, D).
 
         Raises:
             BundleError: if they cannot be read.
@@ -119,7 +123,7 @@ class Bundle:
                 return {
                     name: arrays[name] for name in ("waveform", "lengths", "logits", "embedding")
                 }
-        except Exception as error:  # numpy, zipfile and zlib raise their own kinds
+        except Exception as error:  # numpy, zipfile and zlib each have their own
             raise BundleError(f"{self.path / 'probe.npz'} cannot be read.") from error
 
 
@@ -127,42 +131,39 @@ def load(path: Path) -> Bundle:
     """Open a bundle and verify the digest of every file.
 
     Raises:
-        BundleError: in one sentence, if it is missing, foreign, from a newer nnpm, or damaged.
+        BundleError: if it is missing, damaged, of another schema, or not a bundle.
     """
     try:
         card = Card.model_validate_json((path / CARD).read_bytes())
     except FileNotFoundError:
-        raise BundleError(f"{path} is not a bundle: it holds no {CARD}.") from None
+        raise BundleError(f"{path} is not a bundle: it has no {CARD}.") from None
     except OSError as error:
         raise BundleError(f"{path / CARD} cannot be read: {error.strerror}.") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))[:64] or "the file"
-        what = first["msg"].removeprefix("Value error, ")
         raise BundleError(
-            f"{path / CARD} is not a card of schema {SCHEMA_VERSION}: {where}: {what}."
+            f"{path / CARD} is not a card of schema {SCHEMA_VERSION}: {_fault(error)}."
         ) from None
     _verify(path, CARD, _read_seal(path), "the seal")
     for name in FILES:
         if name not in card.files:
-            raise BundleError(f"{path / CARD} vouches for no {name}.")
+            raise BundleError(f"{path / CARD} has no digest of {name}.")
         _verify(path, name, card.files[name], "the card")
     return Bundle(path, card)
 
 
 def save(path: Path, card: Card, files: Mapping[str, bytes]) -> Bundle:
-    """Write a bundle whole, or nothing.
+    """Write a whole bundle, or nothing.
 
     Args:
-        path: where it shall stand; nothing may be there.
-        card: everything but the digests, which are taken here.
+        path: the folder to make; it must not exist.
+        card: everything but the digests, which are computed here.
         files: the contents of :data:`FILES`.
 
     Raises:
         BundleError: if ``path`` exists, or cannot be written.
     """
     if path.exists():
-        raise BundleError(f"{path} exists, and bundles are not overwritten; choose another place.")
+        raise BundleError(f"{path} exists; bundles are not overwritten: choose another folder.")
     digests = {name: hashlib.sha256(files[name]).hexdigest() for name in FILES}
     card = card.model_copy(update={"files": digests})
     text = (card.model_dump_json(indent=2) + "\n").encode()
@@ -186,12 +187,28 @@ def save(path: Path, card: Card, files: Mapping[str, bytes]) -> Bundle:
     return Bundle(path, card)
 
 
+def _fault(error: ValidationError) -> str:
+    """The first fault of a card in our words; pydantic's speak of its types."""
+    fault = error.errors()[0]
+    field = ".".join(map(str, fault["loc"]))[:64]
+    match fault["type"]:
+        case "value_error":  # of our own validators
+            return f"{field}: {fault['ctx']['error']}" if field else str(fault["ctx"]["error"])
+        case "missing":
+            return f"{field} is missing"
+        case "extra_forbidden":
+            return f"{field} is not a field of the card"
+    if not field:
+        return "it is not a JSON object"
+    return f"{field} is {str(fault['input'])[:64]!r}, which is not allowed"
+
+
 def _pick(names: str, indices: NDArray[np.integer]) -> tuple[str, ...]:
-    """Names, a JSON list, by index."""
-    known = _NAMES.validate_json(names)
+    """Look names, a JSON list, up by index."""
+    distinct = _NAMES.validate_json(names)
     if (indices < 0).any():
         raise IndexError("a negative index counts from the end")
-    return tuple(known[index] for index in indices)
+    return tuple(distinct[index] for index in indices)
 
 
 def seal(card: bytes) -> bytes:
@@ -206,7 +223,7 @@ def _read_seal(path: Path) -> str:
         raise BundleError(f"{path / SEAL} cannot be read: {error.strerror}.") from None
 
 
-def _verify(path: Path, name: str, expected: str, witness: str) -> None:
+def _verify(path: Path, name: str, expected: str, source: str) -> None:
     try:
         with (path / name).open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -215,7 +232,7 @@ def _verify(path: Path, name: str, expected: str, witness: str) -> None:
     if found != expected:
         raise BundleError(
             f"{path / name} is damaged: its sha256 is {found[:12]}…, "
-            f"{witness} says {expected[:12]}…."
+            f"{source} says {expected[:12]}…."
         )
 
 

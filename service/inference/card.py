@@ -1,6 +1,6 @@
-"""The emotion vocabulary. The order in force for a prediction is its bundle's.
+"""The card of a bundle, ``bundle.json``, checked field by field; and the emotion vocabulary.
 
-The card of a bundle: what ``bundle.json`` says, checked field by field.
+The emotions that a bundle answers, and their order, are those of its card.
 """
 
 from typing import Annotated, Any, Literal
@@ -8,21 +8,22 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 EMOTIONS = ("angry", "calm", "disgust", "fear", "happy", "neutral", "sad", "surprise")
-"""Every emotion that a corpus module may answer; calm is not neutral."""
+"""Every emotion that a corpus may be labelled with; calm is not neutral."""
 
 CORE_EMOTIONS = ("angry", "happy", "neutral", "sad")
-"""The four that all corpora share: those of the published tables."""
+"""The four that all corpora share; the published tables are about them."""
 
 SCHEMA_VERSION: Literal[1] = 1
 
 
 def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(names)) < len(names):
-        raise ValueError("a name stands there twice")
+        raise ValueError("it contains a name twice")
     return names
 
 
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+"""A probability, or a part of a whole."""
 Temperature = Annotated[float, Field(ge=1e-3, le=1e3)]
 Biases = tuple[Annotated[float, Field(ge=-1e3, le=1e3)], ...]
 Labels = Annotated[tuple[str, ...], Field(min_length=2), AfterValidator(_distinct)]
@@ -35,7 +36,7 @@ class _Part(BaseModel):
 
 
 class Decision(_Part):
-    """How logits and memory become an answer; fitted on source validation speakers.
+    """How logits and memory are combined into an answer; fitted on source validation speakers.
 
     ``p = (1 - w) softmax(logits / temperature + logit_bias) + w vote``, where
     ``vote = softmax((similarities + vote_bias) / vote_temperature)``.
@@ -44,21 +45,21 @@ class Decision(_Part):
     temperature: Temperature
     """Divides the logits."""
     vote_weight: Share
-    """w: the share of the memory's vote."""
+    """w, the share of the memory's vote."""
     vote_temperature: Temperature
     """Divides the mean similarities of the vote."""
     vote_slots: Annotated[int, Field(ge=1)]
-    """The most similar slots of each emotion that vote."""
+    """How many of the most similar slots of each emotion vote."""
     low_confidence: Share
     """Abstain below this confidence."""
     out_of_domain: Share
     """Abstain above this out-of-domain figure."""
     domain_slots: Annotated[int, Field(ge=1)]
-    """The nearest slots whose mean distance tells the domain."""
+    """How many of the nearest slots the out-of-domain distance is the mean of."""
     domain_midpoint: float
-    """Similarity, which is minus that distance, at which the out-of-domain figure is 0.5."""
+    """Similarity (minus that distance) at which the out-of-domain figure is 0.5."""
     domain_slope: Annotated[float, Field(gt=0.0)]
-    """How steeply it falls: ``1 / (1 + exp(slope * (similarity - midpoint)))``."""
+    """How steeply the figure falls: ``1 / (1 + exp(slope * (similarity - midpoint)))``."""
     logit_bias: Biases = ()
     """Added to the logits over the temperature, one number per emotion; empty for none."""
     vote_bias: Biases = ()
@@ -66,7 +67,7 @@ class Decision(_Part):
 
 
 class Card(_Part):
-    """What ``bundle.json`` says."""
+    """The contents of ``bundle.json``."""
 
     format: Literal["nnpm-bundle"] = "nnpm-bundle"
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -79,24 +80,24 @@ class Card(_Part):
     hop_s: Annotated[float, Field(ge=0.1, le=10.0)]
     decision: Decision
     calibrated: bool
-    """Whether the confidence was calibrated on labels of the kind of speech it is for."""
+    """Whether the confidence was calibrated on labelled speech of the target kind."""
     language: str = "und"
-    """The language it was adapted to, und if none."""
+    """BCP-47 tag of the language it was adapted to; und if none."""
     source_languages: tuple[str, ...]
     parent: str | None = None
-    """Digest of the card of the bundle it was adapted from."""
+    """sha256 of the card of the bundle it was adapted from."""
     licence: str
     training: dict[str, Any]
     """Corpora with licences, recipe, seed, command."""
     metrics: dict[str, Any]
     files: dict[str, str] = {}
-    """sha256 of every file."""
+    """sha256 of every file but the card, by name."""
 
     @model_validator(mode="after")
-    def _a_bias_per_emotion(self) -> "Card":
+    def _one_bias_per_emotion(self) -> "Card":
         for name in ("logit_bias", "vote_bias"):
             if (count := len(getattr(self.decision, name))) not in (0, len(self.labels)):
                 raise ValueError(
-                    f"decision.{name} holds {count} numbers for {len(self.labels)} emotions"
+                    f"decision.{name} has {count} numbers for {len(self.labels)} emotions"
                 )
         return self

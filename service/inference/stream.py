@@ -1,9 +1,10 @@
-"""A recording that is still being made: a segment every hop, and at its end an answer.
+"""Scoring audio while it arrives: a segment every hop, and an answer at the end.
 
-What a stream says at its end is what :meth:`Recognizer.answer` says of the same recording, as far
-as that can be known without keeping it. Windows lie on the same grid, from where the speech begins
-in steps of a hop, and are summed up in the same way. What needs the whole recording is judged by
-what is at hand instead: where speech begins by the first window, where it ends by the last two.
+The answer at the end is what :meth:`Recognizer.answer` gives for the same recording, as far as it
+can be known without keeping the recording. Windows lie on the same grid, from where speech starts
+in steps of a hop, and are averaged in the same way. Two decisions that need the whole recording
+are made from what is in memory instead: where speech starts from the first window, where it ends
+from the last two.
 """
 
 from collections import deque
@@ -12,26 +13,33 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from .answer import MOST_SILENT, Answer, ChannelScores, Mean, Options, Reason, Segment, WindowScore
+from .answer import (
+    MAX_SILENT_WINDOWS,
+    NO_PROJECTION,
+    Answer,
+    ChannelScores,
+    Options,
+    Reason,
+    Segment,
+    WindowScore,
+)
 from .audio.speech import assess, speech_bounds
-from .audio.waveform import SAMPLE_RATE_HZ, AudioInfo, Limits, PcmBuffer
-from .recognizer import CLIPPED_RATIO, TOO_SHORT_S, Recognizer, windows
+from .audio.waveform import SAMPLE_RATE_HZ, AudioInfo, Limits, PcmBuffer, Waveform
+from .recognizer import TOO_SHORT_S, Recognizer, signal_reasons, windows
 
-KEPT_WINDOWS = 1000
-"""Windows that the final answer lists: the last ones. All of them count."""
-
-_NOTHING = np.zeros(0, np.float32)
+MAX_SEGMENTS = 1000
+"""The final answer lists this many windows: the last ones. All of them count."""
 
 
 class StreamRecognizer:
-    """Hears one stream; calls come one after the other, from whatever thread.
+    """Scores one stream; calls come one after the other, from any thread.
 
     Args:
-        recognizer: scores it from the first to the last window.
-        rate_hz: of the samples that will come.
-        channels: interleaved in them; their mean is scored.
+        recognizer: scores the stream from the first to the last window.
+        rate_hz: sample rate of the stream.
+        channels: interleaved in the stream; their mean is scored.
         options: windows and abstention.
-        limits: how much may come.
+        limits: how long the stream may be, and has to be.
 
     Raises:
         ParameterError: if an option does not fit the bundle.
@@ -49,217 +57,263 @@ class StreamRecognizer:
         self._recognizer = recognizer
         self._options = options
         self._plan = recognizer.plan(options)
-        self._tape = PcmBuffer(rate_hz, channels, limits)
-        self._origin = 0  # where the grid of windows begins; positions are the tape's
-        self._speaks = False  # whether the grid is fixed: speech was found
+        self._buffer = PcmBuffer(rate_hz, channels, limits)
+        # Positions are the buffer's: samples at 16 kHz from the start of the stream.
+        self._grid_start = 0  # of the first window
+        self._speech_found = False  # from here on the grid does not move
         self._next_end = self._first_end(0)
-        self._recent: deque[tuple[int, int, WindowScore]] = deque()  # may yet be cut otherwise
-        self._settled_end = 0  # of the last window that may not
-        # In silence: the recent windows as they are if nothing more is said, and those of silence.
-        self._if_over: list[WindowScore] | None = None
-        self._quiet: deque[WindowScore] = deque(maxlen=KEPT_WINDOWS)
-        self._kept: deque[WindowScore] = deque(maxlen=KEPT_WINDOWS)
-        self._speaking, self._silent = Mean(), Mean()
+        # Windows on the grid that may be cut otherwise, if speech ends in them.
+        self._recent: deque[tuple[int, int, WindowScore]] = deque()
+        self._settled_end = 0  # of the last window that stays as it is
+        # During a pause: what the recent windows are if the pause lasts, and the windows of it.
+        self._if_ended: list[WindowScore] | None = None
+        self._pause: deque[WindowScore] = deque(maxlen=MAX_SEGMENTS)
+        self._listed: deque[WindowScore] = deque(maxlen=MAX_SEGMENTS)
+        self._speech_mean, self._silence_mean = _RunningMean(), _RunningMean()
         self._num_silent = 0
-        self._active = 0.0
-        self._judged = 0
+        self._speech_samples = 0.0
+        self._assessed_samples = 0
 
     @property
-    def frames_wanted(self) -> int:
-        """Frames that have to come until there is another segment, about, or one too many."""
-        return self._tape.frames_until(self._next_end)
+    def frames_needed(self) -> int:
+        """Frames until about the next segment; at most one more than the limit leaves."""
+        return self._buffer.frames_until(self._next_end)
 
     @property
     def info(self) -> AudioInfo:
-        """Facts about what has come so far."""
-        return self._tape.info
+        """Facts about what has arrived so far."""
+        return self._buffer.info
 
-    def hear(self, frames: npt.NDArray[np.int16]) -> Segment | None:
-        """Take samples, and score one window if one is due.
+    def push(self, frames: npt.NDArray[np.int16]) -> Segment | None:
+        """Add samples, and score one window if one is complete.
 
         Args:
-            frames: 16-bit samples, shape ``(num_frames, channels)``; none at all are fine, and
-                score the next window if what came before is enough for it.
+            frames: 16-bit samples, shape ``(num_frames, channels)``; an empty array scores the
+                next window if it is already complete.
 
         Returns:
-            The segment, which ends where the window does; None if more frames are wanted.
+            The segment of the window, which ends where the window does; None if the window is
+            not complete yet.
 
         Raises:
-            AudioTooLongError: if more has come than the limit.
+            AudioTooLongError: if the stream is longer than the limit.
         """
-        self._tape.take(frames)
-        if self._tape.end < self._next_end:
+        self._buffer.push(frames)
+        if self._buffer.end < self._next_end:
             return None
-        part = self._step(self._next_end)
-        self._forget()
-        return self._recognizer.segment(part, self._options)
+        score = self._score_next(self._next_end)
+        self._settle()
+        return self._recognizer.decide_window(score, self._options)
 
     def finish(self) -> Answer:
-        """Answer for the whole.
+        """Answer for the whole stream.
 
         Raises:
-            AudioTooShortError: if next to nothing has come.
+            AudioTooShortError: if the stream is shorter than the limit.
         """
-        self._tape.finish()
-        tape = self._tape.stretch(self._tape.base, self._tape.end)
-        whole = assess(tape)
-        end = self._tape.base + speech_bounds(tape, whole)[1] if whole.has_speech else 0
-        if not self._speaks or not (self._recent or self._settled_end):
-            self._finish_first()
-        elif self._if_over is None or end > self._next_end - self._plan.hop:
-            self._resume()
-            self._recent = deque(self._ended(end)) if end else self._recent
-        for part in self._if_over or [part for *_, part in self._recent]:
-            self._sum(part)
-        if not self._speaking and not self._silent:
-            start = max(self._tape.base, self._tape.end - self._plan.window)
-            self._sum(self._score(start, self._tape.end, has_speech=False, scored=True))
-        mean = self._speaking or self._silent
-        reasons = self._reasons(has_speech=bool(self._speaking))
-        speech_ratio = (
-            whole.speech_ratio if self._tape.base == 0 else self._active / max(1, self._judged)
-        )
-        track = ChannelScores(mean.part(reasons), tuple(self._kept), speech_ratio)
-        return self._recognizer.tell(track, self._options)
+        self._buffer.flush()
+        held = self._held()
+        quality = assess(held)
+        end = self._buffer.base + speech_bounds(held, quality)[1] if quality.has_speech else 0
+        if not self._speech_found or not (self._recent or self._settled_end):
+            self._score_remainder()
+        elif self._if_ended is None or end > self._next_end - self._plan.hop_length:
+            self._end_pause()
+            self._recent = deque(self._cut_at(end)) if end else self._recent
+        for score in self._if_ended or [score for *_, score in self._recent]:
+            self._count(score)
+        if not self._speech_mean and not self._silence_mean:
+            start = max(self._buffer.base, self._buffer.end - self._plan.window_length)
+            self._count(self._score(start, self._buffer.end, has_speech=False, run_model=True))
+        mean = self._speech_mean or self._silence_mean
+        if self._buffer.base == 0:  # all of the stream is held
+            speech_ratio = quality.speech_ratio
+        else:
+            speech_ratio = self._speech_samples / max(1, self._assessed_samples)
+        reasons = self._reasons(has_speech=bool(self._speech_mean))
+        scores = ChannelScores(mean.score(reasons), tuple(self._listed), speech_ratio)
+        return self._recognizer.decide(scores, self._options)
 
-    def _step(self, end: int) -> WindowScore:
-        """Score the window that ends here, and move on."""
+    def _score_next(self, end: int) -> WindowScore:
+        """Score the window that ends here, and move on to the next."""
         plan = self._plan
-        start = max(self._origin, end - plan.window)
-        is_full = end - start == plan.window
-        stretch = self._tape.stretch(start, end)
-        quality = assess(stretch)
-        self._next_end = end + plan.hop
-        if is_full and not self._speaks:
-            first = speech_bounds(stretch, quality)[0]
-            self._speaks = quality.has_speech
-            self._judge(0.0, first if self._speaks else plan.hop)
-            if self._speaks:
-                self._kept.clear()  # silence before speech is no part of the answer
-            if first:  # the grid begins with the speech: this window is not on it
-                self._origin = start + first
+        start = max(self._grid_start, end - plan.window_length)
+        is_full = end - start == plan.window_length
+        window = self._buffer.part(start, end)
+        quality = assess(window)
+        self._next_end = end + plan.hop_length
+        if is_full and not self._speech_found:
+            first = speech_bounds(window, quality)[0]
+            self._speech_found = quality.has_speech
+            self._count_speech(0.0, first if self._speech_found else plan.hop_length)
+            if self._speech_found:
+                self._listed.clear()  # silence before speech is not part of the answer
+            if first:  # the grid starts where speech does: this window does not lie on it
+                self._grid_start = start + first
                 self._next_end = self._first_end(end)
                 return self._score(start, end, has_speech=True)
-        first_ones = is_full and not self._speaks and self._num_silent < MOST_SILENT
-        part = self._score(start, end, has_speech=quality.has_speech, scored=first_ones)
+        score = self._score(
+            start,
+            end,
+            has_speech=quality.has_speech,
+            run_model=is_full and not self._speech_found and self._num_silent < MAX_SILENT_WINDOWS,
+        )
         if not is_full:
-            return part
-        if self._speaks:
-            is_first = start == self._origin
-            self._judge(quality.speech_ratio, plan.window if is_first else plan.hop)
-            self._place(start, end, part)
+            return score
+        if self._speech_found:
+            is_first = start == self._grid_start
+            self._count_speech(
+                quality.speech_ratio, plan.window_length if is_first else plan.hop_length
+            )
+            self._place(start, end, score)
         else:
-            self._origin = start + plan.hop
+            self._grid_start = start + plan.hop_length
             self._num_silent += 1
-            self._sum(part)
-        return part
-
-    def _place(self, start: int, end: int, part: WindowScore) -> None:
-        """Put a window on the grid. What is said before a window of silence may be the end."""
-        if part.has_speech:
-            self._resume()
-            self._recent.append((start, end, part))
-            return
-        if self._if_over is None:
-            tape = self._tape.stretch(self._tape.base, start)
-            stop = self._tape.base + speech_bounds(tape, assess(tape))[1]
-            self._if_over = [part for *_, part in self._ended(stop)]
-        self._quiet.append(part)
-
-    def _resume(self) -> None:
-        """It was not the end: the windows before the silence count as they are."""
-        if self._if_over is None:
-            return
-        for part in (*(part for *_, part in self._recent), *self._quiet):
-            self._sum(part)
-            self._settled_end = round(part.end_s * SAMPLE_RATE_HZ)
-        self._recent.clear()
-        self._quiet.clear()
-        self._if_over = None
+            self._count(score)
+        return score
 
     def _first_end(self, after: int) -> int:
-        """The first end on the grid after a position; windows before the first full one are short.
+        """The first end of a window after a position.
 
-        A window that would be too short to say anything is left out.
+        Windows before the first full one are short; those shorter than TOO_SHORT_S are left out.
         """
-        plan, least = self._plan, round(TOO_SHORT_S * SAMPLE_RATE_HZ)
-        full = self._origin + plan.window
-        after = max(after, self._origin + least - 1)
-        return full - (full - after - 1) // plan.hop * plan.hop
+        plan, min_length = self._plan, round(TOO_SHORT_S * SAMPLE_RATE_HZ)
+        full = self._grid_start + plan.window_length
+        after = max(after, self._grid_start + min_length - 1)
+        return full - (full - after - 1) // plan.hop_length * plan.hop_length
 
-    def _forget(self) -> None:
-        """Drop audio, and sum up windows, that the end of the stream cannot change any more."""
-        settled = self._next_end - 2 * self._plan.window - self._plan.hop
-        while self._recent and self._recent[0][0] < settled and self._if_over is None:
-            _, self._settled_end, part = self._recent.popleft()
-            self._sum(part)
-        self._tape.forget(settled)
-
-    def _finish_first(self) -> None:
-        """No full window has held speech: judge what there is after the silence."""
-        rest = self._tape.stretch(self._origin, self._tape.end)
-        quality = assess(rest)
-        if not quality.has_speech and self._silent:
+    def _place(self, start: int, end: int, score: WindowScore) -> None:
+        """Put a window on the grid. Speech before a window of silence may have been the last."""
+        if score.has_speech:
+            self._end_pause()
+            self._recent.append((start, end, score))
             return
-        start, end = speech_bounds(rest, quality)
-        self._judge(quality.speech_ratio, len(rest.samples))
-        if quality.has_speech:
-            self._kept.clear()
-        for first, last in windows(end - start, self._plan.window, self._plan.hop):
-            cut = (self._origin + start + first, self._origin + start + last)
-            part = self._score(*cut, has_speech=quality.has_speech, scored=True)
-            self._recent.append((*cut, part))
+        if self._if_ended is None:
+            before = self._buffer.part(self._buffer.base, start)
+            stop = self._buffer.base + speech_bounds(before, assess(before))[1]
+            self._if_ended = [score for *_, score in self._cut_at(stop)]
+        self._pause.append(score)
 
-    def _ended(self, end: int) -> list[tuple[int, int, WindowScore]]:
-        """The recent windows, cut as :func:`windows` would have, had it known where speech ends."""
+    def _end_pause(self) -> None:
+        """Speech goes on: the windows before and during the pause count as they are."""
+        if self._if_ended is None:
+            return
+        for score in (*(score for *_, score in self._recent), *self._pause):
+            self._count(score)
+            self._settled_end = round(score.end_s * SAMPLE_RATE_HZ)
+        self._recent.clear()
+        self._pause.clear()
+        self._if_ended = None
+
+    def _settle(self) -> None:
+        """Count windows, and drop audio, that the end of the stream cannot change any more."""
+        settled = self._next_end - 2 * self._plan.window_length - self._plan.hop_length
+        while self._recent and self._recent[0][0] < settled and self._if_ended is None:
+            _, self._settled_end, score = self._recent.popleft()
+            self._count(score)
+        self._buffer.drop(settled)
+
+    def _score_remainder(self) -> None:
+        """Score what follows the silence, where no full window has held speech."""
+        remainder = self._buffer.part(self._grid_start, self._buffer.end)
+        quality = assess(remainder)
+        if not quality.has_speech and self._silence_mean:
+            return
+        start, end = speech_bounds(remainder, quality)
+        self._count_speech(quality.speech_ratio, len(remainder))
+        if quality.has_speech:
+            self._listed.clear()
+        offset = self._grid_start + start
+        plan = self._plan
+        for first, last in windows(end - start, plan.window_length, plan.hop_length):
+            bounds = (offset + first, offset + last)
+            score = self._score(*bounds, has_speech=quality.has_speech, run_model=True)
+            self._recent.append((*bounds, score))
+
+    def _cut_at(self, end: int) -> list[tuple[int, int, WindowScore]]:
+        """The recent windows as :func:`windows` would cut them if speech ended here."""
         plan, recent = self._plan, list(self._recent)
-        if self._settled_end and end - plan.window < self._tape.base:
-            return recent  # it ended too long ago
+        if self._settled_end and end - plan.window_length < self._buffer.base:
+            return recent  # too long ago: the audio is gone
         while recent and recent[-1][1] > end:
             recent.pop()
         if not recent and not self._settled_end:
-            cut = (self._origin, end)
+            bounds = (self._grid_start, end)
         else:
             last = recent[-1][1] if recent else self._settled_end
-            if 2 * (end - last) > plan.hop:
-                cut = (end - plan.window, end)
+            if 2 * (end - last) > plan.hop_length:
+                bounds = (end - plan.window_length, end)
             elif recent and end > last:
-                cut = (recent.pop()[0], end)
+                bounds = (recent.pop()[0], end)
             else:
                 return recent
-        has_speech = assess(self._tape.stretch(*cut)).has_speech
-        return [*recent, (*cut, self._score(*cut, has_speech=has_speech))]
+        has_speech = assess(self._buffer.part(*bounds)).has_speech
+        return [*recent, (*bounds, self._score(*bounds, has_speech=has_speech))]
 
     def _score(
-        self, start: int, end: int, *, has_speech: bool, scored: bool = False
+        self, start: int, end: int, *, has_speech: bool, run_model: bool = False
     ) -> WindowScore:
-        """One window; without speech the model is asked only if ``scored`` says so."""
-        part = self._recognizer.part(
-            self._tape.stretch(self._tape.base, self._tape.end),
-            (start - self._tape.base, end - self._tape.base),
-            0,
+        """Score one window; the model runs on speech, and on silence if ``run_model`` says so."""
+        base = self._buffer.base
+        return self._recognizer.score_window(
+            self._held(),
+            (start - base, end - base),
             self._plan,
-            self._reasons(has_speech=has_speech),
-            has_speech or scored,
+            reasons=self._reasons(has_speech=has_speech),
+            run_model=has_speech or run_model,
+            offset=base,
         )
-        return replace(part, start_s=start / SAMPLE_RATE_HZ, end_s=end / SAMPLE_RATE_HZ)
 
-    def _sum(self, part: WindowScore) -> None:
-        if part.has_speech:
-            self._speaking.add(part)
-        elif part.scored:
-            self._silent.add(part)
-        self._kept.append(replace(part, projection=_NOTHING))
+    def _held(self) -> Waveform:
+        return self._buffer.part(self._buffer.base, self._buffer.end)
 
-    def _judge(self, speech_ratio: float, num_samples: int) -> None:
-        self._active += speech_ratio * num_samples
-        self._judged += num_samples
+    def _count(self, score: WindowScore) -> None:
+        if score.has_speech:
+            self._speech_mean.add(score)
+        elif score.scored:
+            self._silence_mean.add(score)
+        # without the projection, which is the largest part of it
+        self._listed.append(replace(score, projection=NO_PROJECTION))
+
+    def _count_speech(self, speech_ratio: float, num_samples: int) -> None:
+        self._speech_samples += speech_ratio * num_samples
+        self._assessed_samples += num_samples
 
     def _reasons(self, *, has_speech: bool) -> tuple[Reason, ...]:
-        info = self.info
-        found: dict[Reason, bool] = {
-            "no_speech": not has_speech,
-            "too_short": info.duration_s < TOO_SHORT_S,
-            "clipped": info.clipped_ratio >= CLIPPED_RATIO,
-        }
-        return tuple(reason for reason, holds in found.items() if holds)
+        return signal_reasons(has_speech, self.info.duration_s, self.info.clipped_ratio)
+
+
+class _RunningMean:
+    """The mean of windows as they come, weighted by their length; false while there are none."""
+
+    def __init__(self) -> None:
+        self._first: WindowScore | None = None
+        self._end_s = 0.0
+        self._total_s = 0.0
+        self._probabilities = np.zeros(())
+        self._out_of_domain = 0.0
+        self._projection = np.zeros(())
+
+    def __bool__(self) -> bool:
+        return self._first is not None
+
+    def add(self, score: WindowScore) -> None:
+        length_s = score.duration_s
+        self._first = self._first or score
+        self._end_s = score.end_s
+        self._total_s += length_s
+        self._probabilities = self._probabilities + length_s * score.probabilities
+        self._out_of_domain += length_s * score.out_of_domain
+        self._projection = self._projection + length_s * score.projection
+
+    def score(self, reasons: tuple[Reason, ...]) -> WindowScore:
+        assert self._first is not None
+        return WindowScore(
+            start_s=self._first.start_s,
+            end_s=self._end_s,
+            channel=self._first.channel,
+            probabilities=self._probabilities / self._total_s,
+            out_of_domain=self._out_of_domain / self._total_s,
+            projection=self._projection / self._total_s,
+            reasons=reasons,
+        )

@@ -29,7 +29,7 @@ def require_hop_within(window_s: float | None, hop_s: float | None) -> None:
         ValueError: if it is longer.
     """
     if window_s is not None and hop_s is not None and hop_s > window_s:
-        raise ValueError(f"hop_s is {hop_s:g}; 0.1 to window_s ({window_s:g}) is wanted.")
+        raise ValueError(f"hop_s is {hop_s:g}; it must be between 0.1 and window_s ({window_s:g}).")
 
 
 class PredictQuery(BaseModel):

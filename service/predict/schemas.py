@@ -1,14 +1,13 @@
 """The answer as JSON, for /predict and for ``nnpm predict --json`` alike."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..inference.answer import Answer, Neighbour, Reason, Segment, TimelineEntry
 from ..inference.audio.waveform import AudioInfo
-
-Share = Annotated[float, Field(ge=0, le=1)]
+from ..inference.card import Share
 
 
 class _Part(BaseModel):
@@ -20,46 +19,6 @@ class TopPart(_Part):
 
     emotion: str
     score: Share
-
-
-class NeighbourPart(_Part):
-    """One of the nearest source utterances."""
-
-    emotion: str
-    similarity: float = Field(ge=-1, le=1)
-    """Cosine."""
-    corpus: str
-    language: str
-
-
-class SegmentPart(_Part):
-    """The answer for one window."""
-
-    start_s: float
-    end_s: float
-    channel: int
-    emotion: str | None
-    confidence: Share
-    scores: dict[str, Share]
-    reasons: list[Reason]
-
-    @classmethod
-    def of(cls, segment: Segment) -> Self:
-        """Make it of a segment."""
-        scores = {emotion: _share(score) for emotion, score in segment.scores.items()}
-        return cls(**{**_fields(segment), "scores": scores})
-
-
-class StretchPart(_Part):
-    """Neighbouring windows with the same emotion and reasons."""
-
-    start_s: float
-    end_s: float
-    channel: int
-    emotion: str | None
-    confidence: Share
-    """Mean of the windows'."""
-    reasons: list[Reason]
 
 
 class AudioPart(_Part):
@@ -77,7 +36,7 @@ class AudioPart(_Part):
 
     @classmethod
     def of(cls, info: AudioInfo, speech_ratio: float) -> Self:
-        """Make it of the facts about a recording, and its share of speech."""
+        """Build it from the facts about a recording and its share of speech."""
         return cls(
             duration_s=info.duration_s,
             sample_rate_hz=info.sample_rate_hz,
@@ -107,7 +66,7 @@ class TimingPart(_Part):
 
 
 class Verdict(_Part):
-    """What was heard. ``top`` and ``neighbours`` are there when they were asked for."""
+    """The answer for a recording or a channel; ``top`` and ``neighbours`` only on request."""
 
     emotion: str | None
     """The most probable emotion; null when abstaining."""
@@ -121,41 +80,41 @@ class Verdict(_Part):
     reasons: list[Reason]
     """Why it abstains; with ``abstain=false``, why it would have."""
     out_of_domain: Share
-    """0: like what the model knows; 1: like nothing that it knows."""
-    segments: list[SegmentPart]
+    """0: like what the model knows; 1: unlike everything that it knows."""
+    segments: list[Segment]
     """One per window."""
-    timeline: list[StretchPart]
-    """Windows joined into stretches that do not overlap."""
+    timeline: list[TimelineEntry]
+    """Adjacent windows with the same outcome, merged; entries of a channel do not overlap."""
     top: list[TopPart] = Field(default_factory=list)
-    neighbours: list[NeighbourPart] = Field(default_factory=list)
+    neighbours: list[Neighbour] = Field(default_factory=list)
 
     @classmethod
     def of(
         cls, answer: Answer, *, calibrated: bool, top_k: int | None, neighbours: bool, **more: Any
     ) -> Self:
-        """Make it of an answer; ``more`` are the fields of a subclass."""
+        """Build it from an answer; ``more`` are the fields of a subclass."""
         extras: dict[str, Any] = {}
         if top_k is not None:
             extras["top"] = _top(answer.scores, top_k)
         if neighbours:
-            extras["neighbours"] = [NeighbourPart(**_fields(near)) for near in answer.neighbours]
+            extras["neighbours"] = list(answer.neighbours)
         return cls(
             emotion=answer.emotion,
-            confidence=_share(answer.confidence),
+            confidence=answer.confidence,
             calibrated=calibrated,
-            scores={emotion: _share(score) for emotion, score in answer.scores.items()},
+            scores=answer.scores,
             abstained=answer.abstained,
             reasons=list(answer.reasons),
-            out_of_domain=_share(answer.out_of_domain),
-            segments=[SegmentPart.of(segment) for segment in answer.segments],
-            timeline=[StretchPart(**_fields(stretch)) for stretch in answer.timeline],
+            out_of_domain=answer.out_of_domain,
+            segments=list(answer.segments),
+            timeline=list(answer.timeline),
             **extras,
             **more,
         )
 
 
 class ChannelPart(Verdict):
-    """What was heard on one channel."""
+    """The answer for one channel."""
 
     channel: int
 
@@ -175,15 +134,6 @@ class PredictAnswer(Verdict):
         return self.model_dump_json(exclude_unset=True)
 
 
-def _share(value: float) -> float:
-    """Sums of probabilities miss 1 by rounding."""
-    return min(1.0, max(0.0, value))
-
-
 def _top(scores: Mapping[str, float], top_k: int) -> list[TopPart]:
     best = sorted(scores.items(), key=lambda item: -item[1])[:top_k]
-    return [TopPart(emotion=emotion, score=_share(score)) for emotion, score in best]
-
-
-def _fields(part: Neighbour | Segment | TimelineEntry) -> dict[str, Any]:
-    return {name: getattr(part, name) for name in part.__dataclass_fields__}
+    return [TopPart(emotion=emotion, score=score) for emotion, score in best]

@@ -124,7 +124,7 @@ def _score(recognizer: Recognizer, tensors: Tensors, *, with_scores: bool) -> di
     }
     if with_scores:
         projection = recognizer.model.project(arrays["embedding"])
-        arrays["scores"] = recognizer.decide(arrays["logits"], projection)
+        arrays["scores"] = recognizer.probabilities(arrays["logits"], projection)
     return arrays
 
 

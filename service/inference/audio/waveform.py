@@ -262,7 +262,7 @@ class PcmBuffer:
         allowed = int(self._limits.max_duration_s * self._rate_hz) - self._num_frames
         return min(-(-missing * self._rate_hz // SAMPLE_RATE_HZ), allowed + 1)
 
-    def take(self, frames: npt.NDArray[np.int16]) -> None:
+    def push(self, frames: npt.NDArray[np.int16]) -> None:
         """Add 16-bit samples of shape ``(num_frames, channels)``.
 
         Raises:
@@ -281,7 +281,7 @@ class PcmBuffer:
         mono = block.mean(axis=1, keepdims=True)
         self._append(mono if self._resampler is None else self._resampler.resample_chunk(mono))
 
-    def finish(self) -> None:
+    def flush(self) -> None:
         """Resample the rest.
 
         Raises:
@@ -295,16 +295,16 @@ class PcmBuffer:
         if self._resampler is not None:
             self._append(self._resampler.resample_chunk(np.zeros((0, 1), np.float32), last=True))
 
-    def stretch(self, start: int, end: int) -> Waveform:
+    def part(self, start: int, end: int) -> Waveform:
         """What lies between two positions."""
-        assert self.base <= start, f"{start} is forgotten: {self.base}"
+        assert self.base <= start, f"{start} was dropped: {self.base}"
         return Waveform(self._samples[start - self.base : end - self.base])
 
-    def forget(self, before: int) -> None:
+    def drop(self, before: int) -> None:
         """Drop what lies before a position."""
-        if (drop := before - self.base) > 0:
-            self._samples = self._samples[drop:].copy()
-            self.base += drop
+        if (num_samples := before - self.base) > 0:
+            self._samples = self._samples[num_samples:].copy()
+            self.base += num_samples
 
     def _append(self, block: npt.NDArray[np.float32]) -> None:
         self._samples = np.concatenate([self._samples, np.clip(block[:, 0], -1.0, 1.0)])

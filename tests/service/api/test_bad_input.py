@@ -94,7 +94,7 @@ BAD_QUERIES = [
     ({"window_s": 10.1}, "10"),
     ({"window_s": "nan"}, "window_s"),
     ({"hop_s": 0.05}, "0.1"),
-    ({"hop_s": 2, "window_s": 1}, "hop_s is 2; 0.1 to window_s (1) is wanted."),
+    ({"hop_s": 2, "window_s": 1}, "hop_s is 2; it must be between 0.1 and window_s (1)."),
     ({"channels": "left"}, "'mix' or 'split'"),
     ({"abstain": "perhaps"}, "abstain"),
     ({"language": "not a language!"}, "language"),

@@ -124,7 +124,7 @@ CARD_VALUES: list[tuple[str, Any, str]] = [
     ("window_s", 1e9, "window_s"),
     ("window_s", float("nan"), "window_s"),
     ("hop_s", 0, "hop_s"),
-    ("files", {}, "vouches for no model.onnx"),
+    ("files", {}, "has no digest of model.onnx"),
     ("licence", None, "licence"),
     ("surprise" * 1_000, 1, "surprise"),
 ]

@@ -156,7 +156,7 @@ def test_libraries_print_nothing_and_python_still_does(tmp_path: Path) -> None:
     """libmpg123 complains on standard error, libsndfile's ALAC on standard output."""
     (tmp_path / "clip").write_bytes(bombs()["100,000 tags in the middle"]())
     code = (
-        "import ctypes, pathlib, sys; from nnpm.service.inference.audio import decode\n"
+        "import ctypes, pathlib, sys; from nnpm.service.inference.audio.decode import decode\n"
         "decode(pathlib.Path(sys.argv[1])); ctypes.CDLL(None).puts(b'from C')\n"
         "print('out'); print('err', file=sys.stderr)"
     )

@@ -123,9 +123,9 @@ def _not_a_number(model: onnx.ModelProto) -> None:
 
 GRAPHS = {"model.onnx": model_graph, "head.onnx": head_graph}
 EDITS: list[tuple[Edit, str]] = [
-    (_rename_input, "is wanted"),
+    (_rename_input, "it must have"),
     (_drop_output, "do not run on its probe"),
-    (_add_output_nowhere_made, "is not a graph that ONNX Runtime reads"),
+    (_add_output_nowhere_made, "is not a graph that ONNX Runtime can read"),
     (_negate_weights, "fails its golden probe"),
     (_not_a_number, "fails its golden probe"),
 ]
@@ -145,7 +145,7 @@ def test_a_foreign_graph_is_refused(bundle: Bundle, name: str, edit: Edit, said:
 @pytest.mark.parametrize("data", [b"", b"no graph", b"\x08\x09" * 1_000])
 def test_what_is_no_graph_is_refused(bundle: Bundle, name: str, data: bytes) -> None:
     write_signed(bundle.path, name, data)
-    with pytest.raises(BundleError, match=rf"{name} is not a graph that ONNX Runtime reads\.$"):
+    with pytest.raises(BundleError, match=rf"{name} is not a graph that ONNX Runtime can read\.$"):
         Model(bundles.load(bundle.path))
 
 
@@ -178,7 +178,7 @@ def test_a_probe_that_is_not_met_is_refused(bundle: Bundle, name: str) -> None:
 
 def test_more_labels_than_logits_are_refused(tmp_path: Path) -> None:
     bundle = write_tiny_bundle(tmp_path / "bundle", labels=(*LABELS, "fear"))
-    with pytest.raises(BundleError, match=r"logits of shape \(2, 4\), .* names 5 emotions\.$"):
+    with pytest.raises(BundleError, match=r"logits of shape \(2, 4\); .* names 5 emotions\.$"):
         Model(bundle)
 
 
@@ -197,7 +197,7 @@ def test_onnx_runtime_reports_nothing_and_leaves_nothing(bundle: Bundle, tmp_pat
     home.mkdir()
     code = (
         "import sys; from pathlib import Path; from nnpm.service.inference.bundle import load;"
-        "from nnpm.service.inference.model import Model; Model(load(Path(sys.argv[1])))"
+        "from nnpm.service.inference.graphs import Model; Model(load(Path(sys.argv[1])))"
     )
     kept = {
         name: value

@@ -107,7 +107,7 @@ def test_one_window_is_classifier_and_vote(recognizer: Recognizer, num_samples: 
 def test_without_vote_and_by_vote_alone(make: Make, weight: float) -> None:
     samples = syllables(1).astype(np.float32)
     (found,), _, projection = (recognizer := make(vote_weight=weight)).score(samples)
-    vote = recognizer.neighbourhood.vote(projection)[0]
+    vote = recognizer.memory.vote(projection)[0]
     expected = vote if weight else expected_probabilities(samples)
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
@@ -376,18 +376,18 @@ def test_neighbours_are_those_of_the_mean_projection(recognizer: Recognizer) -> 
 
 
 BAD_OPTIONS = [
-    (Options(window_s=0.49), "window_s is 0.49; 0.5 to 10 is wanted."),
-    (Options(window_s=10.01), "window_s is 10.01; 0.5 to 10 is wanted."),
-    (Options(window_s=float("nan")), "window_s is nan; 0.5 to 10 is wanted."),
-    (Options(hop_s=0.09), "hop_s is 0.09; 0.1 to window_s (3) is wanted."),
-    (Options(hop_s=float("nan")), "hop_s is nan; 0.1 to window_s (3) is wanted."),
-    (Options(window_s=1, hop_s=1.1), "hop_s is 1.1; 0.1 to window_s (1) is wanted."),
-    (Options(neighbours=-1), "neighbours is -1; 0 to 100 is wanted."),
-    (Options(neighbours=101), "neighbours is 101; 0 to 100 is wanted."),
+    (Options(window_s=0.49), "window_s is 0.49; it must be between 0.5 and 10."),
+    (Options(window_s=10.01), "window_s is 10.01; it must be between 0.5 and 10."),
+    (Options(window_s=float("nan")), "window_s is nan; it must be between 0.5 and 10."),
+    (Options(hop_s=0.09), "hop_s is 0.09; it must be between 0.1 and window_s (3)."),
+    (Options(hop_s=float("nan")), "hop_s is nan; it must be between 0.1 and window_s (3)."),
+    (Options(window_s=1, hop_s=1.1), "hop_s is 1.1; it must be between 0.1 and window_s (1)."),
+    (Options(neighbours=-1), "neighbours is -1; it must be between 0 and 100."),
+    (Options(neighbours=101), "neighbours is 101; it must be between 0 and 100."),
     (Options(emotions=()), "emotions is empty; this model knows angry, calm, happy, sad."),
     (
         Options(emotions=("sad", "bored", "fear")),
-        "emotions holds bored, fear; this model knows angry, calm, happy, sad.",
+        "emotions contains bored, fear; this model knows angry, calm, happy, sad.",
     ),
 ]
 
@@ -410,7 +410,7 @@ def test_a_short_window_takes_a_short_hop(recognizer: Recognizer) -> None:
 def test_there_is_an_end_to_windows(
     recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch, num_channels: int
 ) -> None:
-    monkeypatch.setattr("nnpm.service.inference.recognizer._MOST_WINDOWS", 38 * num_channels)
+    monkeypatch.setattr("nnpm.service.inference.recognizer._MAX_WINDOWS", 38 * num_channels)
     heard = recording(*[syllables(20)] * num_channels)
     with pytest.raises(ParameterError, match=r"at most .* are scored: take a hop of 0\.54 s"):
         recognizer.answer(heard, Options(window_s=1, hop_s=0.5))
@@ -425,7 +425,7 @@ def test_a_memory_of_another_width_is_refused(tmp_path: Path) -> None:
     names = {"corpora": '["one", "two"]', "languages": '["en", "pl"]'}
     write_signed(path, "memory.safetensors", save_arrays(arrays, metadata=names))
     bundle = bundles.load(path)
-    with pytest.raises(BundleError, match=r"holds 16 features .* graphs work on 8\.$"):
+    with pytest.raises(BundleError, match=r"holds 16 features .* graphs have 8\.$"):
         Recognizer(bundle)
 
 

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from nnpm.service.inference import stream
 from nnpm.service.inference.answer import Answer, Options, Segment
 from nnpm.service.inference.audio.decode import decode
 from nnpm.service.inference.audio.waveform import Limits
@@ -30,12 +29,12 @@ def pcm(samples: np.ndarray) -> np.ndarray:
     return found
 
 
-def feed(listener: StreamRecognizer, frames: np.ndarray, block: int) -> Iterator[Segment]:
+def feed(stream: StreamRecognizer, frames: np.ndarray, block: int) -> Iterator[Segment]:
     for start in range(0, len(frames), block):
-        segment = listener.hear(frames[start : start + block])
+        segment = stream.push(frames[start : start + block])
         while segment is not None:
             yield segment
-            segment = listener.hear(frames[:0])
+            segment = stream.push(frames[:0])
 
 
 def streamed(
@@ -46,10 +45,10 @@ def streamed(
     block: int = 320,
     options: Options | None = None,
 ) -> tuple[list[Segment], Answer]:
-    listener = StreamRecognizer(
+    stream = StreamRecognizer(
         recognizer, rate_hz=rate, channels=frames.shape[1], options=options or Options()
     )
-    return list(feed(listener, frames, block)), listener.finish()
+    return list(feed(stream, frames, block)), stream.finish()
 
 
 def whole(
@@ -155,11 +154,11 @@ def test_there_is_a_segment_every_hop(
 
 def test_segments_do_not_wait_for_the_end(recognizer: Recognizer) -> None:
     frames, options = pcm(talk(5.0)), Options(window_s=1, hop_s=0.5)
-    listener = StreamRecognizer(recognizer, rate_hz=16_000, channels=1, options=options)
+    stream = StreamRecognizer(recognizer, rate_hz=16_000, channels=1, options=options)
     for start in range(0, len(frames), 160):
-        wanted = listener.frames_wanted
-        segment = listener.hear(frames[start : start + 160])
-        assert (segment is not None) == (wanted <= 160)
+        needed = stream.frames_needed
+        segment = stream.push(frames[start : start + 160])
+        assert (segment is not None) == (needed <= 160)
         if segment is not None:
             assert start <= segment.end_s * 16_000 <= start + 160
 
@@ -167,14 +166,14 @@ def test_segments_do_not_wait_for_the_end(recognizer: Recognizer) -> None:
 @pytest.mark.parametrize("rate", [8_000, 44_100, 48_000])
 def test_resampling_holds_little_back(recognizer: Recognizer, rate: int) -> None:
     """A segment comes at most 130 ms of audio after its end."""
-    listener = StreamRecognizer(
+    stream = StreamRecognizer(
         recognizer, rate_hz=rate, channels=1, options=Options(window_s=1, hop_s=0.5)
     )
     frames, step = pcm(speechlike(6, rate)), rate // 100
     late_s = [
         (start + step) / rate - segment.end_s
         for start in range(0, len(frames), step)
-        if (segment := listener.hear(frames[start : start + step])) is not None
+        if (segment := stream.push(frames[start : start + step])) is not None
     ]
     assert len(late_s) >= 10
     assert max(late_s) < 0.13
@@ -198,10 +197,10 @@ def test_clipping_is_a_reason(recognizer: Recognizer) -> None:
 
 @pytest.mark.parametrize("num_frames", [0, 1, 1_599])
 def test_next_to_nothing_is_no_stream(recognizer: Recognizer, num_frames: int) -> None:
-    listener = StreamRecognizer(recognizer, rate_hz=16_000, channels=1)
-    listener.hear(pcm(talk(1.0))[:num_frames])
+    stream = StreamRecognizer(recognizer, rate_hz=16_000, channels=1)
+    stream.push(pcm(talk(1.0))[:num_frames])
     with pytest.raises(AudioTooShortError, match=r"at least 0\.1 s"):
-        listener.finish()
+        stream.finish()
 
 
 def test_a_fifth_of_a_second_is_too_short_to_tell(recognizer: Recognizer) -> None:
@@ -212,13 +211,13 @@ def test_a_fifth_of_a_second_is_too_short_to_tell(recognizer: Recognizer) -> Non
 
 
 def test_more_than_the_limit_is_refused(recognizer: Recognizer) -> None:
-    listener = StreamRecognizer(
+    stream = StreamRecognizer(
         recognizer, rate_hz=8_000, channels=1, limits=Limits(max_duration_s=2)
     )
-    listener.hear(NOTHING.repeat(1, axis=0))
-    listener.hear(np.zeros((16_000, 1), np.int16))
+    stream.push(NOTHING.repeat(1, axis=0))
+    stream.push(np.zeros((16_000, 1), np.int16))
     with pytest.raises(AudioTooLongError, match="at most 2 s"):
-        listener.hear(np.zeros((1, 1), np.int16))
+        stream.push(np.zeros((1, 1), np.int16))
 
 
 def test_options_that_do_not_fit(recognizer: Recognizer) -> None:
@@ -230,19 +229,19 @@ def test_an_hour_takes_no_more_memory_than_some_minutes(
     recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it holds is looked at after every minute."""
-    monkeypatch.setattr(stream, "KEPT_WINDOWS", 100)
+    monkeypatch.setattr("nnpm.service.inference.stream.MAX_SEGMENTS", 100)
     options = Options(window_s=2, hop_s=2)
-    listener = StreamRecognizer(recognizer, rate_hz=16_000, channels=1, options=options)
+    stream = StreamRecognizer(recognizer, rate_hz=16_000, channels=1, options=options)
     minute = pcm(talk(*[2.5, -1.5] * 10, *[-20.0]))
     held = []
     for _ in range(12):
-        for _ in feed(listener, minute, 16_000):
+        for _ in feed(stream, minute, 16_000):
             pass
-        held.append((listener._tape._samples.nbytes, len(listener._recent), len(listener._quiet)))
-        assert len(listener._kept) <= 100
-    assert listener.info.duration_s == 12 * 60
+        held.append((stream._buffer._samples.nbytes, len(stream._recent), len(stream._pause)))
+        assert len(stream._listed) <= 100
+    assert stream.info.duration_s == 12 * 60
     assert max(nbytes for nbytes, *_ in held) / 4 / 16_000 <= 3 * 2 + 1
     assert max(recent + quiet for _, recent, quiet in held) <= 20
-    answer = listener.finish()
+    answer = stream.finish()
     assert len(answer.segments) == 100
     assert answer.segments[-1].end_s == pytest.approx(12 * 60 - 20 - 1.5, abs=2)

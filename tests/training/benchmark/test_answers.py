@@ -53,7 +53,7 @@ def test_an_adapted_head_answers_as_its_bundle(bundle: Bundle, tmp_path) -> None
         probabilities, embedding, projection = recognizer.score(sound)
         np.testing.assert_allclose(ours.probabilities[row], probabilities[0], atol=2e-3)
         np.testing.assert_allclose(ours.projection[row], projection[0], atol=1e-3)
-        far = recognizer.neighbourhood.out_of_domain(embedding)[0] > decision.out_of_domain
+        far = recognizer.memory.out_of_domain(embedding)[0] > decision.out_of_domain
         assert ours.out_of_domain[row] == far
 
 
