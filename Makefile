@@ -126,7 +126,7 @@ bench-formats: $(VENV)/installed ## The same clips in many formats: how far do a
 bench-adapting: $(VENV)/installed ## What requests feel while an adaptation runs; DATA
 	@$(VENV)/bin/python -m benchmarks.adapting --data $(DATA) $(ARGS)
 
-benchmark: $(VENV)/installed ## Compare the ways to adapt (hours); PROTOCOL=P1|P2, DATA, ARGS="--seeds 1 --runs RUN"
+benchmark: $(VENV)/installed ## Compare the ways to adapt (hours); PROTOCOL=P1|P1_ravdess|P2|P3, DATA, ARGS="--seeds 1 --runs RUN"
 	$(VENV)/bin/nnpm benchmark --data $(DATA) --protocol $(PROTOCOL) --out build/benchmark-$(PROTOCOL) \
 		$(ARGS)
 

@@ -57,7 +57,7 @@ PROTOCOLS = {
         Protocol("P3", ("ravdess", "crema", "nemo", "banglaser"), _TEST),
     )
 }
-"""By name; docs/method.md says what each is for."""
+"""By name; docs/research/benchmark.md says what each is for."""
 
 STUDIED = ("source_only", "adabn", "entropy", "nnpm")
 """The methods of the studies; the tables have all that were asked for."""
