@@ -27,7 +27,8 @@ from nnpm.service.inference import bundle as bundles
 from nnpm.service.inference.audio.decode import decode
 from nnpm.service.inference.audio.formats import audio_files
 from nnpm.service.inference.audio.waveform import SAMPLE_RATE_HZ
-from nnpm.training.adaptation.command import Request, adapt, one_torch_thread
+from nnpm.service.jobs.folder import AdaptationTask
+from nnpm.training.adaptation.command import adapt, one_torch_thread
 from nnpm.training.adaptation.contract import AdaptConfig
 from nnpm.training.adaptation.decision import decide
 from nnpm.training.adaptation.evidence import judge
@@ -76,19 +77,16 @@ def one_pass(bundle: Path, folder: Path, threads: int, _slots: int) -> Figures:
 def whole(bundle: Path, folder: Path, threads: int, _slots: int) -> Figures:
     """``nnpm adapt``, from loading the base to the written bundle."""
     with tempfile.TemporaryDirectory() as out:
-        request = Request(
+        task = AdaptationTask(
             bundle=bundle,
             target=folder,
             out=Path(out) / "adapted",
             method=METHOD,
-            language="und",
-            seed=0,
-            config=_config(),
             threads=threads,
             force=True,
         )
         start = time.perf_counter()
-        report = adapt(request)
+        report = adapt(task, _config())
         seconds = time.perf_counter() - start
     return {"seconds": seconds, "clips": report.clips.accepted, "stages": report.seconds}
 

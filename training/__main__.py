@@ -1,4 +1,4 @@
-"""``python -m training``."""
+"""``python -m nnpm.training``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""``python -m training``: the long commands of ``nnpm``."""
+"""``python -m nnpm.training``: the long commands of ``nnpm``."""
 
 import argparse
 import json
@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..service.command import EXIT_BAD_INPUT, OneLineParser
+from ..service.command import OneLineParser, UsageError, run_command
 from ..service.inference.card import EMOTIONS
-from ..service.inference.errors import NnpmError
 from ..service.system import available_cores
 
 _EXTRA = ("torch", "audiomentations", "tensorboard", "onnx", "onnxscript", "langcodes")
@@ -111,48 +110,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     warnings = _Warnings()
     options.warnings = warnings.lines
+    more = {
+        "train": "; a run that had begun goes on with --resume",
+        "benchmark": "; the same command goes on",
+    }.get(options.command, "")
     log = logging.getLogger(__package__)
     log.addHandler(warnings)
     try:
-        options.run(options)
-        sys.stdout.flush()
-    except NnpmError as error:
-        print(f"nnpm: {error}", file=sys.stderr)  # noqa: T201 - the command line's answer
-        return EXIT_BAD_INPUT
-    except ModuleNotFoundError as error:
-        if error.name not in (
-            "torch",
-            "audiomentations",
-            "tensorboard",
-            "onnx",
-            "onnxscript",
-            "langcodes",
-        ):
-            raise
-        print(  # noqa: T201
-            f"nnpm: {options.command} needs {error.name}, which is not installed; "
-            "install the training extra: pip install '.[train]' in the checkout",
-            file=sys.stderr,
+        return run_command(
+            lambda: _run(options), interrupted=f"interrupted; nothing half-written is left{more}"
         )
-        return EXIT_BAD_INPUT
-    except BrokenPipeError:  # of a reader such as head; there is nobody left to tell
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        print(f"nnpm: {place}{error.strerror or error}", file=sys.stderr)  # noqa: T201
-        return EXIT_BAD_INPUT
-    except KeyboardInterrupt:
-        more = {
-            "train": "; a run that had begun goes on with --resume",
-            "benchmark": "; the same command goes on",
-        }.get(options.command, "")
-        print(  # noqa: T201
-            f"nnpm: interrupted; nothing half-written is left{more}", file=sys.stderr
-        )
-        return 130
     finally:
         log.removeHandler(warnings)
-    return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    try:
+        options.run(options)
+    except ModuleNotFoundError as error:
+        if error.name not in _EXTRA:
+            raise
+        raise UsageError(
+            f"{options.command} needs {error.name}, which is not installed; "
+            "install the training extra: pip install '.[train]' in the checkout"
+        ) from None
 
 
 def _default_cache() -> Path:
@@ -216,6 +197,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _adapt(options: argparse.Namespace) -> None:
+    from ..service.jobs.folder import AdaptationTask, read_request
     from .adaptation import command
     from .adaptation import contract as config
     from .adaptation.report import Bars, describe
@@ -231,20 +213,12 @@ def _adapt(options: argparse.Namespace) -> None:
     if options.full != (options.source is not None):
         raise TrainingError("--full and --source DIR go together: one is not there")
     full = command.Full(options.source, tuple(options.corpora), options.cache)
-    request = command.Request(
-        bundle=options.bundle,
-        target=options.target,
-        out=options.out,
-        method=options.method,
-        language=options.language,
-        seed=options.seed,
-        config=config.load(options.config or config.DEFAULT),
-        threads=options.threads or available_cores(),
-        force=options.force,
-        full=full if options.full else None,
-    )
+    names = ("bundle", "target", "out", "method", "language", "seed", "force")
+    given = {name: getattr(options, name) for name in names}
+    task = read_request(AdaptationTask, {**given, "threads": options.threads or available_cores()})
+    numbers = config.load(options.config or config.DEFAULT)
     with Bars() as bars:
-        report = command.adapt(request, bars)
+        report = command.adapt(task, numbers, bars, full=full if options.full else None)
     if options.json:
         document = {**report.model_dump(mode="json"), "warnings": options.warnings}
         print(json.dumps(document))  # noqa: T201 - the command's answer

@@ -9,124 +9,32 @@ import asyncio
 import errno
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Annotated, Any, Self, TypeVar
+from typing import IO, Any
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field
 from starlette.requests import Request
 
 from ..files import sync
 from ..inference.audio.formats import AUDIO_SUFFIXES
 from ..inference.errors import NoRoomError, ParameterError
 from ..jobs.errors import KeyTakenError
-from ..jobs.folder import JobFolder
+from ..jobs.folder import JobFolder, JobRequest, read_request
 from ..jobs.intake import FOLDER, allowed_folder
-from ..jobs.job import DEFAULT_METHOD, METHODS, Job, State, new_id
+from ..jobs.job import Job, State, new_id
 from ..jobs.names import Places, safe_path
 from ..predict.pool import OverloadedError
-from ..registry.registry import DEFAULT_LANGUAGE, DEFAULT_NAME, canonical
 from .errors import BadFormError, ExtraMissingError, UnsupportedBodyError
 from .forms import Form, decoded
 from .services import Services
 
 
-def _tag(language: str) -> str:
-    try:
-        return canonical(language)
-    except ParameterError as error:
-        raise ValueError(str(error)) from None
-
-
-class AdaptFields(BaseModel):
-    """How to adapt."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid", frozen=True)
-
-    language: Annotated[str, Field(max_length=64), AfterValidator(_tag)] = DEFAULT_LANGUAGE
-    """BCP-47, of the recordings: ur, de, pt-BR; und if unknown."""
-
-    name: str = Field(default=DEFAULT_NAME, max_length=128)
-    """The model that gets a new version."""
-
-    base: str | None = Field(default=None, max_length=128)
-    """The version to adapt; the one that answers for the language unless told."""
-
-    method: str = DEFAULT_METHOD
-    """nnpm, or another way to adapt."""
-
-    seed: int = Field(default=0, ge=0, le=2**31 - 1)
-    """Of everything that is drawn."""
-
-    auto_promote: bool = False
-    """Let the new version answer for the language as soon as it is there, if the evidence says
-    that it is better."""
-
-    force: bool = False
-    """Publish even if the evidence says reject."""
-
-    @field_validator("method")
-    @classmethod
-    def _known(cls, method: str) -> str:
-        if method not in METHODS:
-            raise ValueError(f"method is {method[:64]!r}; one of {', '.join(METHODS)} is wanted.")
-        return method
-
-    @model_validator(mode="after")
-    def _promotes_for_a_language(self) -> Self:
-        if self.auto_promote and self.language == DEFAULT_LANGUAGE:
-            raise ValueError(
-                "auto_promote without a language would change the answers for all languages; "
-                "name one, such as ur."
-            )
-        return self
-
-
-class FolderFields(AdaptFields):
-    """How to adapt, and to which folder of the server."""
+class FolderRequest(JobRequest):
+    """A request whose recordings lie in a folder of the server."""
 
     folder: str = Field(min_length=1, max_length=4096)
     """An absolute path under one of NNPM_ADAPT_ROOTS."""
-
-
-Fields = TypeVar("Fields", bound=AdaptFields)
-
-
-def parse_fields(kind: type[Fields], data: bytes | Mapping[str, Any]) -> Fields:
-    """Read a JSON document, or the fields of a form.
-
-    Raises:
-        ParameterError: one sentence for each field that cannot be used.
-    """
-    try:
-        if isinstance(data, bytes):
-            return kind.model_validate_json(data)
-        return kind.model_validate(data)
-    except ValidationError as error:
-        raise ParameterError("; ".join(map(_sentence, error.errors()))) from None
-
-
-def _sentence(error: Any) -> str:
-    message = str(error["msg"])
-    if error["type"] == "value_error":  # of ours: a sentence already
-        return message.removeprefix("Value error, ")
-    name = ".".join(str(part) for part in error["loc"])[:64] or "the body"
-    if error["type"] == "json_invalid":
-        return f"The body is no JSON that we read: {error['ctx']['error']}."
-    if error["type"] == "extra_forbidden":
-        return f"{name} is no field that we know."
-    if error["type"] == "missing":
-        return f"{name} is missing."
-    return f"{name}: {message[:1].lower()}{message[1:]}, not {str(error['input'])[:64]!r}."
 
 
 ARCHIVE, FILES = "archive", "files"
@@ -256,7 +164,7 @@ _HOW = (
 
 @dataclass(frozen=True, slots=True)
 class _Received:
-    fields: AdaptFields
+    fields: JobRequest
     source: str
     digest: str
 
@@ -311,7 +219,7 @@ async def _receive(request: Request, services: Services, folder: JobFolder) -> _
     content_type = request.headers.get("content-type", "")
     match content_type.partition(";")[0].strip().lower():
         case "application/json":
-            named = parse_fields(FolderFields, await _small_body(request))
+            named = read_request(FolderRequest, await _small_body(request))
             roots = services.settings.adapt_roots
             place = await asyncio.to_thread(allowed_folder, named.folder, roots)
             await asyncio.to_thread(folder.create)
@@ -348,7 +256,7 @@ async def _receive_form(
     await asyncio.to_thread(_keep, folder)
     if "folder" in form.texts:
         raise BadFormError("A folder is named in JSON, not in a form with files; choose one.")
-    fields = parse_fields(AdaptFields, form.texts)
+    fields = read_request(JobRequest, form.texts)
     return _Received(fields, form.files[0][0], digest_of(fields.model_dump(), form.files))
 
 

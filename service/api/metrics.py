@@ -20,12 +20,13 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Summa
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from ..inference.card import DEFAULT_LANGUAGE
 from ..inference.errors import NnpmError
 from ..jobs.errors import StoreUnavailableError
 from ..jobs.store import JobStore
 from ..predict.schemas import PredictAnswer
 from ..predict.traffic import Traffic
-from ..registry.registry import DEFAULT_LANGUAGE, Registry
+from ..registry.registry import Registry
 from .errors import TooManyStreamsError
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)

@@ -4,8 +4,9 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from ..jobs.folder import JobRequest
 from ..predict.oip import InferRequest
-from .adaptation import AdaptFields, FolderFields
+from .adaptation import FolderRequest
 from .errors import KINDS, MEDIA_TYPE, InferenceProblem, Problem
 from .middleware.access import OPEN_PATHS
 
@@ -56,14 +57,14 @@ BATCH_BODY = {
 }
 """Request body of a route that takes many recordings."""
 
-_ADAPT_FIELDS = AdaptFields.model_json_schema()["properties"]
+_ADAPT_FIELDS = JobRequest.model_json_schema()["properties"]
 _FILE = {"type": "string", "format": "binary"}
 
 ADAPT_BODY = {
     "required": True,
     "content": {
         "application/json": {
-            "schema": FolderFields.model_json_schema(),
+            "schema": FolderRequest.model_json_schema(),
             "example": {"folder": "/data/urdu", "language": "ur"},
         },
         "multipart/form-data": {

@@ -12,15 +12,41 @@ from tqdm import tqdm
 
 from .. import settings
 from ..api.errors import problem_of
+from ..command import UsageError
 from ..inference.audio.formats import AUDIO_SUFFIXES, audio_files
 from ..inference.errors import AudioError
 from ..predict.predict import PredictQuery, predict
 from ..predict.schemas import ModelPart, PredictAnswer
 from ..registry.opening import open_registry
 from ..registry.serving import LoadedModels, Serving, load_recognizer
-from . import UsageError
 
 Outcome = PredictAnswer | AudioError
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="file or folder")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print the answers of /predict; of many files one a line",
+    )
+    parser.add_argument("--bundle", type=Path, metavar="DIR", help="folder of a bundle")
+    parser.add_argument(
+        "--model", metavar="NAME[/VERSION]", help="model in the models folder [default]"
+    )
+    parser.add_argument(
+        "--language", metavar="TAG", help="BCP-47; picks the version promoted for it"
+    )
+    parser.add_argument("--channels", help="mix or split [mix]")
+    parser.add_argument("--window-s", metavar="S", help="seconds per window [the bundle's]")
+    parser.add_argument("--hop-s", metavar="S", help="seconds between windows [the bundle's]")
+    parser.add_argument("--top-k", metavar="K", help="add the K most probable emotions")
+    parser.add_argument("--neighbours", metavar="K", help="add the K nearest known utterances")
+    parser.add_argument(
+        "--emotions", nargs="+", metavar="NAME", help="answer with one of these emotions only"
+    )
+    parser.add_argument("--no-abstain", action="store_true", help="answer even if uncertain")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -34,10 +60,10 @@ def run(args: argparse.Namespace) -> int:
         model = ModelPart(name=args.bundle.resolve().name, version="", language=language)
     else:
         serving = Serving(open_registry(own), LoadedModels(load_recognizer, 1))
-        chosen = serving.choose(args.model, query.language)
-        recognizer = chosen.recognizer
+        route = serving.choose(args.model, query.language)
+        recognizer = route.recognizer
         model = ModelPart(
-            name=chosen.model.name, version=chosen.model.version, language=chosen.language
+            name=route.model.name, version=route.model.version, language=route.language
         )
 
     def score(file: Path) -> Outcome:

@@ -1,4 +1,4 @@
-"""``nnpm serve``."""
+"""``nnpm serve``: the HTTP service."""
 
 import argparse
 import gc
@@ -13,15 +13,21 @@ import uvicorn
 from .. import logs, settings
 from ..api.app import create_app
 from ..api.server import MAX_HEAD_BYTES, protocol, uvicorn_options
+from ..command import UsageError
 from ..registry.opening import open_registry, seed_registry
 from ..registry.registry import UnknownModelError
 from ..system import steady_memory
-from . import UsageError
 
 log = logging.getLogger("nnpm")
 
 SHUTDOWN_S = 30
-"""How long requests under way, stalled uploads among them, may delay the end of the process."""
+"""Longest time that requests in progress may delay the end of the process."""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.add_argument("--host", help="address to listen on [127.0.0.1]")
+    parser.add_argument("--port", help="port to listen on [8000]; 0 takes a free one")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -35,10 +41,12 @@ def run(args: argparse.Namespace) -> int:
     try:
         registry.resolve()
     except UnknownModelError as error:
-        raise UsageError(f"{error} Looked in {own.models}; NNPM_MODELS names the folder.") from None
+        raise UsageError(
+            f"{error} The models folder is {own.models}; NNPM_MODELS sets another."
+        ) from None
 
     def be_ready() -> None:
-        # Looking through all that was loaded so far takes 85 ms, in which nobody is answered.
+        # Going through all objects loaded so far takes 85 ms, during which no request is answered.
         gc.collect()
         gc.freeze()
         host, port = f"[{own.host}]" if ":" in own.host else own.host, listener.getsockname()[1]
@@ -63,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         timeout_graceful_shutdown=SHUTDOWN_S,
         **uvicorn_options(own),
     )
-    # uvicorn sends itself the signal again once all is answered, and would end by it.
+    # uvicorn raises the signal again once all requests are answered; it must not kill the process.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvicorn.Server(config).run(sockets=[listener])
     return 0
@@ -84,5 +92,5 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         raise UsageError(
-            f"cannot listen on {host} port {port}: {error.strerror}; choose another with --port."
+            f"cannot listen on {host} port {port}: {error.strerror}; set another port with --port."
         ) from None

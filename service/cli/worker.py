@@ -1,23 +1,32 @@
-"""``nnpm worker``: adapts for services whose jobs it shares."""
+"""``nnpm worker``: runs the adaptation jobs of services that share its database and models."""
 
 import argparse
 import logging
 import signal
 import threading
+from pathlib import Path
 
 from .. import logs, settings
+from ..command import UsageError
 from ..jobs.service import JobService, can_adapt
 from ..registry.opening import open_registry, seed_registry
-from . import UsageError
 
 log = logging.getLogger("nnpm")
 
 BEAT_S = 5.0
-"""How often the heartbeat file is renewed."""
+"""Time between two touches of the heartbeat file."""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.add_argument("--workers", type=int, metavar="N", help="jobs at a time [1]")
+    parser.add_argument(
+        "--heartbeat", type=Path, metavar="FILE", help="file to touch while the workers run"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Take jobs until asked to end; the one under way then goes back into the queue."""
+    """Run jobs until a signal to end; the job in progress then goes back into the queue."""
     own = settings.load(adapt_workers=args.workers)
     if not can_adapt():
         raise UsageError(
@@ -27,18 +36,16 @@ def run(args: argparse.Namespace) -> int:
     registry = open_registry(own)
     if own.bundled is not None:
         seed_registry(registry, own.bundled)
-    office = JobService(
-        own.model_copy(update={"adapt_workers": max(1, own.adapt_workers)}), registry
-    )
+    jobs = JobService(own.model_copy(update={"adapt_workers": max(1, own.adapt_workers)}), registry)
     ended = threading.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: ended.set())
-    office.start()
+    jobs.start()
     log.info("Ready. Waiting for jobs.")
     while True:
-        if args.heartbeat is not None and office.alive:
+        if args.heartbeat is not None and jobs.alive:
             args.heartbeat.touch()
         if ended.wait(BEAT_S):
             break
-    office.stop()
+    jobs.stop()
     return 0

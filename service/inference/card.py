@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from .errors import ParameterError
+
 EMOTIONS = ("angry", "calm", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 """Every emotion that a corpus may be labelled with; calm is not neutral."""
 
@@ -14,6 +16,31 @@ CORE_EMOTIONS = ("angry", "happy", "neutral", "sad")
 """The four that all corpora share; the published tables are about them."""
 
 SCHEMA_VERSION: Literal[1] = 1
+
+DEFAULT_NAME = "default"
+"""Name of the model that answers when a request names none."""
+
+DEFAULT_LANGUAGE = "und"
+"""Language of requests that name none, and of bundles that were adapted to none."""
+
+
+def canonical_language(tag: str) -> str:
+    """Write a BCP-47 language tag in its canonical form.
+
+    Raises:
+        ParameterError: if it is not a language tag.
+
+    Examples:
+        >>> canonical_language("PT_br"), canonical_language("urd")
+        ('pt-BR', 'ur')
+    """
+    import langcodes  # takes 0.1 s, and whoever reads a card needs none of it
+
+    if len(tag) > 64 or not langcodes.tag_is_valid(tag):
+        raise ParameterError(
+            f"language is {tag[:64]!r}; it must be a BCP-47 tag such as ur, de or pt-BR."
+        )
+    return langcodes.standardize_tag(tag)
 
 
 def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -81,7 +108,7 @@ class Card(_Part):
     decision: Decision
     calibrated: bool
     """Whether the confidence was calibrated on labelled speech of the target kind."""
-    language: str = "und"
+    language: str = DEFAULT_LANGUAGE
     """BCP-47 tag of the language it was adapted to; und if none."""
     source_languages: tuple[str, ...]
     parent: str | None = None

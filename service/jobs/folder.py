@@ -1,6 +1,7 @@
-"""The folder of one job: what its service, its worker and its child process share.
+"""One adaptation as service, worker, child process and command line see it: request and folder.
 
-A child is another program (``python -m training adapt --job DIR``); it knows the same names.
+The only module of this room that training may import: the child (``python -m nnpm.training adapt
+--job DIR``) is another program, and shares this folder with the worker that starts it.
 """
 
 import contextlib
@@ -8,17 +9,152 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from .. import files
+from ..inference.card import DEFAULT_LANGUAGE, DEFAULT_NAME, canonical_language
+from ..inference.errors import ParameterError
+
+METHODS = (
+    "source_only",
+    "adabn",
+    "coral",
+    "mmd",
+    "dann",
+    "entropy",
+    "self_training",
+    "nnpm",
+)
+"""Names of the adaptation methods; training/adaptation/methods holds a class for each."""
+
+DEFAULT_METHOD = "nnpm"
+
+
+def _canonical(language: str) -> str:
+    try:
+        return canonical_language(language)
+    except ParameterError as error:
+        raise ValueError(str(error)) from None
+
+
+class JobRequest(BaseModel):
+    """How to adapt: read from a form, a JSON body or a command line, and kept with the job."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid", frozen=True)
+
+    language: Annotated[str, Field(max_length=64), AfterValidator(_canonical)] = DEFAULT_LANGUAGE
+    """Language of the recordings as a BCP-47 tag: ur, de, pt-BR; und if unknown."""
+
+    name: str = Field(default=DEFAULT_NAME, max_length=128)
+    """The model that gets a new version."""
+
+    base: str | None = Field(default=None, max_length=128)
+    """The version to adapt; by default the one that answers for the language."""
+
+    method: str = DEFAULT_METHOD
+    """Adaptation method: nnpm, or one of the methods that it is compared with."""
+
+    seed: int = Field(default=0, ge=0, le=2**31 - 1)
+    """Seed of all random numbers."""
+
+    auto_promote: bool = False
+    """Promote the new version for the language at once if the evidence says that it is better."""
+
+    force: bool = False
+    """Publish the new version even if the evidence says reject."""
+
+    @field_validator("method")
+    @classmethod
+    def _is_known(cls, method: str) -> str:
+        if method not in METHODS:
+            raise ValueError(f"method is {method[:64]!r}; it must be one of {', '.join(METHODS)}.")
+        return method
+
+    @model_validator(mode="after")
+    def _promotes_for_a_language(self) -> Self:
+        if self.auto_promote and self.language == DEFAULT_LANGUAGE:
+            raise ValueError(
+                "auto_promote without a language would change the answers for all languages; "
+                "set language, such as ur."
+            )
+        return self
+
+
+class AdaptationTask(JobRequest):
+    """A request with the base and the folders of this machine: what ``nnpm adapt`` carries out.
+
+    The worker writes it to ``request.json`` for its child process.
+    """
+
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Seed of all random numbers; the command line takes any that torch does."""
+
+    bundle: Path
+    """Folder of the base."""
+
+    target: Path
+    """Folder of the unlabelled recordings, searched recursively."""
+
+    out: Path
+    """Folder of the adapted bundle; it must not exist yet."""
+
+    threads: int = Field(ge=1)
+    """Threads that decode and pool; the result does not depend on the number."""
+
+    min_clips: int | None = Field(default=None, ge=1)
+    """Fewest usable clips; by default the number in the adaptation's configuration."""
+
+
+AnyRequest = TypeVar("AnyRequest", bound=JobRequest)
+
+
+def read_request(kind: type[AnyRequest], data: bytes | Mapping[str, Any]) -> AnyRequest:
+    """Read a request from a JSON document, or from fields by name.
+
+    Raises:
+        ParameterError: one sentence for each field that cannot be used.
+    """
+    try:
+        if isinstance(data, bytes):
+            return kind.model_validate_json(data)
+        return kind.model_validate(data)
+    except ValidationError as error:
+        raise ParameterError("; ".join(map(_sentence, error.errors()))) from None
+
+
+def _sentence(error: Any) -> str:
+    message = str(error["msg"])
+    if error["type"] == "value_error":  # of ours: a sentence already
+        return message.removeprefix("Value error, ")
+    name = ".".join(str(part) for part in error["loc"])[:64] or "the body"
+    if error["type"] == "json_invalid":
+        return f"The body is no JSON that we read: {error['ctx']['error']}."
+    if error["type"] == "extra_forbidden":
+        return f"{name} is no field that we know."
+    if error["type"] == "missing":
+        return f"{name} is missing."
+    return f"{name}: {message[:1].lower()}{message[1:]}, not {str(error['input'])[:64]!r}."
 
 
 class JobFolder:
-    """Paths of one job, and its small files.
+    """The folder of one job: its paths, and its small files.
 
     Args:
         root: holds one folder per job.
-        id: of the job.
+        id: the job's id: letters and digits.
+
+    Raises:
+        ParameterError: if the id holds any other character.
 
     Examples:
         >>> JobFolder(Path("jobs"), "7f").report.as_posix()
@@ -27,33 +163,33 @@ class JobFolder:
 
     def __init__(self, root: Path, id: str) -> None:  # noqa: A002 - the job's own word
         if not id.isalnum():
-            raise ValueError(f"{id!r} is not the name of a job: letters and digits are wanted")
+            raise ParameterError(f"{id!r} is not a job id; a job id has only letters and digits.")
         self.path = root / id
         self.upload = self.path / "upload"
-        """As it was sent: an archive, or files."""
+        """The audio as it was sent: an archive, or files."""
         self.target = self.path / "target"
-        """The audio, unpacked: one folder for each try."""
+        """The audio, unpacked: one folder for each claim of the job."""
         self.request = self.path / "request.json"
-        """What the child shall do; written when the audio is prepared."""
+        """An ``AdaptationTask``; the worker writes it when the audio is prepared."""
         self.progress = self.path / "progress.json"
-        """How far the child is: ``{"state", "stage", "done", "total", "progress"}``."""
+        """Progress of the child: ``{"state", "stage", "done", "total", "progress"}``."""
         self.report = self.path / "report.json"
-        """What the child found; written when its bundle is complete."""
+        """Result of the child, an ``AdaptationReport``; written when its bundle is complete."""
         self.error = self.path / "error.json"
-        """Why the child could not do it: ``{"detail", "errno"}``."""
+        """Why the child failed: ``{"detail", "errno"}``."""
         self.out = self.path / "out"
         """The bundle that the child made."""
         self.lock = self.path / "child.lock"
-        """Locked for the life of the child, whose process number it holds."""
+        """Locked while the child runs; holds its process id and host: ``{"pid", "host"}``."""
         self.log = self.path / "child.log"
-        """What the child said on standard error."""
+        """Standard error of the child."""
 
     def create(self) -> None:
-        """Make the folder, readable for its owner alone: it holds people's voices."""
+        """Make the folder, readable for its owner only: it holds recordings of people."""
         self.path.mkdir(mode=0o700, parents=True)
 
     def remove_work(self) -> None:
-        """Remove all but the report, the error and the request; no error if it is gone."""
+        """Remove everything but report, error and request; no error if it is gone."""
         kept = {self.report, self.error, self.request}
         with contextlib.suppress(FileNotFoundError):
             for path in set(self.path.iterdir()) - kept:
@@ -71,7 +207,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """Read a small file that another process may be replacing.
 
     Returns:
-        Its object; None if there is no such file, or no JSON object in it.
+        Its object; None if the file does not exist or holds no JSON object.
     """
     try:
         data = json.loads(path.read_bytes())
@@ -84,6 +220,6 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Replace a small file whole, also when the power fails.
 
     Raises:
-        OSError: if it cannot be written; what stood there stays.
+        OSError: if it cannot be written; the old file stays.
     """
     files.replace(path, json.dumps(data).encode())

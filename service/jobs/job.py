@@ -1,43 +1,42 @@
-"""What becomes of a job, and what may become of it next.
-
-The names of the ways to adapt; training/adaptation has the ways themselves.
-
-One adaptation job, as the store holds it.
-"""
+"""One adaptation job as the store holds it: its states, and the steps between them."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from uuid import uuid4
 
+from pydantic import Field
+
+from .folder import JobRequest
+
 
 class State(StrEnum):
-    """Where a job is."""
+    """State of a job."""
 
     QUEUED = "queued"
     PREPARING = "preparing"
-    """Its audio is unpacked and checked."""
+    """The audio is being unpacked and checked."""
     ADAPTING = "adapting"
     EVALUATING = "evaluating"
-    """The evidence is gathered, and the bundle written."""
+    """The evidence is being gathered, and the bundle written."""
     PUBLISHING = "publishing"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
-    """It cannot be carried out: its error says why."""
+    """The job cannot be carried out; its error says why."""
     CANCELLED = "cancelled"
     REJECTED = "rejected"
-    """By the evidence: nothing is published."""
+    """The evidence is against the new version: it is not published."""
     INTERRUPTED = "interrupted"
-    """The processes that worked on it died, as often as one is tried."""
+    """The processes that worked on the job died, as often as a job may be tried."""
 
 
 RUNNING = frozenset({State.PREPARING, State.ADAPTING, State.EVALUATING, State.PUBLISHING})
-"""A worker has the job."""
+"""States in which a worker has the job."""
 
 ENDED = frozenset(
     {State.SUCCEEDED, State.FAILED, State.CANCELLED, State.REJECTED, State.INTERRUPTED}
 )
-"""Nothing changes any more."""
+"""Final states."""
 
 # Whatever stage a job is in, its worker may die, be stopped, or fail.
 _ANEW_OR_OVER = frozenset(
@@ -54,7 +53,7 @@ NEXT: dict[State, frozenset[State]] = {
     State.PUBLISHING: _ANEW_OR_OVER | {State.SUCCEEDED},
     **{state: frozenset() for state in ENDED},
 }
-"""The states that each may be followed by."""
+"""The states that may follow each state."""
 
 
 def sources(state: State) -> frozenset[State]:
@@ -67,27 +66,13 @@ def sources(state: State) -> frozenset[State]:
     return frozenset(before for before, after in NEXT.items() if state in after)
 
 
-METHODS = (
-    "source_only",
-    "adabn",
-    "coral",
-    "mmd",
-    "dann",
-    "entropy",
-    "self_training",
-    "nnpm",
-)
-
-DEFAULT_METHOD = "nnpm"
-
-
 @dataclass(frozen=True, slots=True)
 class Clips:
-    """What was found in a job's audio.
+    """The recordings of a job, counted.
 
     Attributes:
-        accepted: files that were learnt from.
-        skipped: how many were left out, by reason.
+        accepted: recordings that the adaptation used.
+        skipped: number of recordings left out, by reason.
         examples: some of their names, by reason.
     """
 
@@ -98,11 +83,11 @@ class Clips:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """An accuracy nobody measured.
+    """An accuracy that was estimated without labels.
 
     Attributes:
         value: in [0, 1].
-        error: how far from the truth such estimates are on average, in [0, 1].
+        error: mean absolute error of such estimates, in [0, 1].
     """
 
     value: float
@@ -110,7 +95,7 @@ class Estimate:
 
 
 def new_id() -> str:
-    """Make a name for a job that no other has and nobody can guess."""
+    """Make a job id that no other job has and nobody can guess."""
     return uuid4().hex
 
 
@@ -118,80 +103,59 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """One adaptation job.
+class Job(JobRequest):
+    """One adaptation job: its request, and what has become of it."""
 
-    Attributes:
-        id: also the name of its folder.
-        owner: name of the API key that asked for it.
-        name: of the model that gets a new version.
-        language: BCP-47 in canonical form; und if unknown.
-        method: of adaptation.
-        source: where its audio comes from: ``folder:<path>``, ``archive`` or ``files``.
-        base: version that is adapted; None for the one in use when work begins.
-        seed: of everything drawn at random.
-        auto_promote: put the version to use if the evidence says that it is better.
-        force: publish whatever the evidence says.
-        idempotency_key: of the request; unique per owner.
-        body_digest: of the request, to tell a repetition from another use of the key.
-        state: where it is.
-        progress: in [0, 1].
-        eta_s: seconds until the end; None while nobody knows.
-        version: that came of it; None until then.
-        clips: what was found in the audio; None until it has been looked at.
-        verdict: of the evidence: improved, no change or reject.
-        estimated_accuracy: None unless the evidence allows one.
-        error: one sentence: why it failed or was rejected, or why it is being tried again.
-        attempts: how often a worker took it.
-        created_at: UTC.
-        updated_at: UTC; of the last change that a user can see.
-        started_at: when a worker first took it.
-        ended_at: when it came to its end.
-        worker: who has it.
-        token: grows each time a worker takes it; one who shows an older token has lost it.
-        lease_until: when another worker may take it.
-        not_before: when it may be tried again after a failure that may pass.
-        cancel_requested: whether its worker shall stop.
-    """
-
-    id: str = field(default_factory=new_id)
+    id: str = Field(default_factory=new_id)
+    """Also the name of the job's folder."""
     owner: str
-    name: str
-    language: str
-    method: str
+    """Name of the API key that sent the request."""
     source: str
-    base: str | None = None
-    seed: int = 0
-    auto_promote: bool = False
-    force: bool = False
+    """Where the audio comes from: ``folder:<path>``, ``archive`` or ``files``."""
     idempotency_key: str | None = None
+    """Of the request; unique per owner."""
     body_digest: str | None = None
+    """sha256 of the request: tells a repetition from another use of the idempotency key."""
     state: State = State.QUEUED
     progress: float = 0.0
+    """In [0, 1]."""
     eta_s: float | None = None
+    """Seconds until the end; None if unknown."""
     version: str | None = None
+    """The version that the job published; None until then."""
     clips: Clips | None = None
+    """None until the audio has been examined."""
     verdict: str | None = None
+    """Of the evidence: improved, no change or reject."""
     estimated_accuracy: Estimate | None = None
+    """None unless the evidence allows an estimate."""
     error: str | None = None
+    """One sentence: why the job failed or was rejected, or why it is tried again."""
     attempts: int = 0
-    created_at: datetime = field(default_factory=_now)
-    updated_at: datetime = field(default_factory=_now)
+    """How often a worker claimed the job."""
+    created_at: datetime = Field(default_factory=_now)
+    updated_at: datetime = Field(default_factory=_now)
+    """Time of the last change that a user can see."""
     started_at: datetime | None = None
+    """When a worker first claimed the job."""
     ended_at: datetime | None = None
     worker: str | None = None
+    """The worker that has the job."""
     token: int = 0
+    """Fencing token: grows with each claim; a worker with an older token has lost the job."""
     lease_until: datetime | None = None
+    """When another worker may claim the job."""
     not_before: datetime | None = None
+    """When the job may be tried again after a failure that may pass."""
     cancel_requested: bool = False
+    """Whether the worker of the job has to stop."""
 
     @property
     def ended(self) -> bool:
-        """Whether nothing changes any more."""
+        """Whether the job's state is final."""
         return self.state in ENDED
 
     @property
     def running(self) -> bool:
-        """Whether a worker has it."""
+        """Whether a worker has the job."""
         return self.state in RUNNING

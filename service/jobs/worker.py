@@ -22,7 +22,7 @@ from ..inference.errors import BundleError, NnpmError
 from ..registry.registry import Registry, RegistryError
 from ..settings import Settings
 from .errors import CancelledError, LostLeaseError, StoreUnavailableError, UnknownJobError
-from .folder import JobFolder, read_json, write_json
+from .folder import AdaptationTask, JobFolder, JobRequest, read_json, write_json
 from .intake import prepare
 from .job import Clips, Estimate, Job, State
 from .process import COMMAND, Child
@@ -242,10 +242,10 @@ class Worker:
         """Have report and bundle made, by a child that may be at work already."""
         if not child.alive():
             target = prepare(job, folder, self._settings, partial(_go_on, lease, stop))
-            request = self._request(job, folder, target)
+            task = self._task(job, folder, target)
             for old in (folder.progress, folder.error):
                 old.unlink(missing_ok=True)
-            write_json(folder.request, request)
+            write_json(folder.request, task.model_dump(mode="json"))
             child.start(self._settings.adapt_threads, self._settings.adapt_nice)
         self._tell(job, State.ADAPTING, _PREPARED)
         try:
@@ -276,23 +276,21 @@ class Worker:
                 share = _PREPARED + (_ADAPTED - _PREPARED) * float(found["progress"])
                 self._tell(job, State(found["state"]), share, eta_s=pace.eta_s(share))
 
-    def _request(self, job: Job, folder: JobFolder, target: Path) -> dict[str, Any]:
+    def _task(self, job: Job, folder: JobFolder, target: Path) -> AdaptationTask:
         if job.base is None:
             base = self._registry.live(job.name, job.language)
         else:
             base = self._registry.resolve(job.name, job.base)
         self._store.update(job.id, job.token, base=base.version)
-        return {
-            "bundle": str(base.path.resolve()),
-            "target": str(target.resolve()),
-            "out": str(folder.out.resolve()),
-            "method": job.method,
-            "language": job.language,
-            "seed": job.seed,
-            "force": job.force,
-            "threads": self._settings.adapt_threads,
-            "min_clips": self._settings.adapt_min_clips,
-        }
+        return AdaptationTask(
+            **{name: getattr(job, name) for name in JobRequest.model_fields if name != "base"},
+            base=base.version,
+            bundle=base.path.resolve(),
+            target=target.resolve(),
+            out=folder.out.resolve(),
+            threads=self._settings.adapt_threads,
+            min_clips=self._settings.adapt_min_clips,
+        )
 
     def _conclude(self, job: Job, folder: JobFolder, lease: Lease) -> None:
         """Publish what the child made, or say why not; all of it may be done twice."""

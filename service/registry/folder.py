@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..inference.card import DEFAULT_NAME
 from ..inference.errors import NnpmError
-
-DEFAULT_NAME = "default"
-"""The model that answers when a request names none."""
 
 _MARK = "bundle.json"
 

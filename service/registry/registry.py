@@ -8,17 +8,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import langcodes
-
 from ..files import sync
 from ..inference import bundle as bundles
+from ..inference.card import DEFAULT_LANGUAGE, DEFAULT_NAME, canonical_language
 from ..inference.errors import NnpmError, ParameterError
 from . import state as states
-from .folder import DEFAULT_NAME, ModelFolder, ModelVersion, UnknownModelError
+from .folder import ModelFolder, ModelVersion, UnknownModelError
 from .state import RegistryError, State
-
-DEFAULT_LANGUAGE = "und"
-"""The language of requests that name none, and of bundles for any."""
 
 _COMING = ".publishing-"
 _GOING = ".deleted-"
@@ -39,23 +35,6 @@ class Aliases:
     live: str | None
     previous: str | None
     shadow: str | None
-
-
-def canonical(language: str) -> str:
-    """Write a BCP-47 tag as everybody does.
-
-    Raises:
-        ParameterError: if it is none.
-
-    Examples:
-        >>> canonical("PT_br"), canonical("urd")
-        ('pt-BR', 'ur')
-    """
-    if len(language) > 64 or not langcodes.tag_is_valid(language):
-        raise ParameterError(
-            f"language is {language[:64]!r}; a BCP-47 tag such as ur, de or pt-BR is wanted."
-        )
-    return langcodes.standardize_tag(language)
 
 
 class Registry:
@@ -192,7 +171,7 @@ class Registry:
             UnknownModelError: if there is no such model.
             NothingToRollBackError: if there was none.
         """
-        tag = None if language is None else canonical(language)
+        tag = None if language is None else canonical_language(language)
 
         def back(state: State) -> State:
             step = state.last(tag)
@@ -213,7 +192,7 @@ class Registry:
             BundleError: if its card cannot be read.
         """
         if version is None:
-            tag = canonical(language or DEFAULT_LANGUAGE)
+            tag = canonical_language(language or DEFAULT_LANGUAGE)
         else:
             tag = self._language(name, version, language)
 
@@ -269,8 +248,10 @@ class Registry:
 
     def _language(self, name: str, version: str, language: str | None) -> str:
         if language is not None:
-            return canonical(language)
-        return canonical(bundles.load(self._folder.resolve(name, version).path).card.language)
+            return canonical_language(language)
+        return canonical_language(
+            bundles.load(self._folder.resolve(name, version).path).card.language
+        )
 
     def _state(self, name: str) -> State:
         return states.read(self.root / name)
@@ -361,8 +342,6 @@ def _is_adapted(card: Path) -> bool:
 
 
 __all__ = [
-    "DEFAULT_LANGUAGE",
-    "DEFAULT_NAME",
     "Aliases",
     "ModelInUseError",
     "ModelVersion",
@@ -370,7 +349,6 @@ __all__ = [
     "Registry",
     "RegistryError",
     "UnknownModelError",
-    "canonical",
     "check_name",
     "pick",
 ]

@@ -12,17 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..inference import bundle
+from ..inference.card import DEFAULT_LANGUAGE, DEFAULT_NAME, canonical_language
 from ..inference.errors import NnpmError
 from ..inference.recognizer import Recognizer
-from .registry import (
-    DEFAULT_LANGUAGE,
-    DEFAULT_NAME,
-    Aliases,
-    ModelVersion,
-    Registry,
-    canonical,
-    pick,
-)
+from .registry import Aliases, ModelVersion, Registry, pick
 
 
 def load_recognizer(path: Path) -> Recognizer:
@@ -147,7 +140,7 @@ class Serving:
             BundleError: if the version cannot be loaded.
         """
         name, slash, version = (model or DEFAULT_NAME).partition("/")
-        tag = DEFAULT_LANGUAGE if language is None else canonical(language)
+        tag = DEFAULT_LANGUAGE if language is None else canonical_language(language)
         if slash:
             found = self.registry.resolve(name, version)
             recognizer = self._loaded.get(found)

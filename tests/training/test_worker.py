@@ -18,10 +18,10 @@ import soundfile
 from fastapi.testclient import TestClient
 
 from nnpm.service.api.app import create_app
-from nnpm.service.jobs.job import DEFAULT_METHOD, METHODS
+from nnpm.service.jobs.folder import DEFAULT_METHOD, METHODS
 from nnpm.service.registry.registry import Registry
 from nnpm.service.settings import Settings
-from nnpm.training import adaptation
+from nnpm.training.adaptation import methods
 from nnpm.training.bundle.files import voice
 
 ROOT = Path(__file__).parents[2]
@@ -145,5 +145,5 @@ def test_a_second_child_leaves_the_job_alone(top: Path) -> None:
 
 
 def test_service_and_training_know_the_same_methods() -> None:
-    assert set(METHODS) == set(adaptation.METHODS)
+    assert tuple(methods.METHODS) == METHODS
     assert DEFAULT_METHOD in METHODS

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import langcodes
 import torch
 
 from ...service.files import require_place
 from ...service.inference import bundle as bundles
 from ...service.inference.bundle import SEAL, Bundle, Memory
+from ...service.jobs.folder import AdaptationTask
 from ..bundle.files import restore_network, restore_source
 from ..config import TrainingError
 from ..network.network import Network
@@ -21,7 +21,6 @@ from .decision import decide
 from .evidence import judge
 from .features import FeatureViews, TargetFeatures, extract_features, whole_log_mel
 from .full import fine_tune, in_memory, load_source
-from .methods import METHODS
 from .publish import Adapted, publish
 from .report import AdaptationReport, Base, Clips
 from .train import adapt_head
@@ -63,74 +62,56 @@ class Full:
     cache: Path
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What ``nnpm adapt`` was asked for.
-
-    Attributes:
-        bundle: folder of the base.
-        target: folder of audio.
-        out: where the adapted bundle shall stand.
-        method: a name in :data:`training.adaptation.METHODS`.
-        language: BCP-47; und if unknown.
-        seed: of views, draws and dropout.
-        config: all other numbers.
-        threads: that decode and pool; the result is the same for any number.
-        force: write the bundle also when the evidence says reject.
-        full: move the whole network first; None adapts the head alone.
-    """
-
-    bundle: Path
-    target: Path
-    out: Path
-    method: str
-    language: str
-    seed: int
-    config: AdaptConfig
-    threads: int
-    force: bool = False
-    full: Full | None = None
-
-
 @one_torch_thread()
-def adapt(request: Request, progress: Progress = lambda *_: None) -> AdaptationReport:
+def adapt(
+    task: AdaptationTask,
+    config: AdaptConfig,
+    progress: Progress = lambda *_: None,
+    *,
+    full: Full | None = None,
+) -> AdaptationReport:
     """Adapt, judge, and write the bundle unless the evidence says reject.
 
-    The same request gives the same bundle on the same machine, but for the hour in its card and its
+    Args:
+        task: what to adapt to what, and where the bundle goes.
+        config: all numbers of the methods.
+        progress: called while it works.
+        full: move the whole network first; None adapts the head alone.
+
+    The same task gives the same bundle on the same machine, but for the hour in its card and its
     README, which ``SOURCE_DATE_EPOCH`` sets.
 
     Raises:
-        TrainingError: if the request cannot be carried out; nothing is written then.
+        TrainingError: if the task cannot be carried out; nothing is written then.
         BundleError: if the base cannot be read.
     """
-    language = _check(request)
+    _check(task)
     clock = _Clock(progress)
-    base = bundles.load(request.bundle)
+    base = bundles.load(task.bundle)
     network, memory = restore_network(base), base.memory()
-    config = request.config
-    if request.full is not None:
-        network, memory = _move(request, request.full, base, network, clock)
+    if full is not None:
+        network, memory = _move(task, config, full, base, network, clock)
     heard = extract_features(
-        request.target,
-        FeatureViews(network, config.views, request.seed),
+        task.target,
+        FeatureViews(network, config.views, task.seed),
         base.card,
         config,
-        threads=request.threads,
+        threads=task.threads,
         on_file=clock.stage("listen"),
     )
     source, target = restore_source(memory), heard.target()
     head = adapt_head(
-        network.head, source, target, request.method, config, request.seed, clock.stage("adapt")
+        network.head, source, target, task.method, config, task.seed, clock.stage("adapt")
     )
     clock.stage("judge")
     evidence = judge(network.head, head, source, target, base.labels)
     decision = decide(base.card.decision, head, source, target, base.labels, evidence, config)
     clock.stage("publish")
     report = AdaptationReport(
-        method=request.method,
-        full=request.full is not None,
-        seed=request.seed,
-        language=language,
+        method=task.method,
+        full=full is not None,
+        seed=task.seed,
+        language=task.language,
         base=Base(
             version=base.path.resolve().name, digest=(base.path / SEAL).read_text("ascii")[:64]
         ),
@@ -141,34 +122,39 @@ def adapt(request: Request, progress: Progress = lambda *_: None) -> AdaptationR
         bundle=None,
         **evidence.model_dump(exclude={"figures"}),
     )
-    if evidence.verdict != "reject" or request.force:
+    if evidence.verdict != "reject" or task.force:
         adapted = Adapted(network, memory, head, decision)
-        publish(request.out, base, adapted, report, config, heard.examples)
-        report = report.model_copy(update={"bundle": str(request.out)})
+        publish(task.out, base, adapted, report, config, heard.examples)
+        report = report.model_copy(update={"bundle": str(task.out)})
     return report.model_copy(update={"seconds": clock.seconds()})
 
 
 def _move(
-    request: Request, full: Full, base: Bundle, network: Network, clock: "_Clock"
+    task: AdaptationTask,
+    config: AdaptConfig,
+    full: Full,
+    base: Bundle,
+    network: Network,
+    clock: "_Clock",
 ) -> tuple[Network, Memory]:
     """Fine-tune the whole network; the memory is made anew by the one that comes out."""
     front_end = network.front_end
     audio = load_source(full.source, full.corpora, base.card, network, full.cache)
     clips = extract_features(
-        request.target,
+        task.target,
         lambda samples: whole_log_mel(front_end, samples)[0][0, 0].T.half(),
         base.card,
-        request.config,
-        threads=request.threads,
+        config,
+        threads=task.threads,
         on_file=clock.stage("decode"),
     )
     moved = fine_tune(
         network,
         audio,
         in_memory(clips.rows),
-        request.method,
-        request.config,
-        request.seed,
+        task.method,
+        config,
+        task.seed,
         clock.stage("fine-tune"),
     )
     return moved, audio.memory(moved)
@@ -202,17 +188,8 @@ def _clips(heard: TargetFeatures) -> Clips:
     )
 
 
-def _check(request: Request) -> str:
-    """Find what is wrong before any work; return the language in its canonical form."""
-    if request.out.exists():
-        raise TrainingError(f"{request.out} exists, and bundles are not overwritten")
-    require_place(request.out)
-    if request.method not in METHODS:
-        raise TrainingError(
-            f"there is no method {request.method}; choose among {', '.join(METHODS)}"
-        )
-    if not langcodes.tag_is_valid(request.language):
-        raise TrainingError(
-            f"--language {request.language} is no BCP-47 tag; ur, de or pt-BR are such tags"
-        )
-    return langcodes.standardize_tag(request.language)
+def _check(task: AdaptationTask) -> None:
+    """Find what is wrong before any work."""
+    if task.out.exists():
+        raise TrainingError(f"{task.out} exists, and bundles are not overwritten")
+    require_place(task.out)

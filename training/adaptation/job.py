@@ -1,24 +1,22 @@
-"""One adaptation job in a process of its own: ``python -m training adapt --job DIR``.
+"""One adaptation job in a process of its own: ``python -m nnpm.training adapt --job DIR``.
 
-The folder is all that it shares with who started it (``service/jobs/layout.py`` has the same
-names): request.json in; progress.json, report.json or error.json, and the bundle out/.
+The child shares only the job's folder with the worker that starts it: it reads request.json, and
+writes progress.json, report.json or error.json, and the bundle out/.
 """
 
-import fcntl
 import json
 import os
 import shutil
 import signal
 import socket
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from ...service.inference.errors import NnpmError
+from ...service.files import lock
+from ...service.inference.errors import NnpmError, ParameterError
+from ...service.jobs.folder import AdaptationTask, JobFolder, read_request, write_json
 from ..config import TrainingError
 
 _SHARES = {
@@ -27,85 +25,63 @@ _SHARES = {
     "judge": ("evaluating", 0.9, 0.93),
     "publish": ("evaluating", 0.93, 1.0),
 }
-"""State of the job, and the part of the whole, by stage."""
+"""For each stage: the job's state, and where the stage begins and ends in the whole."""
 
 _WRITE_EVERY_S = 0.2
 
 
-class JobRequest(BaseModel):
-    """What stands in request.json."""
+def run_job(path: Path) -> None:
+    """Carry out the job of a folder.
 
-    model_config = ConfigDict(extra="forbid")
-
-    bundle: Path
-    target: Path
-    out: Path
-    method: str
-    language: str
-    seed: int
-    force: bool
-    threads: int
-    min_clips: int
-
-
-def run_job(folder: Path) -> None:
-    """Do the job of a folder.
-
-    The lock child.lock is held until the process ends, so that no second one works on the job.
+    The lock child.lock is held until the process ends, so that no other process works on the job.
 
     Raises:
         TrainingError: if another process has the job, or the request cannot be read.
-        NnpmError: whatever adaptation refuses; error.json says it as well.
-        OSError: of a full disk and the like; error.json says it as well.
+        NnpmError: any reason that the adaptation gives; error.json holds it as well.
+        OSError: a full disk, for example; error.json holds it as well.
     """
     # As Ctrl-C does, so that what is half-written is removed on the way out.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with _alone(folder):
-        (folder / "error.json").unlink(missing_ok=True)
-        asked = _read(folder)
+    path = path.resolve()
+    folder = JobFolder(path.parent, path.name)
+    with _exclusive(folder):
+        folder.error.unlink(missing_ok=True)
+        task = _read(folder)
         try:
-            _adapt(folder, asked)
+            _adapt(folder, task)
         except NnpmError as error:
-            # For whoever sent the recordings: where they lie on this machine is not theirs to know.
-            detail = str(error).replace(str(asked.target), "the folder")
-            detail = detail.replace(str(asked.bundle), "the base")
-            _write(folder / "error.json", {"detail": detail, "errno": None})
+            # Whoever sent the recordings need not know where they lie on this machine.
+            detail = str(error).replace(str(task.target), "the folder")
+            detail = detail.replace(str(task.bundle), "the base")
+            write_json(folder.error, {"detail": detail, "errno": None})
             raise
         except OSError as error:
-            told = {"detail": error.strerror or str(error), "errno": error.errno}
-            _write(folder / "error.json", told)
+            detail = error.strerror or str(error)
+            write_json(folder.error, {"detail": detail, "errno": error.errno})
             raise
 
 
-def _read(folder: Path) -> JobRequest:
+def _read(folder: JobFolder) -> AdaptationTask:
     try:
-        return JobRequest.model_validate_json((folder / "request.json").read_bytes())
-    except (OSError, ValidationError) as error:
-        raise TrainingError(f"{folder / 'request.json'} cannot be read: {error}") from None
+        return read_request(AdaptationTask, folder.request.read_bytes())
+    except (OSError, ParameterError) as error:
+        raise TrainingError(f"{folder.request} cannot be read: {error}") from None
 
 
-def _adapt(folder: Path, asked: JobRequest) -> None:
+def _adapt(folder: JobFolder, task: AdaptationTask) -> None:
     from . import command
     from . import contract as config
 
-    shutil.rmtree(asked.out, ignore_errors=True)  # of an earlier try, which died
-    request = command.Request(
-        bundle=asked.bundle,
-        target=asked.target,
-        out=asked.out,
-        method=asked.method,
-        language=asked.language,
-        seed=asked.seed,
-        config=config.load(config.DEFAULT).model_copy(update={"min_clips": asked.min_clips}),
-        threads=asked.threads,
-        force=asked.force,
-    )
-    report = command.adapt(request, _Progress(folder / "progress.json"))
-    _write(folder / "report.json", report.model_dump(mode="json"))
+    shutil.rmtree(task.out, ignore_errors=True)  # left by an earlier try that died
+    numbers = config.load(config.DEFAULT)
+    if task.min_clips is not None:
+        numbers = numbers.model_copy(update={"min_clips": task.min_clips})
+    report = command.adapt(task, numbers, _Progress(folder.progress))
+    write_json(folder.report, report.model_dump(mode="json"))
 
 
 class _Progress:
-    """Writes how far the job is, now and then."""
+    """Writes the progress of the job to a file, a few times a second."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -119,32 +95,18 @@ class _Progress:
         self._stage, self._written = stage, moment
         state, start, end = _SHARES.get(stage, ("adapting", 0.0, 0.0))
         progress = start + (end - start) * (done / total if total else 0.0)
-        told = {"state": state, "stage": stage, "done": done, "total": total, "progress": progress}
-        _write(self._path, told)
+        found = {"state": state, "stage": stage, "done": done, "total": total, "progress": progress}
+        write_json(self._path, found)
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    handle = os.open(folder / "child.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
+def _exclusive(folder: JobFolder) -> Iterator[None]:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            handle = stack.enter_context(lock(folder.lock, wait=False))
         except BlockingIOError:
-            raise TrainingError(f"another process is at work on {folder}") from None
+            raise TrainingError(f"another process is at work on {folder.path}") from None
         os.ftruncate(handle, 0)
-        os.pwrite(
-            handle, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0
-        )
+        holder = {"pid": os.getpid(), "host": socket.gethostname()}
+        os.pwrite(handle, json.dumps(holder).encode(), 0)
         yield
-    finally:
-        os.close(handle)
-
-
-def _write(path: Path, told: Mapping[str, Any]) -> None:
-    """Replace a small file whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(told, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from .... import __version__
 from ...inference.audio.waveform import SAMPLE_RATE_HZ
+from ...inference.card import DEFAULT_NAME
 from ...inference.graphs import Floats
 from ...inference.recognizer import Recognizer
 from ...predict.oip import (
@@ -31,7 +32,6 @@ from ...predict.oip import (
     Tensors,
     read_tensors,
 )
-from ...registry.registry import DEFAULT_NAME
 from ...registry.serving import Route
 from ..errors import BodyEncodingError, InferenceRequestError, NotReadyError
 from ..forms import raw_body

@@ -49,7 +49,7 @@ def test_promoted_rolled_back_and_deleted(models: Path, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [
-        (["promote", "default"], "NAME/VERSION is wanted"),
+        (["promote", "default"], "it must be NAME/VERSION"),
         (["promote", "default/9"], "no version '9'"),
         (["promote", "default/1", "--language", "!"], "BCP-47"),
         (["delete", "x/1"], "no model 'x'"),

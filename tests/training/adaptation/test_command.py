@@ -228,9 +228,9 @@ def test_wrong_input_is_one_line_and_exit_2(
         assert not (tmp_path / "out").exists()
         return captured.err
 
-    assert "no method magic; choose among source_only" in fails(method="magic")
-    assert "urdu is no BCP-47 tag" in fails(language="urdu")
-    assert "is no BCP-47 tag" in fails(language="")
+    assert "method is 'magic'; it must be one of source_only" in fails(method="magic")
+    assert "language is 'urdu'; it must be a BCP-47 tag" in fails(language="urdu")
+    assert "it must be a BCP-47 tag" in fails(language="")
     assert "no such folder" in fails(target=tmp_path / "nowhere")
     assert "is not a bundle" in fails(bundle=voices)
     assert "exists; bundles are not overwritten" in fails(out=base.path)
