@@ -77,6 +77,7 @@ def test_the_document_and_the_card(adapt, verdict, base: Bundle, tmp_path: Path)
     verdict("improved")
     out = tmp_path / "new" / "bundle"
     document = adapt(out, language="UR-pk", seed=3)
+    assert document.pop("warnings") == []
     report = AdaptationReport.model_validate(document)
     digest = (base.path / "bundle.sha256").read_text()[:64]
     assert document["base"] == {"version": "7", "digest": digest}
