@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from nnpm.service.inference.audio import ffmpeg as media
+from nnpm.service.inference.audio import ffmpeg
 from tests.support.media import encode_media
 from tests.support.problems import problem
 from tests.support.sounds import encode, speechlike
@@ -143,8 +143,8 @@ def test_media_that_cannot_be_heard_is_a_problem_not_an_answer(
     assert problem(mute, 415, "not_audio")["detail"].startswith("The MP4 holds no audio")
     body = encode_media(movflags="+faststart")
     cut = client.post("/predict", files={"file": body[: len(body) // 2]})
-    assert "breaks off" in problem(cut, 422, "damaged_audio")["detail"]
-    monkeypatch.setattr(media, "library", lambda: None)
+    assert "stopped after" in problem(cut, 422, "damaged_audio")["detail"]
+    monkeypatch.setattr(ffmpeg, "load_av", lambda: None)
     bare = client.post("/predict", files={"file": body})
     assert "pip install 'nnpm[media]'" in problem(bare, 415, "not_audio")["detail"]
 

@@ -8,27 +8,27 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nnpm.service.inference.audio import decode as resampler
+from nnpm.service.inference.audio import decode as decoding
 from nnpm.service.inference.audio.decode import decode
 from nnpm.service.inference.audio.speech import assess, trim_edges
-from nnpm.service.inference.audio.waveform import Spool, Store, Waveform
+from nnpm.service.inference.audio.waveform import SampleStore, Spool, Waveform
 from nnpm.service.inference.errors import NoRoomError
 from tests.support.sounds import encode, speechlike
 
 NOISE = np.random.default_rng(0).standard_normal(100_000).astype(np.float32)
 
 
-def filled(held_bytes: int, block: int) -> np.ndarray | Spool:
-    store = Store(held_bytes)
+def filled(memory_bytes: int, block: int) -> np.ndarray | Spool:
+    store = SampleStore(memory_bytes)
     for start in range(0, len(NOISE), block):
         store.append(NOISE[start : start + block])
     return store.finish()
 
 
 @pytest.mark.parametrize("block", [1, 777, 100_000])
-@pytest.mark.parametrize("held_bytes", [0, 4_000, 399_999, 400_000])
-def test_what_went_in_comes_out(held_bytes: int, block: int) -> None:
-    waveform = Waveform(filled(held_bytes, block if held_bytes else 50_000))
+@pytest.mark.parametrize("memory_bytes", [0, 4_000, 399_999, 400_000])
+def test_what_went_in_comes_out(memory_bytes: int, block: int) -> None:
+    waveform = Waveform(filled(memory_bytes, block if memory_bytes else 50_000))
     assert len(waveform) == len(NOISE)
     assert np.array_equal(waveform.samples, NOISE)
     for start, end in ((0, 10), (99_990, 100_000), (5, 5), (1_234, 56_789), (99_999, 200_000)):
@@ -58,7 +58,7 @@ def test_where_samples_are_kept_does_not_show(
 ) -> None:
     clip = encode(np.stack([speechlike(5, rate), speechlike(5, rate, seed=1)], axis=1), rate)
     held = decode(clip, channels=mode)
-    monkeypatch.setattr(resampler, "HELD_BYTES", 1_000)
+    monkeypatch.setattr(decoding, "MEMORY_BYTES", 1_000)
     spooled = decode(clip, channels=mode)
     assert held.info == spooled.info
     for one, other in zip(held.waveforms, spooled.waveforms, strict=True):
@@ -70,7 +70,7 @@ def test_where_samples_are_kept_does_not_show(
 def test_a_full_disk_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     full = Path("/dev/full")
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: full.open("r+b", buffering=0))
-    monkeypatch.setattr(resampler, "HELD_BYTES", 1_000)
+    monkeypatch.setattr(decoding, "MEMORY_BYTES", 1_000)
     with pytest.raises(NoRoomError, match="no room for more than 0 MB"):
         decode(io.BytesIO(encode(speechlike())))
     gc.collect()
