@@ -132,6 +132,11 @@ def corpus_name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
+def corpora_with_layouts() -> set[str]:
+    return set(LAYOUTS)
+
+
+@pytest.fixture
 def published(tmp_path: Path) -> Callable[[str], Path]:
     """Build the small folder of a corpus, and return the folder that holds it."""
 
