@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 SERVICE_PYTHONS ?= 3.11 3.12 3.13
+# Processes that run the tests; 0 is the one that was started, as for a debugger.
+WORKERS ?= 2
 # On Linux the plain package of torch is the CUDA build, of several gigabytes. This takes the
 # address of an index with a smaller one: pytorch.org's install page names it for "CPU".
 TORCH_INDEX ?=
@@ -45,23 +47,26 @@ help: ## List the targets
 serve: $(SERVE_VENV)/installed ## Start the service with the bundled model (without torch); ARGS="--port 9000"
 	@$(SERVE_VENV)/bin/nnpm serve $(ARGS)
 
-test: $(SERVICE_PYTHONS:%=test-service-%) test-main ## Run all tests; ARGS="-k name" picks some
+test: $(SERVICE_PYTHONS:%=test-smoke-%) test-main ## Run all tests; ARGS="-k name" picks some, WORKERS=0 runs them in one process
 
-# The service's own tests and doctests, in an environment without torch.
-test-service-%:
-	@if python=$$(PYTHON="$(PYTHON)" scripts/pythons $*); then \
-		$(MAKE) --no-print-directory .venv-service-$*/installed PYTHON="$$python" && \
-		echo "Service without torch on Python $*:" && \
-		.venv-service-$*/bin/python scripts/without_torch.py && \
-		.venv-service-$*/bin/python -m pytest -q -m "not slow" --doctest-modules nnpm/service tests/service; \
-	else \
-		echo "Service without torch on Python $*: SKIPPED, no such interpreter here."; \
-	fi
+# The contracts of the service, in an environment without torch: a minute on each Python.
+test-smoke-%: .venv-service-%/ready
+	@$(call without_torch,-m smoke)
+
+# All tests of the service that are quick, in the same environment: for a new Python or a new release.
+test-service-%: .venv-service-%/ready ## All quick tests of the service without torch, as in test-service-3.12
+	@$(call without_torch,-m "not slow" -n $(WORKERS))
+
+without_torch = if [ -e .venv-service-$*/installed ]; then \
+	echo "The service without torch on Python $*:" && \
+	.venv-service-$*/bin/python scripts/without_torch.py && \
+	.venv-service-$*/bin/python -m pytest -q $(1) --doctest-modules nnpm/service tests/service; \
+	else echo "The service without torch on Python $*: SKIPPED, no such interpreter here."; fi
 
 # Everything: unit, contract, doctests, real clips where there are corpora, train -> export -> serve.
 test-main: $(VENV)/installed
-	@$(VENV)/bin/python -m pytest --doctest-modules --cov --cov-report=term:skip-covered \
-		nnpm tests $(ARGS)
+	@$(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal --doctest-modules \
+		--cov --cov-report=term:skip-covered nnpm tests $(ARGS)
 
 check: check-lint check-format check-types check-imports check-security ## Lint, format, types, rules of import, bandit
 
@@ -207,6 +212,10 @@ $(TOOLS_VENV)/installed: pyproject.toml
 	$(new_environment)
 	@$(@D)/$(PIP) --group lock
 	@touch $@
+
+.venv-service-%/ready: pyproject.toml
+	@if python=$$(PYTHON="$(PYTHON)" scripts/pythons $*); then \
+		$(MAKE) --no-print-directory .venv-service-$*/installed PYTHON="$$python"; fi
 
 .venv-service-%/installed: pyproject.toml
 	$(new_environment)

@@ -1,5 +1,6 @@
 """An environment without settings, the real corpora, and a service on tiny bundles."""
 
+import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,8 +16,20 @@ from tests.support.servers import Hook, wait_until_ready
 from tests.support.sounds import encode, speechlike
 from tests.support.tiny_bundle import write_tiny_bundle
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # processes that share cores lose by more threads
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # It imports atheris, which only the dependency group "fuzz" installs; `make fuzz` runs it.
 collect_ignore = ["support/hostile/fuzzing.py"]
+
+MakeOnce = Callable[[str, Callable[[Path], object]], Path]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The service's doctests are in the contract subset."""
+    for item in items:
+        if isinstance(item, pytest.DoctestItem) and "nnpm/service" in item.nodeid:
+            item.add_marker("smoke")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -38,6 +51,28 @@ def corpora() -> Path:
     if not folder:
         pytest.skip("NNPM_TEST_DATA does not name the folder of test corpora")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def make_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
+    """Make what is expensive once for all processes of pytest-xdist; read it, never change it."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        """Give the path ``name``, which ``make`` fills unless it has been."""
+        path, unfinished = shared / "made-once" / name, shared / "unfinished" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.parent.mkdir(parents=True, exist_ok=True)
+        with unfinished.with_name(f"{path.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists():
+                make(unfinished)
+                unfinished.rename(path)
+        return path
+
+    return made
 
 
 @pytest.fixture(scope="session")

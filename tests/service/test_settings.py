@@ -1,11 +1,11 @@
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from nnpm.service.settings import Settings, SettingsError, load
 from nnpm.service.system import available_cores
+
+pytestmark = pytest.mark.smoke
 
 
 def test_every_setting_is_documented() -> None:
@@ -104,14 +104,6 @@ def test_cores_follow_the_quota(
         (tmp_path / name).write_text(text)
     unlimited = available_cores(tmp_path / "nothing-here")
     assert available_cores(tmp_path) == (expected or unlimited)
-
-
-def test_the_service_runs_without_torch() -> None:
-    code = (
-        "import sys, nnpm.service.api.app, nnpm.service.cli.predict, nnpm.service.cli.serve;"
-        "assert not {'torch', 'nnpm.training', 'onnx'} & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_secret_is_a_file_and_the_environment_wins(

@@ -1,25 +1,33 @@
-"""A small labelled corpus made by code, for tests that train."""
+"""A small labelled corpus, a run trained on it, and a bundle that can be adapted."""
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+from nnpm.service.inference import bundle as bundles
+from nnpm.service.inference.bundle import Bundle
 from nnpm.training.bundle.files import voice
-from tests.support.tiny_network import TINY_CONFIG
+from nnpm.training.cli import main
+from tests.support.tiny_network import TINY_CONFIG, write_base
 
+MakeOnce = Callable[[str, Callable[[Path], object]], Path]
 SPEAKERS = {"anna": "f", "bert": "m", "cleo": "f", "dirk": "m", "emma": "f", "fred": "m"}
 PITCH_HZ = {"angry": 320.0, "happy": 240.0, "neutral": 160.0, "sad": 110.0}
 
 
 @pytest.fixture(scope="session")
-def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_corpus(make_once: MakeOnce) -> Path:
     """DIR with one corpus, DIR/tiny: six speakers, four emotions told by pitch, two clips each."""
-    data = tmp_path_factory.mktemp("data")
+    return make_once("corpora", write_tiny_corpus)
+
+
+def write_tiny_corpus(data: Path) -> None:
     folder = data / "tiny"
-    folder.mkdir()
+    folder.mkdir(parents=True)
     rows = []
     for number, (speaker, gender) in enumerate(SPEAKERS.items()):
         for emotion, pitch_hz in PITCH_HZ.items():
@@ -32,14 +40,11 @@ def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         writer = csv.writer(file)
         writer.writerow(["path", "corpus", "language", "speaker", "gender", "emotion"])
         writer.writerows(rows)
-    return data
 
 
 @pytest.fixture(scope="session")
-def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("config") / "tiny.toml"
-    path.write_text(TINY_CONFIG)
-    return path
+def tiny_config(make_once: MakeOnce) -> Path:
+    return make_once("tiny.toml", lambda path: path.write_text(TINY_CONFIG))
 
 
 @pytest.fixture(scope="session")
@@ -50,3 +55,21 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def base(make_once: MakeOnce) -> Bundle:
+    """A bundle of a small untrained network, whose memory holds made-up voices of two corpora."""
+    return bundles.load(make_once("models/tiny/7", write_base))
+
+
+@pytest.fixture(scope="session")
+def finished(make_once: MakeOnce, tiny_corpus: Path, tiny_config: Path, cache: Path) -> Path:
+    """The folder of a finished run on the tiny corpus, with seed 0; copy it to change it."""
+
+    def train(out: Path) -> None:
+        command = ["train", "--corpora", "tiny", "--data", str(tiny_corpus), "--out", str(out)]
+        command += ["--config", str(tiny_config), "--cache", str(cache), "--device", "cpu"]
+        assert main(command) == 0
+
+    return make_once("runs/tiny-0", train)

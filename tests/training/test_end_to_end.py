@@ -41,13 +41,6 @@ def train(tiny_corpus: Path, tiny_config: Path, cache: Path):
 
 
 @pytest.fixture(scope="module")
-def finished(train, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = tmp_path_factory.mktemp("runs") / "one"
-    assert train(run) == 0
-    return run
-
-
-@pytest.fixture(scope="module")
 def bundle(finished: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("models") / "default" / "1"
     assert main(["export", str(finished), "--out", str(out), "--cache", str(cache)]) == 0

@@ -16,6 +16,7 @@ from tests.support.problems import problem
 from tests.support.sounds import encode, speechlike
 
 
+@pytest.mark.smoke
 def test_a_folder_becomes_a_version(start: Callable[..., TestClient], tmp_path: Path) -> None:
     client = start()
     asked = {"folder": str(tmp_path / "audio"), "language": "urd", "seed": 7}
@@ -77,6 +78,7 @@ def test_events_tell_every_change_to_the_end(
     problem(client.get("/adapt/nobody/events"), 404, "unknown_job")
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("part", ["archive", "files"])
 def test_uploads_are_adapted_to_and_then_removed(
     start: Callable[..., TestClient], tmp_path: Path, part: str

@@ -27,6 +27,7 @@ def document(client: TestClient) -> dict[str, Any]:
     return loaded
 
 
+@pytest.mark.smoke
 def test_the_document_is_served_with_its_page(client: TestClient) -> None:
     assert client.get("/openapi.json").json()["info"]["title"] == "nnpm"
     assert "/openapi.json" in client.get("/docs").text
@@ -74,6 +75,7 @@ REQUESTS = [
 ]
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(("path", "method", "request_", "status"), REQUESTS)
 def test_answers_are_what_the_document_says(
     serve: Callable[..., TestClient], path: str, method: str, request_: Any, status: int

@@ -14,6 +14,7 @@ FIELDS = {
 }  # fmt: skip
 
 
+@pytest.mark.smoke
 def test_the_answer_has_the_fields_of_the_contract(client: TestClient, clip: bytes) -> None:
     response = client.post("/predict", files={"file": ("clip.wav", clip)})
     assert response.status_code == 200
@@ -36,6 +37,7 @@ def test_the_answer_has_the_fields_of_the_contract(client: TestClient, clip: byt
     assert set(answer["timing_ms"]) == {"queue", "decode", "inference", "total"}
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     "content_type", ["audio/wav", "audio/x-whatever; rate=1", "application/octet-stream", None]
 )
@@ -90,6 +92,7 @@ def test_a_language_without_a_version_gets_the_default(
     assert answer["model"] == {"name": "default", "version": "2", "language": "und"}
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     ("container", "subtype"),
     [
@@ -111,6 +114,7 @@ def test_formats_rates_and_channels(
     assert answer["audio"]["duration_s"] == pytest.approx(1, abs=0.01)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     ("container", "codec", "name", "content_type"),
     [

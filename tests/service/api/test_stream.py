@@ -55,6 +55,7 @@ def error(socket: WebSocketTestSession, status: int, code: str, close: int) -> s
     return str(told["detail"])
 
 
+@pytest.mark.smoke
 def test_segments_come_and_then_the_answer_of_predict(client: TestClient) -> None:
     samples = speechlike(7)
     with client.websocket_connect("/stream") as socket:

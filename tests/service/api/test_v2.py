@@ -59,6 +59,7 @@ def refused(response: Any, status: int = 422, code: str = "bad_inference_request
     return str(body["error"])
 
 
+@pytest.mark.smoke
 def test_json_in_and_out(client: TestClient) -> None:
     response = client.post(INFER, json=document() | {"id": "mine"})
     assert response.headers["content-type"] == "application/json"

@@ -13,6 +13,8 @@ from nnpm.service.inference.audio.waveform import Limits
 from tests.support.media import encode_media
 from tests.support.sounds import encode, speechlike
 
+pytestmark = pytest.mark.smoke
+
 ROOT = Path(__file__).parents[3]
 Captured = pytest.CaptureFixture[str]
 

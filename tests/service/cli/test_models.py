@@ -27,6 +27,7 @@ def aliases(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.smoke
 def test_promoted_rolled_back_and_deleted(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "promote", "default/1", "--language", "urd"]) == 0
     assert "ur: live 1" in capsys.readouterr().out

@@ -9,9 +9,12 @@ import time
 import urllib.request
 from pathlib import Path
 
+import pytest
+
 from tests.support.servers import Server, serving
 
 
+@pytest.mark.smoke
 def test_it_says_how_to_send_a_clip_serves_and_stops(server: Server, clip: bytes) -> None:
     request = urllib.request.Request(
         f"{server.address}/predict", data=clip, headers={"Content-Type": "audio/wav"}

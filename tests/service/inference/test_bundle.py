@@ -50,6 +50,7 @@ def path(tmp_path: Path) -> Path:
     return write_tiny_bundle(tmp_path / "bundle").path
 
 
+@pytest.mark.smoke
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     saved = write_tiny_bundle(tmp_path / "deep" / "down" / "1")
     loaded = bundles.load(saved.path)
@@ -60,6 +61,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     assert list(saved.path.parent.iterdir()) == [saved.path]
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("name", FILES)
 def test_a_damaged_file_is_named(path: Path, name: str, damage: str) -> None:

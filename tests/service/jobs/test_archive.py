@@ -82,6 +82,7 @@ def unpacked(tmp_path: Path) -> Callable[..., dict[str, bytes]]:
 Unpacked = Callable[..., dict[str, bytes]]
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("kind", KINDS)
 def test_audio_comes_out_and_nothing_else(unpacked: Unpacked, kind: str) -> None:
     long = "x" * 180

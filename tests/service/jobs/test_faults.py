@@ -37,7 +37,18 @@ from tests.support.postgres import Postgres
 from tests.support.tiny_bundle import write_tiny_bundle
 
 pytestmark = pytest.mark.slow
-STAGES = ("preparing", "adapting", "evaluating", "publishing")
+ON_SQLITE = pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+"""For faults of a disk or a file, in which the database has no part."""
+
+
+def at_stages(*stages: str) -> pytest.MarkDecorator:
+    """Each of these stages with SQLite, and one with Postgres.
+
+    Stages differ in files and processes. What the databases do in their own way (claims, leases,
+    locks) is the same at every stage, and test_store.py tests it with both.
+    """
+    cases = [("sqlite", stage) for stage in stages] + [("postgres", "adapting")]
+    return pytest.mark.parametrize(("url", "stage"), cases, indirect=["url"])
 
 
 @pytest.fixture
@@ -79,7 +90,7 @@ def succeeded(store: JobStore, top: Path, one: Job, seconds: float = 60) -> Job:
     return done
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@at_stages("preparing", "adapting", "evaluating", "publishing")
 def test_a_worker_is_killed_and_its_child_goes_on(
     url: str, store: JobStore, top: Path, workers: list[WorkerProcess], stage: str
 ) -> None:
@@ -95,7 +106,7 @@ def test_a_worker_is_killed_and_its_child_goes_on(
     assert len(children(top)) == 1  # adopted, or not begun yet, or done
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@at_stages("preparing", "adapting", "evaluating", "publishing")
 def test_worker_and_child_are_killed(
     url: str, store: JobStore, top: Path, workers: list[WorkerProcess], stage: str
 ) -> None:
@@ -112,7 +123,7 @@ def test_worker_and_child_are_killed(
     assert len(children(top)) == (2 if stage in ("adapting", "evaluating") else 1)
 
 
-@pytest.mark.parametrize("stage", ["adapting", "evaluating"])
+@at_stages("adapting", "evaluating")
 def test_a_child_is_killed(
     url: str, store: JobStore, top: Path, workers: list[WorkerProcess], stage: str
 ) -> None:
@@ -141,7 +152,7 @@ def freeze(worker: WorkerProcess, store: JobStore, one: Job) -> None:
             return
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@at_stages("preparing", "adapting", "evaluating", "publishing")
 def test_a_frozen_worker_is_fenced(
     url: str, store: JobStore, top: Path, workers: list[WorkerProcess], stage: str
 ) -> None:
@@ -208,7 +219,14 @@ def again(store: JobStore, worker: Worker, one: Job) -> Job:
 
 
 @pytest.mark.parametrize(
-    "place", ["nnpm.service.jobs.worker.write_json", "nnpm.service.jobs.worker.prepare", "publish"]
+    ("url", "place"),
+    [
+        ("sqlite", "nnpm.service.jobs.worker.write_json"),
+        ("sqlite", "nnpm.service.jobs.worker.prepare"),
+        ("sqlite", "publish"),
+        ("postgres", "publish"),
+    ],
+    indirect=["url"],
 )
 def test_a_full_disk_is_tried_again_and_then_said(
     store: JobStore, top: Path, place: str, monkeypatch: pytest.MonkeyPatch
@@ -231,6 +249,7 @@ def test_a_full_disk_is_tried_again_and_then_said(
     assert Registry(top / "models").versions("default") == ["1"]
 
 
+@ON_SQLITE
 def test_a_disk_that_has_room_again(
     store: JobStore, top: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -261,6 +280,7 @@ def test_what_a_loss_of_power_leaves_is_no_version(store: JobStore, top: Path) -
     assert not half.exists()
 
 
+@ON_SQLITE
 def test_a_report_without_its_bundle_is_made_again(store: JobStore, top: Path) -> None:
     worker, _ = in_process(top, store)
     one = made(store, top)
@@ -295,6 +315,7 @@ def test_a_folder_that_cannot_be_read_fails_the_job(
     assert failed.error == "The service may not read this folder."
 
 
+@ON_SQLITE
 def test_a_disk_that_is_really_full(store: JobStore, top: Path) -> None:
     jobs = top / "jobs"
     jobs.mkdir()
@@ -317,7 +338,7 @@ def test_a_disk_that_is_really_full(store: JobStore, top: Path) -> None:
         subprocess.run(["umount", str(jobs)], check=True)
 
 
-@pytest.mark.parametrize("stage", ["adapting", "evaluating"])
+@at_stages("adapting", "evaluating")
 def test_cancelling_takes_effect_within_a_second(
     url: str, store: JobStore, top: Path, workers: list[WorkerProcess], stage: str
 ) -> None:
@@ -334,7 +355,11 @@ def test_cancelling_takes_effect_within_a_second(
         os.kill(children(top)[0], 0)
 
 
-@pytest.mark.parametrize("how", ["cancelled", "stopped"])
+@pytest.mark.parametrize(
+    ("url", "how"),
+    [("sqlite", "cancelled"), ("postgres", "cancelled"), ("sqlite", "stopped")],
+    indirect=["url"],
+)
 def test_unpacking_ends_within_a_second(
     store: JobStore, top: Path, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,6 +30,7 @@ OVER = -1.0
 """Seconds of a lease, or of a delay, that is over as it begins: nobody has to wait for it."""
 
 
+@pytest.mark.smoke
 def test_a_job_comes_back_as_it_was(store: JobStore) -> None:
     made = store.create(job(seed=7, force=True, idempotency_key="k", body_digest="d"))
     assert store.get(made.id) == made

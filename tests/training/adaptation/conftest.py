@@ -7,13 +7,11 @@ import pytest
 import soundfile
 import torch
 
-from nnpm.service.inference.bundle import Bundle
 from nnpm.training.adaptation.contract import AdaptConfig, Batch, Method
 from nnpm.training.adaptation.head import AdaptedHead, Source, Target
 from nnpm.training.bundle.files import voice
 from nnpm.training.config import HeadConfig
 from nnpm.training.network.head import Head
-from tests.support.tiny_network import write_base
 
 
 @dataclass
@@ -59,12 +57,6 @@ def problem() -> Problem:
     recorded = normal(4, 6)[torch.arange(20) % 4] + 0.5 * normal(20, 6) + 1.0
     target = Target(recorded, recorded + 0.1 * normal(2, 20, 6))
     return Problem(AdaptedHead(head, target, target_statistics=False).eval(), source, target)
-
-
-@pytest.fixture(scope="session")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A bundle of a small untrained network, whose memory holds made-up voices of two corpora."""
-    return write_base(tmp_path_factory.mktemp("models") / "tiny" / "7")
 
 
 @pytest.fixture(scope="session")

@@ -8,14 +8,11 @@ import pytest
 import soundfile
 
 from nnpm.service.inference.bundle import Bundle
-from nnpm.training.adaptation.command import one_torch_thread
 from nnpm.training.adaptation.contract import AdaptConfig
 from nnpm.training.benchmark.cases import Protocol, all_methods
 from nnpm.training.benchmark.command import Request
-from nnpm.training.benchmark.networks import train_runs
 from nnpm.training.bundle.files import voice
 from nnpm.training.config import load
-from tests.support.tiny_network import write_base
 
 SPEAKERS = {"gita": "f", "hans": "m", "ines": "f", "jack": "m", "kate": "f", "liam": "m"}
 PITCH_HZ = {"angry": 300.0, "fear": 270.0, "happy": 220.0, "neutral": 150.0, "sad": 120.0}
@@ -44,19 +41,9 @@ def data(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def run_folder(
-    data: Path, tiny_config: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """A finished run of seed 0."""
-    out = tmp_path_factory.mktemp("runs")
-    with one_torch_thread():
-        return train_runs(out, TINY.source, 1, data, load(tiny_config), cache)[0]
-
-
 @pytest.fixture
 def request_of(
-    data: Path, run_folder: Path, tiny_config: Path, cache: Path, tmp_path: Path
+    data: Path, finished: Path, tiny_config: Path, cache: Path, tmp_path: Path
 ) -> Request:
     """Every method, the main table, one seed, four steps."""
     return Request(
@@ -66,7 +53,7 @@ def request_of(
         methods=all_methods(),
         tables=("main",),
         seeds=1,
-        runs=(run_folder,),
+        runs=(finished,),
         recipe=load(tiny_config),
         config=AdaptConfig(steps=4, views=1, refresh_steps=2),
         out=tmp_path / "out",
@@ -81,7 +68,7 @@ def few(request_of: Request) -> Request:
     return replace(request_of, methods=("source_only", "adabn"))
 
 
-@pytest.fixture(scope="session")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+@pytest.fixture
+def bundle(base: Bundle) -> Bundle:
     """Of a small untrained network."""
-    return write_base(tmp_path_factory.mktemp("models") / "tiny" / "1")
+    return base
