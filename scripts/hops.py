@@ -29,6 +29,9 @@ from starlette.types import ASGIApp, Message
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("service", "training")
 DURATION_S, RATE_HZ = 3, 16_000
+WATCHER = "nnpm-registry"
+"""The thread that looks for new versions every second, which is no part of a request."""
+
 SUSPENDS = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 
 
@@ -55,7 +58,7 @@ class HopCounter:
             self._suspended.clear()
 
     def _on_event(self, frame: FrameType, event: str, _: object) -> None:
-        if not self._counting or event != "call":
+        if not self._counting or event != "call" or threading.current_thread().name == WATCHER:
             return
         callee = self._file_of(frame.f_code)
         if callee is None:

@@ -17,7 +17,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from .inference.audio.waveform import Limits
-from .inference.errors import NnpmError
+from .inference.errors import NnpmError, validation_detail
 from .logs import LogFormat, LogLevel, default_format
 from .system import available_cores
 
@@ -194,14 +194,20 @@ class Settings(BaseSettings):
     @classmethod
     def _are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not all(map(_HOST.fullmatch, value)):
-            raise ValueError("names such as emotion.example.org or *.example.org are wanted")
+            raise ValueError(
+                f"NNPM_ALLOWED_HOSTS is {','.join(value)}; it must list names such as "
+                "emotion.example.org or *.example.org."
+            )
         return value
 
     @field_validator("allowed_origins")
     @classmethod
     def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not all(map(_ORIGIN.fullmatch, value)):
-            raise ValueError("origins such as https://app.example.org are wanted")
+            raise ValueError(
+                f"NNPM_ALLOWED_ORIGINS is {','.join(value)}; it must list origins such as "
+                "https://app.example.org."
+            )
         return value
 
     @field_validator("rate_limit")
@@ -213,16 +219,18 @@ class Settings(BaseSettings):
             try:
                 parse_many(value)
             except ValueError:
-                raise ValueError("a rate such as 100/minute is wanted") from None
+                raise ValueError(
+                    f"NNPM_RATE_LIMIT is {value!r}; it must be a rate such as 100/minute."
+                ) from None
         return value
 
     @model_validator(mode="after")
     def _stays_on_this_machine(self) -> Self:
         if not (self.insecure or self.api_keys_file or _is_loopback(self.host)):
             raise ValueError(
-                f"host {self.host} can be reached from other machines and requests need no key; "
-                "listen on 127.0.0.1, make keys (NNPM_API_KEYS_FILE), or set NNPM_INSECURE=1 "
-                "behind a proxy that checks who calls"
+                f"NNPM_HOST is {self.host}, which other machines can reach, and requests need no "
+                "key; listen on 127.0.0.1, make keys (NNPM_API_KEYS_FILE), or set NNPM_INSECURE=1 "
+                "behind a proxy that checks who calls."
             )
         return self
 
@@ -259,14 +267,8 @@ def load(**overrides: Any) -> Settings:
         given["_secrets_dir"] = SECRETS if SECRETS.is_dir() else None
         return Settings(**given)
     except ValidationError as error:
-        raise SettingsError("; ".join(map(_sentence, error.errors()))) from None
-
-
-def _sentence(error: Any) -> str:
-    message = str(error["msg"]).removeprefix("Value error, ")
-    if not error["loc"]:
-        return message
-    return f"NNPM_{str(error['loc'][0]).upper()}: {message}, not {error['input']!r}"
+        detail = validation_detail(error.errors(), name=lambda field: f"NNPM_{field.upper()}")
+        raise SettingsError(detail) from None
 
 
 def _is_loopback(host: str) -> bool:

@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from pydantic import TypeAdapter
 
 from nnpm.service.api.app import create_app
-from nnpm.service.api.errors import KINDS, Kind
+from nnpm.service.api.errors import Kind, all_kinds
 from nnpm.service.settings import Settings
 from nnpm.training.cli import build_parser
 from nnpm.training.config import Config
@@ -108,7 +108,7 @@ def test_every_setting_is_described_with_its_default(name: str) -> None:
         assert TypeAdapter(field.annotation).validate_python(default) == field.default
 
 
-@pytest.mark.parametrize("kind", {kind.code: kind for kind in KINDS.values()}.values())
+@pytest.mark.parametrize("kind", all_kinds())
 def test_every_error_is_described_with_its_status(kind: Kind) -> None:
     rows = re.findall(rf"^\| (\d+) \|.*`{kind.code}`", read("docs/use/errors.md"), re.MULTILINE)
     assert rows == [str(kind.status)]

@@ -176,7 +176,7 @@ async def receive_request(request: Request, services: Services, owner: str) -> J
         ExtraMissingError: if nobody here can adapt.
         NnpmError: whatever is wrong with the request; nothing of it is left behind then.
     """
-    if not services.office.takes_jobs:
+    if not services.jobs.takes_jobs:
         raise ExtraMissingError(
             "Adaptation needs the extra 'train', which is not installed: pip install '.[train]' "
             "in the checkout, or let workers elsewhere do it (NNPM_ADAPT_WORKERS=0)."
@@ -209,7 +209,7 @@ def _key(request: Request) -> str | None:
 
 
 def _check_queue(services: Services) -> None:
-    waiting = services.office.store.counts()[State.QUEUED]
+    waiting = services.jobs.store.counts()[State.QUEUED]
     most = services.settings.adapt_queue_limit
     if waiting >= most:
         raise OverloadedError(f"{waiting} adaptations wait and {most} may; try again later.")
@@ -268,7 +268,7 @@ def _keep(folder: JobFolder) -> None:
 def _create(
     services: Services, folder: JobFolder, received: _Received, owner: str, key: str | None
 ) -> Job:
-    fields, store = received.fields, services.office.store
+    fields, store = received.fields, services.jobs.store
 
     def earlier() -> Job | None:
         job = None if key is None else store.find_idempotent(owner, key)
@@ -297,7 +297,7 @@ def _create(
         job = earlier()
         assert job is not None
         return job
-    services.office.tell()
+    services.jobs.tell()
     return job
 
 

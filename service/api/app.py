@@ -15,19 +15,19 @@ from ..inference.recognizer import Recognizer
 from ..jobs.process import COMMAND
 from ..jobs.service import JobService
 from ..keys import ApiKeys
-from ..predict.pool import Executor
+from ..predict.pool import WorkerPool
 from ..predict.traffic import Shadows, Traffic
 from ..registry.opening import open_registry
 from ..registry.serving import LoadedModels, Serving, load_recognizer
 from ..settings import Settings
 from . import errors as handlers
-from .errors import KINDS, kind_of
+from .errors import kind_of
 from .metrics import JobsCollector, Metrics, Streams, TrafficCollector
-from .middleware.access import Authenticate
+from .middleware.access import OPEN_PATHS, Authenticate
 from .middleware.observe import HeadAsGet, Observe
 from .middleware.origin import HostAndOriginCheck
-from .middleware.uploads import BodyTimeout, DrainRequestBody, UploadLimit
-from .openapi import Documented
+from .middleware.uploads import UploadLimits
+from .openapi import DocumentedApp
 from .routes import adapt, batch, models, predict, stream, system, v2
 from .services import Services
 from .tracing import Tracing
@@ -49,89 +49,85 @@ def create_app(
 
     Args:
         settings: of this app.
-        load: makes a recognizer of a bundle's folder.
-        adapt_command: of the process that does an adaptation.
-        tracing: makes spans; as OTEL_... says unless told.
+        load: makes a recognizer from a bundle's folder.
+        adapt_command: starts the process of an adaptation.
+        tracing: makes spans; the environment's OTEL_... variables decide by default.
         on_ready: called once the default model is loaded.
 
     Returns:
         An ASGI app. It answers /health/live at once and loads the default model meanwhile.
 
     Raises:
-        KeysError: if the file of keys is named and cannot be used.
+        KeysError: if there is a file of keys that cannot be used.
+        StoreConfigurationError: if the URL of the job database cannot be used.
     """
-    ring = ApiKeys(settings.api_keys_file) if settings.api_keys_file else None
-    own_metrics = Metrics()
+    keys = ApiKeys(settings.api_keys_file) if settings.api_keys_file else None
+    metrics = Metrics()
     tracing = tracing or Tracing.from_environment()
     registry = open_registry(settings)
     serving = Serving(registry, LoadedModels(load, settings.loaded_models))
-    executor = Executor(
+    pool = WorkerPool(
         settings.workers,
         settings.queue_limit,
-        on_wait=own_metrics.queue_seconds.observe,
-        on_depth=own_metrics.queue_depth.set,
+        on_wait=metrics.queue_seconds.observe,
+        on_depth=metrics.queue_depth.set,
     )
     traffic = Traffic()
     services = Services(
         settings=settings,
+        limits=settings.limits,
         registry=registry,
         serving=serving,
-        executor=executor,
+        pool=pool,
         traffic=traffic,
-        shadows=Shadows(settings.shadow_share, executor, serving, traffic),
-        streams=Streams(settings.max_streams, own_metrics.registry),
-        metrics=own_metrics,
+        shadows=Shadows(settings.shadow_share, pool, serving, traffic),
+        streams=Streams(settings.max_streams, metrics.registry),
+        metrics=metrics,
         tracing=tracing,
-        office=JobService(settings, registry, on_published=serving.refresh, command=adapt_command),
+        jobs=JobService(settings, registry, on_published=serving.refresh, command=adapt_command),
     )
-
-    own_metrics.registry.register(JobsCollector(services.office.store))
-    own_metrics.registry.register(TrafficCollector(traffic, registry))
+    metrics.registry.register(JobsCollector(services.jobs.store))
+    metrics.registry.register(TrafficCollector(traffic, registry))
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         loading = asyncio.create_task(_load_default(services, on_ready))
         services.serving.start()
-        services.office.start()
+        services.jobs.start()
         yield
         loading.cancel()
-        await asyncio.to_thread(services.office.stop)
+        await asyncio.to_thread(services.jobs.stop)
         await asyncio.to_thread(services.serving.stop)
-        await asyncio.to_thread(services.executor.close)
+        await asyncio.to_thread(services.pool.close)
 
-    app = Documented(
+    app = DocumentedApp(
         title="nnpm",
         summary="Speech emotion recognition",
         version=__version__,
         lifespan=lifespan,
         telemetry=tracing.telemetry,
-        docs_url=None,  # of routes/docs.py
+        docs_url=None,  # routes/system.py has our own
         redoc_url=None,
-        keyed=ring is not None,
+        keyed=keys is not None,
+        open_paths=OPEN_PATHS,
     )
     app.state.services = services
     for routes in (predict, batch, stream, v2, adapt, models, system):
         app.include_router(routes.router)
     handlers.install(app)
-    _surround(app, settings, ring)
-    app.add_middleware(Observe, metrics=own_metrics, tracing=tracing)
+    _add_middleware(app, settings, keys)
+    app.add_middleware(Observe, metrics=metrics, tracing=tracing)
     app.add_middleware(HeadAsGet)
     return app
 
 
-def _surround(app: FastAPI, settings: Settings, ring: ApiKeys | None) -> None:
-    """What a request passes before a route sees it; the last one added is the outermost."""
-    app.add_middleware(UploadLimit, max_bytes=settings.max_upload_bytes)
-    app.add_middleware(
-        BodyTimeout,
-        idle_s=settings.body_timeout_s,
-        min_bytes_per_s=settings.body_min_bytes_per_s,
-    )
+def _add_middleware(app: FastAPI, settings: Settings, keys: ApiKeys | None) -> None:
+    """Add what a request passes before a route sees it; the last one added is the outermost."""
     if settings.rate_limit is not None:
-        from .middleware.access import RateLimit  # slow to import, and seldom wanted
+        from .middleware.access import RateLimit  # slow to import, and seldom used
 
         app.add_middleware(RateLimit, rate=settings.rate_limit)
-    app.add_middleware(Authenticate, ring=ring)
+    app.add_middleware(Authenticate, keys=keys)
     if settings.allowed_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -142,20 +138,25 @@ def _surround(app: FastAPI, settings: Settings, ring: ApiKeys | None) -> None:
             expose_headers=["X-Request-ID", "Location", "Retry-After"],
         )
     app.add_middleware(HostAndOriginCheck, hosts=settings.names, origins=settings.allowed_origins)
-    app.add_middleware(DrainRequestBody)
+    app.add_middleware(
+        UploadLimits,
+        max_bytes=settings.max_upload_bytes,
+        idle_s=settings.body_timeout_s,
+        min_bytes_per_s=settings.body_min_bytes_per_s,
+    )
 
 
 async def _load_default(services: Services, on_ready: Callable[[], None] | None) -> None:
-    """Load the default model; try again until it is there."""
+    """Load the default model; try again until it is loaded."""
     readiness = services.readiness
     while not readiness.ready:
         try:
             await asyncio.to_thread(services.serving.choose)
             readiness.ready = True
         except Exception as error:  # whatever it is, the next try may find it gone
-            # Only what says nothing of this machine's files is for clients.
-            tells = isinstance(error, NnpmError) and kind_of(error).detail is None
-            obstacle = str(error) if tells else KINDS[BundleError].detail or ""
+            # A message that may name files of this machine is not for clients.
+            is_public = isinstance(error, NnpmError) and kind_of(error).detail is None
+            obstacle = str(error) if is_public else BundleError.detail
             if obstacle != readiness.obstacle:
                 log.warning("not ready: %s", error, exc_info=not isinstance(error, NnpmError))
             readiness.obstacle = obstacle

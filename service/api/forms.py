@@ -1,13 +1,9 @@
-"""Forms that are written to disk while they come.
+"""Bodies that carry audio, received into temporary files: a form, or the audio itself.
 
-Starlette's own forms keep one open file per part until the end, and each in two places in turn:
-too much for hundreds of recordings or an archive of half a gigabyte.
-
-The form of POST /predict/batch: many recordings in one unnamed file that is gone afterwards.
-
-The audio of a request: a multipart part named ``file``, or the whole body.
-
-The query of /predict and /predict/batch.
+``audio_body`` receives the one recording of POST /predict. ``BatchForm`` receives many, and
+``Form`` is what it shares with the form of POST /adapt: a form that is written to disk while it
+comes. Starlette's own forms keep one open file per part until the end, and write each to two
+places in turn: too much for hundreds of recordings or an archive of half a gigabyte.
 """
 
 import contextlib
@@ -16,32 +12,28 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
-from functools import lru_cache
 from tempfile import SpooledTemporaryFile, TemporaryFile
-from typing import IO, Annotated, Any, BinaryIO, cast
+from typing import IO, BinaryIO, cast
 
-from fastapi import Depends, FastAPI, Query, Request
-from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
+from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
-from starlette.datastructures import FormData, QueryParams, UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
-from ..predict.predict import PredictQuery
 from .errors import BadFormError, UnsupportedBodyError, UploadTooLargeError
 
 
 class Form(ABC):
-    """Takes multipart/form-data in pieces; what becomes of the parts is a subclass's.
+    """Parses multipart/form-data in pieces; subclasses decide what becomes of the parts.
 
-    Its methods may write to disk and so belong on a thread.
+    Its methods may write to disk, so call them on a thread.
 
     Args:
         content_type: of the request, with its boundary.
 
     Raises:
-        BadFormError: if there is no boundary, or one that cannot be.
+        BadFormError: if the boundary is missing or too long.
     """
 
     def __init__(self, content_type: str) -> None:
@@ -65,15 +57,19 @@ class Form(ABC):
                 },
             )
         except FormParserError:
-            raise BadFormError("The form's boundary is longer than one may be.") from None
+            raise BadFormError(
+                "The form's boundary is too long; let your client write the Content-Type."
+            ) from None
         if not options.get(b"boundary"):
-            raise BadFormError("The Content-Type names no boundary; let your client write it.")
+            raise BadFormError(
+                "The Content-Type names no boundary; let your client write the Content-Type."
+            )
 
     def write(self, piece: bytes) -> None:
         """Take the next piece.
 
         Raises:
-            BadFormError: if this is no form, or one that nobody should send.
+            BadFormError: if the form is malformed or exceeds a limit.
             OSError: if the disk is full.
         """
         try:
@@ -82,17 +78,17 @@ class Form(ABC):
             raise BadFormError("The form is malformed; send multipart/form-data.") from error
 
     def finish(self) -> None:
-        """See that the form is whole.
+        """Check that the form is complete.
 
         Raises:
-            BadFormError: if the end is missing.
+            BadFormError: if the last boundary is missing.
         """
         if not self.complete:
-            raise BadFormError("The form breaks off before its last boundary; send all of it.")
+            raise BadFormError("The form ends before its last boundary; send all of it.")
 
     @abstractmethod
     def begin(self, name: str, filename: str | None) -> None:
-        """Begin a part: a file, if it has a file's name."""
+        """Begin a part; it is a file if it has a file name."""
 
     @abstractmethod
     def data(self, piece: memoryview) -> None:
@@ -120,7 +116,7 @@ class Form(ABC):
     def _on_headers(self) -> None:
         _, options = parse_options_header(self._disposition)
         if b"name" not in options:
-            raise BadFormError("A part of the form has no name.")
+            raise BadFormError("A part of the form has no name; name every part.")
         filename = options.get(b"filename")
         self.begin(decoded(options[b"name"]), None if filename is None else decoded(filename))
 
@@ -132,7 +128,7 @@ class Form(ABC):
 
 
 def decoded(text: bytes) -> str:
-    """Text of a form, whatever its bytes are."""
+    """Decode the text of a form, whatever its bytes are."""
     return text.decode("utf-8", "replace")
 
 
@@ -146,14 +142,14 @@ _HOW_MANY = (
 
 
 class BatchForm(Form):
-    """Takes the form in pieces. However many recordings it holds, it is one open file.
+    """Parses the form of POST /predict/batch; all recordings share one unnamed open file.
 
     Args:
         content_type: of the request, with its boundary.
-        max_files: recordings at most.
+        max_files: most recordings.
 
     Raises:
-        BadFormError: if there is no boundary, or one that cannot be.
+        BadFormError: if the boundary is missing or too long.
     """
 
     def __init__(self, content_type: str, max_files: int) -> None:
@@ -171,8 +167,8 @@ class BatchForm(Form):
             raise BadFormError(f"The form has a {kind} named {name[:64]!r}; {_HOW_MANY}.")
         if len(self._bounds) >= self._max_files:
             raise BadFormError(
-                f"More than {self._max_files} files; send them in several requests, or score the "
-                "folder with 'nnpm predict'."
+                f"The form has more than {self._max_files} files; send several requests, or "
+                "score the folder with 'nnpm predict'."
             )
         self._bounds.append((filename[:_MAX_NAME], self._size, self._size))
 
@@ -187,31 +183,31 @@ class BatchForm(Form):
         self._bounds[-1] = (name, start, self._size)
 
     def finish(self) -> None:
-        """See that the form is whole.
+        """Check that the form is complete.
 
         Raises:
-            BadFormError: if the end is missing, or there is no recording in it.
+            BadFormError: if the last boundary is missing, or the form holds no recording.
         """
         super().finish()
         if not self._bounds:
-            raise BadFormError(f"There is no file in the form; {_HOW_MANY}.")
+            raise BadFormError(f"The form has no file; {_HOW_MANY}.")
         self._store.flush()
 
     def recordings(self) -> list[tuple[str, BinaryIO]]:
-        """Name as sent, and content, of each recording; threads may read them side by side."""
+        """List name as sent and content of each recording; threads may read them at once."""
         return [
             (name, cast(BinaryIO, _Section(self._store, self._lock, start, end)))
             for name, start, end in self._bounds
         ]
 
     def close(self) -> None:
-        """Drop all of it; whoever still reads comes to an end."""
+        """Delete the recordings; a thread that still reads one comes to its end."""
         with self._lock:
             self._store.close()
 
 
 class _Section(io.RawIOBase):
-    """A stretch of a file that others read too; empty once that is closed."""
+    """A section of a file that other threads read, too; empty once the file is closed."""
 
     def __init__(self, store: IO[bytes], lock: threading.Lock, start: int, end: int) -> None:
         self._store = store
@@ -244,7 +240,7 @@ class _Section(io.RawIOBase):
         """Fill the buffer as far as there are bytes; return how many."""
         count = max(0, min(len(buffer), self._size - self._position))
         with self._lock:
-            # A decoder that calls back from C cannot be told more than that there is no more.
+            # A decoder that calls back from C understands the end of the file, but no exception.
             if self._store.closed:
                 return 0
             self._store.seek(self._start + self._position)
@@ -261,25 +257,25 @@ _HOW = "send multipart/form-data with the recording as the part 'file' (curl -F 
 
 @contextlib.asynccontextmanager
 async def audio_body(request: Request) -> AsyncIterator[BinaryIO]:
-    """Receive the audio of a request into a file that is gone afterwards.
+    """Receive the audio of a request into a temporary file.
 
     Up to 1 MiB stays in memory; the rest goes into an unnamed file.
 
     Raises:
-        UnsupportedBodyError: if the Content-Type carries no audio.
+        UnsupportedBodyError: if the Content-Type is none of audio or of a form.
         BadFormError: if the form is malformed or lacks its file.
     """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type == "multipart/form-data":
-        receive = _form_file(request)
+        receiving = _form_file(request)
     elif content_type.startswith(("audio/", "video/")) or content_type in _RAW:
-        receive = raw_body(request)
+        receiving = raw_body(request)
     else:
         raise UnsupportedBodyError(
-            f"Content-Type {content_type[:64]!r}; {_HOW}, or the audio itself as audio/*, video/* "
-            "or application/octet-stream."
+            f"The Content-Type is {content_type[:64]!r}; {_HOW}, or the audio itself as audio/*, "
+            "video/* or application/octet-stream."
         )
-    async with receive as file:
+    async with receiving as file:
         yield file
 
 
@@ -288,9 +284,11 @@ async def _form_file(request: Request) -> AsyncIterator[BinaryIO]:
     try:
         form = await request.form(max_files=1, max_fields=16)
     except HTTPException as error:
-        raise BadFormError(f"{error.detail} One file is wanted: {_HOW}.") from error
-    except ValueError as error:  # of a charset that decodes nothing
-        raise BadFormError(f"The form's charset cannot be decoded; {_HOW}.") from error
+        raise BadFormError(
+            f"The form is malformed, or holds more than one file or 16 fields; {_HOW}."
+        ) from error
+    except ValueError as error:  # an unknown charset
+        raise BadFormError(f"The form's charset is unknown; {_HOW}.") from error
     try:
         files = [part for part in form.getlist("file") if isinstance(part, UploadFile)]
         if not files:
@@ -304,12 +302,12 @@ def _without_file(form: FormData) -> str:
     if "file" in form:
         return "The part 'file' is text, not a file"
     names = ", ".join(repr(name[:64]) for name in form) or "none"
-    return f"No file named 'file' among the parts ({names})"
+    return f"The form has no file named 'file'; its parts are: {names}"
 
 
 @contextlib.asynccontextmanager
 async def raw_body(request: Request, max_bytes: int | None = None) -> AsyncIterator[BinaryIO]:
-    """Receive the whole body into a file that is gone afterwards.
+    """Receive the whole body into a temporary file.
 
     Raises:
         UploadTooLargeError: if it has more than ``max_bytes``.
@@ -321,60 +319,10 @@ async def raw_body(request: Request, max_bytes: int | None = None) -> AsyncItera
             await upload.write(chunk)
             if max_bytes is not None and (upload.size or 0) > max_bytes:
                 raise UploadTooLargeError(
-                    f"{upload.size} bytes or more; at most {max_bytes} are accepted here: send "
-                    "less at a time."
+                    f"The body has {upload.size} bytes or more; at most {max_bytes} are accepted "
+                    "here: send several requests."
                 )
         await upload.seek(0)
         yield upload.file
     finally:
         await upload.close()
-
-
-_MANY = frozenset({"emotions"})
-"""Parameters that may be repeated."""
-
-
-async def query_of(request: Request) -> PredictQuery:
-    """Dependency: the query of this request.
-
-    FastAPI reads a model of nine parameters in 0.1 ms, a quarter of all that a request costs
-    besides its audio; most requests have the query of the one before.
-
-    Raises:
-        RequestValidationError: as FastAPI would.
-    """
-    return _parsed(request.scope["query_string"])
-
-
-TheQuery = Annotated[PredictQuery, Depends(query_of)]
-
-
-@lru_cache(256)
-def _parsed(text: bytes) -> PredictQuery:
-    sent = QueryParams(text)
-    given = {
-        name: sent.getlist(name) if name in _MANY else sent[name]
-        for name in PredictQuery.model_fields
-        if name in sent
-    }
-    try:
-        return PredictQuery.model_validate(given)
-    except ValidationError as error:
-        raise RequestValidationError(
-            [{**one, "loc": ("query", *one["loc"])} for one in error.errors(include_url=False)]
-        ) from None
-
-
-def _described() -> list[dict[str, Any]]:
-    """What FastAPI would write about these parameters."""
-    app = FastAPI()
-
-    @app.get("/")
-    def route(query: Annotated[PredictQuery, Query()]) -> None: ...
-
-    parameters: list[dict[str, Any]] = app.openapi()["paths"]["/"]["get"]["parameters"]
-    return parameters
-
-
-PARAMETERS = _described()
-"""For the OpenAPI document."""

@@ -20,7 +20,7 @@ _RAW = [(name.lower().encode(), value.encode()) for name, value in SECURITY.item
 
 
 def complete(message: Message, request_id: str) -> None:
-    """Add to the start of a response what it lacks."""
+    """Add the common headers to the start of a response, unless it has its own."""
     headers = [*message["headers"], (b"x-request-id", request_id.encode())]
     given = {name for name, _ in message["headers"]}
     if b"x-request-id" in given:
@@ -30,14 +30,14 @@ def complete(message: Message, request_id: str) -> None:
 
 
 def common_headers(request_id: str) -> dict[str, str]:
-    """Headers that every response carries, errors from outside of this middleware included."""
+    """Return the common headers, for answers that no middleware completes."""
     return {"X-Request-ID": request_id, **SECURITY}
 
 
 def allowed_methods(app: FastAPI, path: str) -> str | None:
-    """The methods of a path as ``Allow`` lists them; None for one that the document lacks.
+    """List the methods of a path as ``Allow`` does; None if the document lacks the path.
 
-    Starlette names those of one route only, and several routes may share a path.
+    Starlette lists those of one route only, and several routes may share a path.
     """
     matching = [
         (template.count("{"), methods)

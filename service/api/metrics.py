@@ -1,8 +1,7 @@
-"""What Prometheus may ask. Each app has its own registry: two apps in one process do not mix.
+"""The metrics for Prometheus, in a registry of each app: two apps in one process do not mix.
 
-What Prometheus may ask about adaptations: counted by the database when it asks.
-
-What Prometheus may ask about versions: which ones answer, and what they heard lately.
+Requests, answers and streams are counted as they happen. Jobs, traffic and aliases are read from
+the database, the process and the models folder when Prometheus asks.
 """
 
 import contextlib
@@ -27,7 +26,6 @@ from ..jobs.store import JobStore
 from ..predict.schemas import PredictAnswer
 from ..predict.traffic import Traffic
 from ..registry.registry import Registry
-from .errors import TooManyStreamsError
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -38,33 +36,45 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self._requests = self._counter("requests", "HTTP requests.", "route", "status")
-        self._errors = self._counter("errors", "Errors by problem code.", "code")
-        self._answers = self._counter("answers", "Answers.", "model", "version", "emotion")
-        self._abstentions = self._counter("abstentions", "Abstentions by reason.", "reason")
-        self._audio = self._counter("audio_seconds", "Seconds of audio scored.")
-        self._request_seconds = self._histogram("request_seconds", "Whole requests.", "route")
-        self.queue_seconds = self._histogram("queue_seconds", "Waiting for a worker.")
-        self.decode_seconds = self._histogram("decode_seconds", "Decoding one recording.")
-        self.inference_seconds = self._histogram("inference_seconds", "Scoring one recording.")
+        self._requests = self._counter(
+            "requests", "HTTP requests by route and status.", "route", "status"
+        )
+        self._errors = self._counter("errors", "Errors by their code.", "code")
+        self._answers = self._counter(
+            "answers", "Answers by model, version and emotion.", "model", "version", "emotion"
+        )
+        self._abstentions = self._counter(
+            "abstentions", "Answers that abstain, by reason.", "reason"
+        )
+        self._audio = self._counter("audio_seconds", "Audio scored, in seconds.")
+        self._request_seconds = self._histogram(
+            "request_seconds", "Duration of requests, by route.", "route"
+        )
+        self.queue_seconds = self._histogram(
+            "queue_seconds", "Time that recordings wait for a worker."
+        )
+        self.decode_seconds = self._histogram("decode_seconds", "Time to decode one recording.")
+        self.inference_seconds = self._histogram(
+            "inference_seconds", "Time to score one recording."
+        )
         self._real_time_factor = Histogram(
             "nnpm_real_time_factor",
-            "Seconds of decoding and scoring for a second of audio, by recording.",
+            "Time to decode and score a recording, divided by its duration.",
             registry=self.registry,
             buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1),
         )
         self._out_of_domain = Histogram(
             "nnpm_out_of_domain",
-            "Out-of-domain figures of the answers.",
+            "Out-of-domain figures of the answers, from 0 to 1.",
             ("model", "version"),
             registry=self.registry,
             buckets=[n / 10 for n in range(1, 10)],
         )
         self.in_flight = Gauge(
-            "nnpm_requests_in_flight", "HTTP requests under way.", registry=self.registry
+            "nnpm_requests_in_flight", "HTTP requests in progress.", registry=self.registry
         )
         self.queue_depth = Gauge(
-            "nnpm_queue_depth", "Recordings waiting for a worker.", registry=self.registry
+            "nnpm_queue_depth", "Recordings that wait for a worker.", registry=self.registry
         )
 
     def request(self, route: str, status: int, seconds: float, error_code: str | None) -> None:
@@ -87,16 +97,16 @@ class Metrics:
         for reason in answer.reasons if answer.abstained else ():
             self._abstentions.labels(reason).inc()
         self._out_of_domain.labels(model.name, model.version).observe(answer.out_of_domain)
-        self.heard(answer.audio.duration_s)
+        self.scored(answer.audio.duration_s)
         worked_s = (answer.timing_ms.decode + answer.timing_ms.inference) / 1000
         self._real_time_factor.observe(worked_s / answer.audio.duration_s)
 
-    def heard(self, seconds: float) -> None:
+    def scored(self, seconds: float) -> None:
         """Count audio that was scored."""
         self._audio.inc(seconds)
 
     def text(self) -> bytes:
-        """Everything in Prometheus' text format."""
+        """Write all metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -109,27 +119,34 @@ class Metrics:
 _LAGS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2.5, 5, 10)
 
 
+class TooManyStreamsError(NnpmError):
+    """More open streams than the limit."""
+
+    status, code, detail, retry_after_s = 503, "too_many_streams", None, 10
+    title = "Too many streams"
+
+
 class Streams:
-    """Counts streams; used from one event loop.
+    """Counts and limits streams; used from one event loop.
 
     Args:
-        most: streams at a time.
+        max_open: streams at a time.
         registry: of the app's metrics.
     """
 
-    def __init__(self, most: int, registry: CollectorRegistry) -> None:
-        self._most = most
+    def __init__(self, max_open: int, registry: CollectorRegistry) -> None:
+        self._max_open = max_open
         self._num_open = 0
-        self._open = Gauge("nnpm_streams_open", "Streams under way.", registry=registry)
+        self._open = Gauge("nnpm_streams_open", "Open streams.", registry=registry)
         self._ended = Counter(
-            "nnpm_streams", "Streams by how they ended.", ("end",), registry=registry
+            "nnpm_streams", "Ended streams, by how they ended.", ("end",), registry=registry
         )
         self._segments = Counter(
             "nnpm_stream_segments", "Segments sent on streams.", registry=registry
         )
         self._lag = Histogram(
             "nnpm_stream_lag_seconds",
-            "From the message that completes a hop to its segment.",
+            "Time from the message that completes a segment to the segment.",
             registry=registry,
             buckets=_LAGS,
         )
@@ -139,11 +156,12 @@ class Streams:
         """Count a stream while it lasts.
 
         Raises:
-            TooManyStreamsError: if it would be one too many.
+            TooManyStreamsError: if the limit is reached.
         """
-        if self._num_open >= self._most:
+        if self._num_open >= self._max_open:
             raise TooManyStreamsError(
-                f"{self._num_open} streams are open; at most {self._most} may be: try again later."
+                f"{self._num_open} streams are open; at most {self._max_open} are allowed: try "
+                "again later."
             )
         self._num_open += 1
         self._open.inc()
@@ -164,31 +182,32 @@ class Streams:
 
 
 class JobsCollector(Collector):
-    """Jobs of all services and workers that share a store.
+    """Figures of the jobs of all services and workers that share a database.
 
-    While the database is away there are no figures but ``nnpm_jobs_reachable``, which is 0.
+    While the database is unavailable, ``nnpm_jobs_reachable`` is 0, and the other figures are
+    missing.
     """
 
     def __init__(self, store: JobStore) -> None:
         self._store = store
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing in advance: that would ask the database."""
+        """Describe nothing in advance: that would query the database."""
         return ()
 
     def collect(self) -> Iterable[Metric]:
-        """Ask the database."""
+        """Query the database."""
         jobs = GaugeMetricFamily("nnpm_jobs", "Adaptations by state.", labels=["state"])
         seconds = SummaryMetricFamily(
             "nnpm_job_seconds",
-            "Ended adaptations, from when a worker first took them.",
+            "Duration of ended adaptations, from their first start.",
             labels=["state"],
         )
         oldest = GaugeMetricFamily(
-            "nnpm_jobs_oldest_queued_seconds", "How long the oldest adaptation has waited."
+            "nnpm_jobs_oldest_queued_seconds", "Time that the oldest queued adaptation has waited."
         )
         reachable = GaugeMetricFamily(
-            "nnpm_jobs_reachable", "Whether the database of jobs can be used."
+            "nnpm_jobs_reachable", "1 if the job database can be used, else 0."
         )
         try:
             for state, count in self._store.counts().items():
@@ -207,34 +226,34 @@ _LABELS = ["model", "version", "language"]
 
 
 class TrafficCollector(Collector):
-    """Figures of this process, and the aliases as the registry has them now."""
+    """Figures of the recordings that this process answered, and the current aliases."""
 
     def __init__(self, traffic: Traffic, registry: Registry) -> None:
         self._traffic = traffic
         self._registry = registry
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing in advance: that would read the registry."""
+        """Describe nothing in advance: that would read the registry."""
         return ()
 
     def collect(self) -> Iterable[Metric]:
         """Read the figures."""
         drift = GaugeMetricFamily(
             "nnpm_drift",
-            "Share of the last recordings that are out of the answering version's domain.",
+            "Share of the latest recordings that are out of domain for the version that answered.",
             labels=_LABELS,
         )
         agreement = GaugeMetricFamily(
             "nnpm_shadow_agreement",
-            "Share of the last recordings in which a shadow and the answer agree.",
+            "Share of the latest recordings in which a shadow agrees with the answer.",
             labels=_LABELS,
         )
         answers = CounterMetricFamily(
-            "nnpm_shadow_answers", "Recordings that a shadow heard.", labels=_LABELS
+            "nnpm_shadow_answers", "Recordings that a shadow scored.", labels=_LABELS
         )
         confidence = GaugeMetricFamily(
             "nnpm_mean_confidence",
-            "Mean confidence of the last recordings.",
+            "Mean confidence of the latest recordings.",
             labels=[*_LABELS, "role"],
         )
         for name in self._traffic.names():
@@ -247,7 +266,8 @@ class TrafficCollector(Collector):
                     answers.add_metric(labels, found.heard)
                     agreement.add_metric(labels, found.agreement)
         skipped = CounterMetricFamily(
-            "nnpm_shadow_skipped", "Recordings that no shadow heard: requests wanted the cores."
+            "nnpm_shadow_skipped",
+            "Recordings that no shadow scored because requests needed the cores.",
         )
         skipped.add_metric([], self._traffic.skipped)
         return [drift, agreement, answers, confidence, skipped, self._aliases()]
@@ -255,7 +275,7 @@ class TrafficCollector(Collector):
     def _aliases(self) -> Metric:
         info = GaugeMetricFamily(
             "nnpm_model_info",
-            "1 for every alias of a version.",
+            "1 for each alias of a version.",
             labels=["name", "version", "language", "alias"],
         )
         try:
@@ -269,5 +289,5 @@ class TrafficCollector(Collector):
                     version = self._registry.live(name).version
                     info.add_metric([name, version, DEFAULT_LANGUAGE, "live"], 1)
         except (NnpmError, OSError):
-            pass  # /health and the log say what is wrong with the registry
+            pass  # /health/ready and the log report what is wrong with the registry
         return info

@@ -1,10 +1,8 @@
-"""How uvicorn speaks WebSocket here: bounded messages, pings, and nobody who hangs on for ever.
+"""uvicorn's protocols for HTTP and WebSocket, with limits for slow and hostile clients.
 
-One connection to the service: what uvicorn leaves open below HTTP.
-
-uvicorn bounds neither the time that the head of a request takes nor what a client that reads
-nothing holds, lets a head of 256 KiB pass if it comes in one piece, and answers bad HTTP and too
-many connections in its own words. This is its h11 protocol with these gaps closed.
+uvicorn limits neither the time that the head of a request may take nor what it keeps for a client
+that reads nothing. It accepts a head of 256 KiB if it comes in one piece, and answers invalid HTTP
+and too many connections in its own words. These protocols close those gaps.
 """
 
 import asyncio
@@ -29,20 +27,20 @@ from .errors import (
     RefusedError,
     TooManyConnectionsError,
     TooSlowError,
-    describe,
     kind_of,
+    problem_of,
     refuse,
 )
 from .headers import common_headers
 
 PING_S = 20.0
-"""Between pings."""
+"""Seconds between pings."""
 
 PONG_S = 60.0
-"""For the answer to a ping, which waits behind the audio that is on its way."""
+"""Seconds for the answer to a ping, which waits behind the audio that was sent before it."""
 
 GOODBYE_S = 5.0
-"""For the last bytes of a connection that is over."""
+"""Seconds for the last bytes of a connection that has ended."""
 
 
 log = logging.getLogger(__name__)
@@ -50,11 +48,11 @@ _websocket_log = logging.getLogger("uvicorn.error.websocket")
 _websocket_log.setLevel(logging.WARNING)  # its lines about connections hold addresses and queries
 
 
-class Protocol(WebSocketsSansIOProtocol):
-    """uvicorn's protocol, for clients that do not read.
+class WebSocketConnection(WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket protocol, safe against clients that do not read.
 
-    uvicorn ends a connection once all that was written has been sent, which a client that does not
-    read puts off for ever; and it answers pings without looking whether anybody takes the answers.
+    uvicorn ends a connection once everything has been sent, which never happens if the client does
+    not read; and it answers pings even if the client takes none of the answers.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -62,7 +60,7 @@ class Protocol(WebSocketsSansIOProtocol):
         self.logger = _websocket_log
 
     async def run_asgi(self) -> None:
-        """Cut the connection some time after the application is done with it."""
+        """Cut the connection some seconds after the application has ended."""
         await super().run_asgi()
         asyncio.get_running_loop().call_later(GOODBYE_S, self.transport.abort)
 
@@ -78,36 +76,36 @@ class Protocol(WebSocketsSansIOProtocol):
             self.transport.resume_reading()
 
     async def send(self, message: ASGISendEvent) -> None:
-        """Send; a handshake that was refused is over then, which uvicorn takes for a mistake."""
+        """Send; and mark a refused handshake as complete, which uvicorn forgets."""
         await super().send(message)
         if self.close_sent:
             self.handshake_complete = True
 
 
 def uvicorn_options(settings: Settings) -> dict[str, Any]:
-    """What ``uvicorn.Config`` is to be told about WebSockets."""
+    """Return the arguments of ``uvicorn.Config`` about WebSockets."""
     return {
-        "ws": Protocol,
+        "ws": WebSocketConnection,
         "ws_max_size": settings.max_message_bytes,
         "ws_ping_interval": PING_S,
         "ws_ping_timeout": PONG_S,
-        "ws_per_message_deflate": False,  # audio does not shrink, and a small message may grow
+        "ws_per_message_deflate": False,  # audio does not compress
     }
 
 
 MAX_HEAD_BYTES = 32 * 1024
 WRITE_TIMEOUT_S = 60.0
-"""A client that takes none of its answer for so long is cut off."""
+"""A client that reads none of its answer for so many seconds is cut off."""
 
 _SPARE = 64
-"""Connections beyond the most, that are told so; more are cut off."""
+"""Connections beyond the limit that get an error; even more are cut off."""
 
-_SAY_AGAIN_S = 10.0
+_LOG_AGAIN_S = 10.0
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
 
 
 def protocol(settings: Settings) -> type[H11Protocol]:
-    """Make the protocol of a server with these settings."""
+    """Make the HTTP protocol of a server with these settings."""
 
     class Configured(Connection):
         max_connections = settings.max_connections
@@ -117,12 +115,12 @@ def protocol(settings: Settings) -> type[H11Protocol]:
 
 
 class Connection(H11Protocol):
-    """Times the head of each request, bounds it, and answers for itself with problems."""
+    """Limits the head of each request in time and size, and answers invalid HTTP with problems."""
 
     max_connections: int
     head_timeout_s: float
 
-    _last_said_s = -_SAY_AGAIN_S
+    _last_logged_s = -_LOG_AGAIN_S
     _head_timer: asyncio.TimerHandle | None = None
     _write_timer: asyncio.TimerHandle | None = None
     _received_any = False
@@ -130,26 +128,26 @@ class Connection(H11Protocol):
     _tail = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for a head."""
+        """Start to wait for a head."""
         super().connection_made(transport)
         num_connections = len(self.connections)
         if num_connections > self.max_connections:
-            self._say_crowded()
+            self._log_crowded()
             if num_connections > self.max_connections + _SPARE:
                 transport.abort()
                 return
             self._crowded = True
-            self.app = _health_alone(self.app, self._crowd_error())
+            self.app = _health_only(self.app, self._crowd_error())
         self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timers."""
+        """Stop the timers."""
         self._stop_head_timer()
         self._stop_write_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes, unless they make a head too large."""
+        """Take bytes, unless the head gets too large."""
         self._received_any = True
         if (
             len(data) > MAX_HEAD_BYTES
@@ -168,7 +166,7 @@ class Connection(H11Protocol):
             self._start_head_timer()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        """Hand the connection on."""
+        """Hand the connection to the WebSocket protocol."""
         self._stop_head_timer()
         if self._crowded:
             self._refuse(self._crowd_error())
@@ -176,7 +174,7 @@ class Connection(H11Protocol):
             super().handle_websocket_upgrade(event)
 
     def on_response_complete(self) -> None:
-        """Close where the rest of the body is not wanted, and do not wait long for readers."""
+        """Close the connection if the body was not read to its end, or the client does not read."""
         super().on_response_complete()
         if self.conn.their_state is h11.SEND_BODY:
             self.transport.close()
@@ -188,33 +186,33 @@ class Connection(H11Protocol):
         self._abort_if_stuck()
 
     def pause_writing(self) -> None:
-        """The client reads too slowly: give it a while."""
+        """Give a client that reads too slowly some time."""
         super().pause_writing()
         if self._write_timer is None:
             self._write_timer = self.loop.call_later(WRITE_TIMEOUT_S, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """The client has read."""
+        """Stop the timer: the client reads again."""
         super().resume_writing()
         self._stop_write_timer()
 
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - we have our own words
-        """Answer what is no HTTP."""
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - we word it ourselves
+        """Answer invalid HTTP."""
         if self.cycle is not None and self.cycle.response_started and not self._awaits_head:
-            self.transport.close()  # in the midst of an answer
+            self.transport.close()  # an answer has been sent in part
             return
         error = sys.exception()
         if isinstance(error, h11.RemoteProtocolError) and error.error_status_hint == 431:
             self._refuse(_head_too_large())
         else:
-            self._refuse(RefusedError("What was sent is no valid HTTP/1.1 request."))
+            self._refuse(RefusedError("The request is not valid HTTP/1.1."))
 
     @property
     def _awaits_head(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
     def _refuse(self, error: RefusedError) -> None:
-        """Answer for ourselves, and close."""
+        """Answer without the application, and close."""
         self._stop_head_timer()
         if not self.transport.is_closing():
             self.transport.write(_raw(error))
@@ -223,13 +221,13 @@ class Connection(H11Protocol):
 
     def _too_slow(self) -> None:
         self._head_timer = None
-        if not self._received_any:  # browsers connect in advance: there is nothing to answer
+        if not self._received_any:  # browsers open connections in advance
             self.transport.close()
             return
         self._refuse(
             TooSlowError(
-                f"The head of the request was not complete after {self.head_timeout_s:g} s; send "
-                "it in one piece."
+                f"The headers were not complete after {self.head_timeout_s:g} s; send them in one "
+                "piece."
             )
         )
 
@@ -254,23 +252,23 @@ class Connection(H11Protocol):
     def _crowd_error(self) -> TooManyConnectionsError:
         return TooManyConnectionsError(
             f"{len(self.connections)} connections are open; at most {self.max_connections} are "
-            "served.",
+            "allowed: try again later.",
             Connection="close",
         )
 
-    def _say_crowded(self) -> None:
+    def _log_crowded(self) -> None:
         now_s = time.monotonic()
-        if now_s - Connection._last_said_s >= _SAY_AGAIN_S:
-            Connection._last_said_s = now_s
+        if now_s - Connection._last_logged_s >= _LOG_AGAIN_S:
+            Connection._last_logged_s = now_s
             log.warning(
-                "%d connections are open; at most %d are served (NNPM_MAX_CONNECTIONS)",
+                "%d connections are open; at most %d are allowed (NNPM_MAX_CONNECTIONS)",
                 len(self.connections),
                 self.max_connections,
             )
 
 
-def _health_alone(app: ASGIApp, error: TooManyConnectionsError) -> ASGIApp:
-    """Whoever asks how the service is gets an answer, also in a crowd."""
+def _health_only(app: ASGIApp, error: TooManyConnectionsError) -> ASGIApp:
+    """Let probes of the health pass, and refuse everything else."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"].startswith("/health/"):
@@ -284,15 +282,15 @@ def _health_alone(app: ASGIApp, error: TooManyConnectionsError) -> ASGIApp:
 
 def _head_too_large() -> HeadTooLargeError:
     return HeadTooLargeError(
-        f"The head of the request has more than {MAX_HEAD_BYTES} bytes; fewer are wanted."
+        f"The request line and headers have more than {MAX_HEAD_BYTES} bytes; send fewer."
     )
 
 
 def _raw(error: RefusedError) -> bytes:
-    """An answer without a request that could be understood."""
+    """Write an answer to a request that could not be parsed."""
     kind = kind_of(error)
     request_id = str(uuid.uuid4())
-    body = describe(kind, str(error), request_id=request_id).model_dump_json().encode()
+    body = problem_of(error, request_id).model_dump_json().encode()
     headers = {
         **common_headers(request_id),
         "Content-Type": MEDIA_TYPE,

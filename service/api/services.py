@@ -1,11 +1,12 @@
-"""What the routes work with, made once per app."""
+"""The services that routes work with, made once per app."""
 
 from dataclasses import dataclass, field
 
 from starlette.requests import HTTPConnection
 
+from ..inference.audio.waveform import Limits
 from ..jobs.service import JobService
-from ..predict.pool import Executor
+from ..predict.pool import WorkerPool
 from ..predict.schemas import PredictAnswer
 from ..predict.traffic import Shadows, Traffic
 from ..registry.registry import Registry
@@ -17,7 +18,7 @@ from .tracing import Tracing
 
 @dataclass
 class Readiness:
-    """Whether the default model has been loaded, and what stands in the way."""
+    """Whether the default model has been loaded, and if not, why."""
 
     ready: bool = False
     obstacle: str = "The default model is being loaded."
@@ -28,19 +29,20 @@ class Services:
     """Everything behind the routes of one app."""
 
     settings: Settings
+    limits: Limits
     registry: Registry
     serving: Serving
-    executor: Executor
+    pool: WorkerPool
     metrics: Metrics
     tracing: Tracing
-    office: JobService
+    jobs: JobService
     traffic: Traffic
     shadows: Shadows
     streams: Streams
     readiness: Readiness = field(default_factory=Readiness)
 
     def answered(self, request: HTTPConnection, answer: PredictAnswer) -> None:
-        """Count an answer, and note it for the trace and the log: there without its emotion."""
+        """Count an answer, and note it for the trace and the log, which do not get its emotion."""
         self.metrics.answer(answer)
         self.tracing.answered(answer)
         state = request.state

@@ -1,47 +1,26 @@
-"""No span tells what a client may have written into an address. Needs the extra ``otel``.
-
-Traces for OpenTelemetry, where the extra ``otel`` is installed and OTEL_... asks for them.
+"""Traces for OpenTelemetry, if the extra ``otel`` is installed and OTEL_... variables ask for them.
 
 FastAPI makes the span of each request, continues the trace of its caller (W3C traceparent), and
-sends spans off. Here is what belongs to us: the stages of an answer, and what no span may tell.
+exports spans. This module adds the stages of an answer, and removes what a client may have written
+into a path or query.
 """
 
 import importlib
 import logging
 import os
 import time
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from fastapi.telemetry import TelemetryConfig
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace import Span, SpanProcessor
 from starlette.types import Scope
 
 from ... import __version__
 from ..predict.schemas import PredictAnswer
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import TracerProvider
-
-
-class RedactingSpanProcessor(SpanProcessor):
-    """Replaces attributes of spans as they begin.
-
-    Args:
-        names: of the attributes.
-    """
-
-    def __init__(self, names: Iterable[str]) -> None:
-        self._names = tuple(names)
-
-    def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002
-        """Write REDACTED over them, as OpenTelemetry's conventions do."""
-        for name in self._names:
-            if name in (span.attributes or {}):
-                span.set_attribute(name, "REDACTED")
-
+    from opentelemetry.sdk.trace import Span, SpanProcessor, TracerProvider
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 PROBES = ("/health/", "/metrics")
@@ -55,21 +34,21 @@ class Tracing:
     """Spans of one app.
 
     Args:
-        provider: makes them; None for none at all.
-        export: send them where OTEL_... says.
+        provider: makes the spans; None turns tracing off.
+        export: send the spans to the endpoint that OTEL_... names.
     """
 
     def __init__(self, provider: "TracerProvider | None", *, export: bool = False) -> None:
         self._tracer = None
         if provider is not None:
-            provider.add_span_processor(RedactingSpanProcessor(_MAY_HOLD_NAMES))
+            provider.add_span_processor(_redacting_processor())
             self._tracer = provider.get_tracer("nnpm", __version__)
         self.telemetry: TelemetryConfig = {
             "tracer_provider": provider,
             "tracing": provider is not None,
             "auto_configure": export and provider is not None,
             "exclude": _is_a_probe,
-            # /metrics has the figures, and the log the errors.
+            # /metrics has the figures, and the log has the errors.
             "metrics": False,
             "logs": False,
             "operation_spans": False,
@@ -78,7 +57,7 @@ class Tracing:
 
     @classmethod
     def from_environment(cls) -> "Tracing":
-        """Trace if OTEL_EXPORTER_OTLP_ENDPOINT says where to; a warning if nothing could."""
+        """Trace if OTEL_EXPORTER_OTLP_ENDPOINT is set; log a warning if the extra is missing."""
         if not any(os.environ.get(name) for name in _ENDPOINTS):
             return cls(None)
         try:
@@ -86,14 +65,16 @@ class Tracing:
             from opentelemetry.sdk.resources import Resource
             from opentelemetry.sdk.trace import TracerProvider
         except ImportError:
-            log.warning("OTEL_... asks for traces: they need the extra, pip install '.[otel]'")
+            log.warning(
+                "OTEL_... asks for traces, which need the extra otel: pip install '.[otel]'"
+            )
             return cls(None)
         named = {"service.name": os.environ.get("OTEL_SERVICE_NAME") or "nnpm"}
         resource = Resource.create({"service.version": __version__, **named})
         return cls(TracerProvider(resource=resource), export=True)
 
     def trace_id(self) -> str | None:
-        """Return the id of the trace that is under way, as hexadecimal."""
+        """Return the id of the current trace, in hexadecimal."""
         if self._tracer is None:
             return None
         context = trace.get_current_span().get_span_context()
@@ -102,8 +83,8 @@ class Tracing:
     def answered(self, answer: PredictAnswer) -> None:
         """Add an answer's stages to the span of its request, as they were timed.
 
-        Of a long recording decoding and scoring take turns; the spans then tell how long each of
-        them took in all, and not when.
+        For a long recording, decoding and scoring take turns; the spans then show how long each of
+        them took in all, but not when.
         """
         if self._tracer is None:
             return
@@ -116,6 +97,22 @@ class Tracing:
             span.end(end_ns)
             start_ns = end_ns
         trace.get_current_span().set_attribute("nnpm.audio_s", answer.audio.duration_s)
+
+
+def _redacting_processor() -> "SpanProcessor":
+    """Make a processor that redacts attributes as a span starts, as OpenTelemetry's conventions do.
+
+    Its base class is of the extra, so it is made where the extra is there.
+    """
+    from opentelemetry.sdk.trace import SpanProcessor
+
+    class RedactingSpanProcessor(SpanProcessor):
+        def on_start(self, span: "Span", parent_context: Context | None = None) -> None:  # noqa: ARG002
+            for name in _MAY_HOLD_NAMES:
+                if name in (span.attributes or {}):
+                    span.set_attribute(name, "REDACTED")
+
+    return RedactingSpanProcessor()
 
 
 def _is_a_probe(scope: Scope) -> bool:

@@ -1,41 +1,214 @@
-"""One family of errors: one sentence each; service/api/problems.py has their status codes."""
+"""The family of our errors: one sentence each, and what HTTP makes of them.
+
+Every class carries the HTTP status, a title and a code as plain attributes; a subclass without its
+own has those of its parent. Whoever raises an error needs to know nothing of HTTP.
+
+``validation_detail`` puts pydantic's findings into our words, for requests, settings and files.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
 
 
 class NnpmError(Exception):
-    """Base of every error whose message is meant for the user."""
+    """Base of every error whose message is meant for the user.
+
+    Attributes:
+        status: of HTTP.
+        title: the same for every error of the class.
+        code: stable, for programs.
+        detail: sent to clients in place of the message, where that names files or hosts of ours.
+        retry_after_s: seconds after which a client may try again.
+    """
+
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "Unexpected error"
+    code: ClassVar[str] = "internal"
+    detail: ClassVar[str | None] = (
+        "The service made a mistake; its log has the details under this request_id."
+    )
+    retry_after_s: ClassVar[int | None] = None
 
 
 class AudioError(NnpmError):
     """Base of everything that is wrong with one recording."""
 
+    status, code, detail = 422, "bad_audio", None
+    title = "The audio cannot be scored"
+
 
 class NotAudioError(AudioError):
-    """The bytes are not audio that we read."""
+    """The bytes are in no audio format that we read."""
+
+    status, code = 415, "not_audio"
+    title = "Unsupported audio format"
 
 
 class DamagedAudioError(AudioError):
     """Audio of a known format that breaks off, or whose samples are not numbers."""
 
+    code = "damaged_audio"
+    title = "The audio is damaged"
+
 
 class CostlyAudioError(AudioError):
     """Audio whose decoding takes more time or reading than audio of its length should."""
+
+    code = "costly_audio"
+    title = "The audio is too costly to decode"
 
 
 class AudioTooShortError(AudioError):
     """Fewer samples than the shortest clip that can be scored; empty audio included."""
 
+    code = "too_short"
+    title = "The audio is too short"
+
 
 class AudioTooLongError(AudioError):
     """More seconds of audio than the limit."""
 
+    status, code = 413, "too_long"
+    title = "The audio is too long"
+
 
 class NoRoomError(NnpmError):
-    """What was sent cannot be kept: the disk is full, or refuses."""
+    """The upload cannot be stored: the disk is full, or cannot be written."""
+
+    status, code, detail, retry_after_s = 503, "storage_full", None, 60
+    title = "The disk is full"
 
 
 class ParameterError(NnpmError):
-    """A parameter outside its range."""
+    """A parameter that is missing, unknown or outside its range."""
+
+    status, code, detail = 422, "bad_parameter", None
+    title = "Invalid parameter"
 
 
 class BundleError(NnpmError):
     """A bundle that is missing, damaged or not ours."""
+
+    status, code, retry_after_s = 503, "model_unavailable", 30
+    title = "The model cannot be loaded"
+    detail: ClassVar[str] = "The model's bundle cannot be loaded; the service's log says why."
+
+
+def validation_detail(
+    errors: Iterable[Mapping[str, Any]],
+    *,
+    name: Callable[[str], str] = lambda field: field,
+    document: str = "The document",
+    limit: int = 8,
+) -> str:
+    """Say in one line what is wrong with a document, a query or settings.
+
+    Args:
+        errors: as ``pydantic.ValidationError.errors()`` lists them.
+        name: what users call a field; it is given the dotted path.
+        document: what the fields are in, as the subject of a sentence.
+        limit: findings that are told at most.
+
+    Returns:
+        One sentence for each finding, in a row. No wording of pydantic is in them.
+
+    Examples:
+        >>> found = {"type": "greater_than_equal", "loc": ("top_k",), "input": 0, "ctx": {"ge": 1}}
+        >>> validation_detail([found])
+        'top_k is 0; it must be at least 1.'
+    """
+    found = list(errors)[:limit]
+    return " ".join(_sentence(error, name, document) for error in found)
+
+
+def _sentence(error: Mapping[str, Any], name: Callable[[str], str], document: str) -> str:
+    kind, context = error["type"], error.get("ctx", {})
+    if kind == "value_error":  # of a validator of ours: a sentence already
+        return str(context.get("error") or str(error["msg"]).removeprefix("Value error, "))
+    if kind == "json_invalid":
+        return f"{document} is not valid JSON."
+    path = ".".join(str(part) for part in error["loc"])[:64]
+    subject = name(path) if path else document
+    if kind == "missing":
+        return f"{subject} is missing."
+    if kind == "extra_forbidden":
+        return f"{subject} is not a known field."
+    return f"{subject} {_seen(kind, error.get('input'), context)}; it must {_rule(kind, context)}."
+
+
+def _seen(kind: str, value: Any, context: Mapping[str, Any]) -> str:
+    """The number seen, or what stands in its place."""
+    match value:
+        case None:
+            return "is null"
+        case bool():
+            return f"is {str(value).lower()}"
+        case float():
+            return f"is {value:g}"
+        case str() if kind.startswith("string_too"):
+            return f"has {len(value)} character{'s' * (len(value) != 1)}"
+        case str() if re.fullmatch(r"[\w.+-]{1,64}", value, re.ASCII) and not kind.endswith(
+            "_type"
+        ):
+            return f"is {value}"
+        case list() | tuple() | set() if "actual_length" in context:
+            return f"has {context['actual_length']} entries"
+        case list() | tuple() | set():
+            return "is a list"
+        case dict():
+            return "is an object"
+        case str() | int():
+            text = str(value) if isinstance(value, int) and abs(value) < 10**40 else repr(value)
+            return f"is {text[:66]}"
+        case _:
+            return "cannot be used"
+
+
+def _rule(kind: str, context: Mapping[str, Any]) -> str:
+    if (known := _RULES.get(kind)) is not None:
+        return known.format(**{key: _number(value) for key, value in context.items()})
+    if kind in ("literal_error", "enum"):
+        return f"be {str(context['expected']).replace(chr(39), '')}"
+    for ending, rule in _RULES_BY_ENDING.items():
+        if kind.endswith(ending):
+            stem = kind.removesuffix(ending)
+            return rule.format(_TYPES.get(stem, "a value that this field takes"))
+    return "have the form that the documentation shows"
+
+
+def _number(value: Any) -> Any:
+    return f"{value:g}" if isinstance(value, float) and math.isfinite(value) else value
+
+
+_RULES = {
+    "greater_than_equal": "be at least {ge}",
+    "greater_than": "be greater than {gt}",
+    "less_than_equal": "be at most {le}",
+    "less_than": "be less than {lt}",
+    "finite_number": "be a finite number",
+    "int_from_float": "be a whole number",
+    "string_too_short": "have at least {min_length}",
+    "string_too_long": "have at most {max_length}",
+    "too_short": "have at least {min_length}",
+    "too_long": "have at most {max_length}",
+    "string_unicode": "be text in UTF-8",
+    "model_attributes_type": "be a JSON object",
+}
+
+_RULES_BY_ENDING = {"_type": "be {}", "_parsing": "be {}", "_parsing_size": "be a smaller number"}
+
+_TYPES = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "text",
+    "list": "a list",
+    "tuple": "a list",
+    "set": "a list",
+    "frozen_set": "a list",
+    "dict": "a JSON object",
+    "model": "a JSON object",
+    "path": "a path",
+}

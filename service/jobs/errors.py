@@ -1,7 +1,4 @@
-"""What can be wrong with jobs and their store; one sentence each.
-
-What can be wrong with audio that is handed over; one sentence each.
-"""
+"""What can be wrong with jobs, their store, and the audio of an adaptation."""
 
 from ..inference.errors import NnpmError
 
@@ -9,9 +6,12 @@ from ..inference.errors import NnpmError
 class UnknownJobError(NnpmError):
     """A job that the store does not hold."""
 
+    status, code, detail = 404, "unknown_job", None
+    title = "Unknown job"
+
 
 class LostLeaseError(NnpmError):
-    """A worker that writes about a job which another one has, or which has ended."""
+    """A worker that writes about a job which another worker has, or which has ended."""
 
 
 class TransitionError(NnpmError):
@@ -21,9 +21,16 @@ class TransitionError(NnpmError):
 class KeyTakenError(NnpmError):
     """An idempotency key that its owner has used for a job before."""
 
+    status, code, detail = 409, "key_taken", None
+    title = "The Idempotency-Key was used before"
+
 
 class StoreUnavailableError(NnpmError):
     """A database that cannot be reached or used now; later it may be."""
+
+    status, code, retry_after_s = 503, "store_unavailable", 10
+    title = "The job database is unavailable"
+    detail = "The job database cannot be used now; the service's log says why."
 
 
 class StoreConfigurationError(NnpmError):
@@ -35,12 +42,15 @@ class CancelledError(NnpmError):
 
 
 class IntakeError(NnpmError):
-    """Base of everything that is wrong with what was handed over."""
+    """Base of everything that is wrong with the audio of an adaptation."""
+
+    status, code, detail = 422, "bad_intake", None
+    title = "The upload or folder cannot be used"
 
 
 class ArchiveError(IntakeError):
-    """An archive that is none, is damaged, or that nobody should unpack."""
+    """An archive that is none, is damaged, or is not safe to unpack."""
 
 
 class FolderRefusedError(IntakeError):
-    """A folder that is not under an allowed one, or not there."""
+    """A folder that is missing, or not under an allowed one."""

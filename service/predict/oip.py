@@ -1,7 +1,4 @@
-"""The documents of the protocol.
-
-A request's bytes to tensors that the graph may see; everything that lies is refused.
-"""
+"""The Open Inference Protocol: its documents, and a request's bytes as checked tensors."""
 
 import math
 from dataclasses import dataclass
@@ -11,11 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
 
-from ..api.errors import InferenceRequestError
 from ..inference.audio.waveform import SAMPLE_RATE_HZ
+from ..inference.errors import NnpmError, validation_detail
 
 Name = Annotated[str, Field(max_length=64)]
 Parameters = dict[str, Any]
+
+
+class InferenceRequestError(NnpmError):
+    """A request of the Open Inference Protocol that cannot be used."""
+
+    status, code, detail = 422, "bad_inference_request", None
+    title = "Invalid inference request"
 
 
 class _Document(BaseModel):
@@ -29,7 +33,7 @@ class InputTensor(_Document):
     datatype: Name
     shape: Annotated[list[StrictInt], Field(max_length=8)]
     parameters: Parameters = {}
-    """``binary_data_size``: bytes of the tensor behind the JSON document, instead of ``data``."""
+    """``binary_data_size``: bytes of the tensor after the JSON document, in place of ``data``."""
     data: Any = None
     """Row by row, nested or flat."""
 
@@ -39,19 +43,19 @@ class RequestedOutput(_Document):
 
     name: Name
     parameters: Parameters = {}
-    """``binary_data``: whether it shall follow the JSON document as bytes."""
+    """``binary_data``: true for bytes after the JSON document."""
 
 
 class InferRequest(_Document):
-    """What POST .../infer takes."""
+    """The body of POST .../infer."""
 
     id: Annotated[str, Field(max_length=256)] | None = None
-    """Comes back with the answer."""
+    """Returned with the answer."""
     parameters: Parameters = {}
-    """``binary_data_output``: ``binary_data`` of all outputs that do not say otherwise."""
+    """``binary_data_output``: the default of the outputs' ``binary_data``."""
     inputs: Annotated[list[InputTensor], Field(max_length=8)]
     outputs: Annotated[list[RequestedOutput], Field(max_length=8)] = []
-    """All of them, if none is named."""
+    """All outputs, if the list is empty."""
 
 
 class OutputTensor(_Document):
@@ -65,7 +69,7 @@ class OutputTensor(_Document):
 
 
 class InferAnswer(_Document):
-    """What POST .../infer gives."""
+    """The answer of POST .../infer."""
 
     model_name: str
     model_version: str
@@ -74,7 +78,7 @@ class InferAnswer(_Document):
 
 
 class ServerMetadata(_Document):
-    """What the server is."""
+    """Name, version and extensions of the server."""
 
     name: str
     version: str
@@ -82,7 +86,7 @@ class ServerMetadata(_Document):
 
 
 class Live(_Document):
-    """The process is up."""
+    """The process runs."""
 
     live: Literal[True] = True
 
@@ -94,7 +98,7 @@ class Ready(_Document):
 
 
 class ModelReady(Ready):
-    """A model can answer."""
+    """The model can answer."""
 
     name: str
 
@@ -116,25 +120,25 @@ class ModelMetadata(_Document):
     inputs: list[TensorMetadata]
     outputs: list[TensorMetadata]
     parameters: Parameters
-    """The emotions in the order of ``logits`` and ``scores``, and what the tensors have to be."""
+    """The emotions in the order of ``logits`` and ``scores``, and what each tensor holds."""
 
 
 MAX_ROWS = 64
-"""Recordings in one request."""
+"""Most recordings of one request."""
 
 MAX_ROW_S = 60
-"""Seconds of one recording, padding included: a row is scored as one window."""
+"""Most seconds of one recording, padding included: a row is scored as one window."""
 
 MAX_TOTAL_S = 120
-"""Seconds of all rows together, padding included."""
+"""Most seconds of all rows together, padding included."""
 
 MIN_ROW_S = 0.1
 
 MAX_PEAK = 2.0
-"""Largest magnitude of a sample. Resamplers overshoot 1; integers are something else."""
+"""Largest magnitude of a sample. Resamplers overshoot 1; 16-bit integers are far above."""
 
 MAX_BODY_BYTES = 8 * 1024**2
-"""Of one request: 120 s as bytes, or about 25 s written out as JSON."""
+"""Largest request: 120 s as bytes, or about 25 s as JSON."""
 
 _MIN_SAMPLES = round(MIN_ROW_S * SAMPLE_RATE_HZ)
 _DATATYPES = {"waveform": ("FP32", "<f4"), "lengths": ("INT64", "<i8")}
@@ -142,7 +146,7 @@ _DATATYPES = {"waveform": ("FP32", "<f4"), "lengths": ("INT64", "<i8")}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tensors:
-    """Inputs as the graph wants them.
+    """The inputs of the graph.
 
     Attributes:
         waveform: float32, finite, shape ``(rows, samples)``.
@@ -157,24 +161,26 @@ def read_tensors(body: bytes, header_length: str | None) -> tuple[InferRequest, 
     """Read a request.
 
     Args:
-        body: the JSON document, and the bytes of tensors behind it.
-        header_length: ``Inference-Header-Content-Length``: bytes of the JSON document; None for
-            all.
+        body: the JSON document, and the bytes of tensors after it.
+        header_length: ``Inference-Header-Content-Length``: bytes of the JSON document; None: the
+            whole body.
 
     Raises:
-        InferenceRequestError: with the number seen and the number wanted.
+        InferenceRequestError: if the document or a tensor is invalid.
     """
     end = len(body) if header_length is None else _header_bytes(header_length, len(body))
     try:
         request = InferRequest.model_validate_json(body[:end])
     except ValidationError as error:
-        raise InferenceRequestError("; ".join(map(_sentence, error.errors()[:4]))) from None
+        detail = validation_detail(error.errors(), document="The JSON document", limit=4)
+        raise InferenceRequestError(detail) from None
     arrays: dict[str, NDArray[Any]] = {}
     for tensor in request.inputs:
         if tensor.name in arrays or tensor.name not in _DATATYPES:
             again = " twice" if tensor.name in arrays else ""
             raise InferenceRequestError(
-                f"An input {tensor.name!r} was sent{again}; waveform and lengths are wanted, once."
+                f"The request has the input {tensor.name!r}{again}; send waveform and lengths, "
+                "each once."
             )
         _check_shape(tensor)
         size = tensor.parameters.get("binary_data_size")
@@ -185,11 +191,11 @@ def read_tensors(body: bytes, header_length: str | None) -> tuple[InferRequest, 
             end += arrays[tensor.name].nbytes
     if missing := _DATATYPES.keys() - arrays.keys():
         raise InferenceRequestError(
-            f"The input {min(missing)!r} is missing; waveform and lengths are wanted."
+            f"The input {min(missing)!r} is missing; send waveform and lengths."
         )
     if end != len(body):
         raise InferenceRequestError(
-            f"{len(body) - end} bytes follow the last tensor; none are wanted."
+            f"{len(body) - end} bytes follow the last tensor; no bytes may follow it."
         )
     tensors = Tensors(arrays["waveform"], arrays["lengths"])
     _check_content(tensors)
@@ -199,8 +205,8 @@ def read_tensors(body: bytes, header_length: str | None) -> tuple[InferRequest, 
 def _header_bytes(text: str, body_bytes: int) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 20 and int(text) <= body_bytes):
         raise InferenceRequestError(
-            f"Inference-Header-Content-Length is {text[:32]!r}; 0 to {body_bytes}, the bytes of "
-            "the body, are wanted."
+            f"Inference-Header-Content-Length is {text[:32]!r}; it must be between 0 and "
+            f"{body_bytes}, the bytes of the body."
         )
     return int(text)
 
@@ -210,46 +216,48 @@ def _check_shape(tensor: InputTensor) -> None:
     wanted, _ = _DATATYPES[name]
     if tensor.datatype != wanted:
         raise InferenceRequestError(
-            f"{name} has the datatype {tensor.datatype!r}; {wanted} is wanted."
+            f"{name} has the datatype {tensor.datatype!r}; it must be {wanted}."
         )
     rank = 2 if name == "waveform" else 1
     if len(shape) != rank or min(shape) < 1:
         axes = "[rows, samples]" if rank == 2 else "[rows]"
         raise InferenceRequestError(
-            f"{name} has the shape {_short(shape)}; {axes} is wanted, 1 or more of each."
+            f"{name} has the shape {_short(shape)}; it must be {axes}, with 1 or more of each."
         )
     if shape[0] > MAX_ROWS:
         raise InferenceRequestError(
-            f"{name} has {_short(shape[0])} rows; at most {MAX_ROWS} are scored in one request."
+            f"{name} has {_short(shape[0])} rows; at most {MAX_ROWS} are accepted in one request."
         )
     if rank == 2:
         most = min(MAX_ROW_S * SAMPLE_RATE_HZ, MAX_TOTAL_S * SAMPLE_RATE_HZ // shape[0])
         if shape[1] > most:
             raise InferenceRequestError(
                 f"waveform has {_short(shape[1])} samples in each of {shape[0]} rows; at most "
-                f"{most} are scored ({MAX_ROW_S} s a row, {MAX_TOTAL_S} s in all)."
+                f"{most} are accepted ({MAX_ROW_S} s per row, {MAX_TOTAL_S} s in all)."
             )
     if "shared_memory_region" in tensor.parameters:
-        raise InferenceRequestError(f"{name} is in shared memory, which is not supported.")
+        raise InferenceRequestError(
+            f"{name} is in shared memory, which is not supported; send its data."
+        )
 
 
 def _of_json(tensor: InputTensor) -> NDArray[Any]:
     name, count = tensor.name, math.prod(tensor.shape)
     if not isinstance(tensor.data, list):
         raise InferenceRequestError(
-            f"{name} has neither a list 'data' nor the parameter 'binary_data_size'."
+            f"{name} has no data; send a list 'data', or bytes and their 'binary_data_size'."
         )
     kinds, what = ("iuf", "numbers") if name == "waveform" else ("iu", "integers")
     try:
         array = np.asarray(tensor.data)
     except (ValueError, OverflowError, RecursionError):
-        raise InferenceRequestError(f"The data of {name} are not {count} {what}.") from None
+        raise InferenceRequestError(f"The data of {name} must be {count} {what}.") from None
     if array.dtype.kind not in kinds:
-        raise InferenceRequestError(f"The data of {name} are not {what} alone.")
+        raise InferenceRequestError(f"The data of {name} must be {what} only.")
     if array.shape not in (tuple(tensor.shape), (count,)):
         raise InferenceRequestError(
-            f"The data of {name} have the shape {list(array.shape)}; its shape "
-            f"{tensor.shape} or flat, {count} {what}, is wanted."
+            f"The data of {name} have the shape {list(array.shape)}; they must have its shape "
+            f"{tensor.shape}, or be a flat list of {count} {what}."
         )
     with np.errstate(over="ignore"):  # what overflows is infinite, and refused as such
         return array.astype(_DATATYPES[name][1]).reshape(tensor.shape)
@@ -260,15 +268,17 @@ def _of_bytes(tensor: InputTensor, size: Any, rest: memoryview) -> NDArray[Any]:
     wanted = math.prod(tensor.shape) * dtype.itemsize
     if size != wanted or isinstance(size, bool):
         raise InferenceRequestError(
-            f"binary_data_size of {tensor.name} is {str(size)[:32]}; its shape {tensor.shape} "
-            f"takes {wanted} bytes."
+            f"binary_data_size of {tensor.name} is {_short(size)}; it must be {wanted} for the "
+            f"shape {tensor.shape}."
         )
     if tensor.data is not None:
-        raise InferenceRequestError(f"{tensor.name} has both data and binary_data_size.")
+        raise InferenceRequestError(
+            f"{tensor.name} has both data and binary_data_size; send one of them."
+        )
     if len(rest) < wanted:
         raise InferenceRequestError(
-            f"{len(rest)} bytes are left in the body for {tensor.name}, which takes {wanted}; "
-            "Inference-Header-Content-Length says where they begin."
+            f"{len(rest)} bytes are left in the body for {tensor.name}, which has {wanted}; "
+            "Inference-Header-Content-Length must be the length of the JSON document."
         )
     return np.frombuffer(rest[:wanted], dtype).astype(dtype.newbyteorder("=")).reshape(tensor.shape)
 
@@ -278,26 +288,20 @@ def _check_content(tensors: Tensors) -> None:
     rows, samples = waveform.shape
     if len(lengths) != rows:
         raise InferenceRequestError(
-            f"lengths has {len(lengths)} rows and waveform has {rows}; as many are wanted."
+            f"lengths has {len(lengths)} rows and waveform has {rows}; both must have the same."
         )
     for row, length in enumerate(lengths.tolist()):
         if not _MIN_SAMPLES <= length <= samples:
             raise InferenceRequestError(
-                f"lengths[{row}] is {length}; {_MIN_SAMPLES} ({MIN_ROW_S} s at {SAMPLE_RATE_HZ} "
-                f"Hz) to {samples}, the samples of waveform, are wanted."
+                f"lengths[{row}] is {length}; it must be between {_MIN_SAMPLES} ({MIN_ROW_S} s at "
+                f"{SAMPLE_RATE_HZ} Hz) and {samples}, the samples of waveform."
             )
         peak = float(np.abs(waveform[row]).max())
-        if not peak <= MAX_PEAK:  # nor if it is not a number
+        if not peak <= MAX_PEAK:  # also if it is nan
             raise InferenceRequestError(
-                f"waveform[{row}] has a sample of magnitude {peak:.6g}; finite numbers from -1 to "
-                "1 are wanted: divide 16-bit integers by 32768."
+                f"waveform[{row}] has a sample of magnitude {peak:.6g}; samples must be finite "
+                "numbers from -1 to 1: divide 16-bit integers by 32768."
             )
-
-
-def _sentence(error: Any) -> str:
-    name = ".".join(str(part) for part in error["loc"])[:64] or "the JSON document"
-    message = str(error["msg"])
-    return f"{name}: {message[:1].lower()}{message[1:]}."
 
 
 def _short(number: Any) -> str:

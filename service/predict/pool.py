@@ -1,13 +1,14 @@
-"""The one pool that computes: bounded, measured, and never on the event loop."""
+"""The one pool of threads that computes: bounded, measured, and never on the event loop."""
 
 import asyncio
 import contextlib
 import contextvars
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from ..inference.errors import NnpmError
@@ -24,9 +25,15 @@ log = logging.getLogger("nnpm")
 class OverloadedError(NnpmError):
     """The queue is full."""
 
+    status, code, detail, retry_after_s = 503, "overloaded", None, 1
+    title = "The queue is full"
 
-class Executor:
+
+class WorkerPool:
     """Runs jobs on threads; used from one event loop.
+
+    Waiting jobs stand in two lines, urgent and usual; a thread that becomes free takes from each
+    in turn. The threads start with the first job.
 
     Args:
         workers: threads.
@@ -43,27 +50,23 @@ class Executor:
         on_wait: Callable[[float], object] = lambda _: None,
         on_depth: Callable[[int], object] = lambda _: None,
     ) -> None:
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="nnpm-worker")
-        self._workers = workers
+        self.workers = workers
         self._queue_limit = queue_limit
         self._on_wait = on_wait
         self._on_depth = on_depth
-        self._jobs = 0
+        self._num_jobs = 0  # running or waiting; the event loop's
         self._room = asyncio.Event()
-        # A thread that is free takes a job of each kind in turn, if both wait.
+        self._changed = threading.Condition()  # guards all that follows
         self._urgent: deque[_Job] = deque()
         self._usual: deque[_Job] = deque()
         self._urgent_was_last = False
-
-    @property
-    def workers(self) -> int:
-        """Threads."""
-        return self._workers
+        self._closed = False
+        self._threads: list[threading.Thread] = []
 
     @property
     def idle(self) -> bool:
         """Whether a thread has nothing to do."""
-        return self._jobs < self._workers
+        return self._num_jobs < self.workers
 
     def check(self) -> None:
         """See whether one more job would be taken; cheap enough to ask before reading an upload.
@@ -73,36 +76,32 @@ class Executor:
         """
         if self._is_full:
             raise OverloadedError(
-                f"{self._jobs - self._workers} recordings wait for {self._workers} workers and "
-                f"{self._queue_limit} may; try again later."
+                f"{self._num_jobs - self.workers} recordings wait for {self.workers} workers; at "
+                f"most {self._queue_limit} may wait: try again later."
             )
 
     async def run(self, job: Callable[[float], T], *, urgent: bool = False) -> T:
-        """Run one job; it is told the seconds it waited. Its error is raised to its caller alone.
+        """Run one job, and raise its error to this caller alone.
 
         Args:
-            job: computes.
-            urgent: somebody is speaking meanwhile: the job waits for at most every other one of
-                those that are not.
+            job: computes; its argument is the number of seconds that it has waited.
+            urgent: for somebody who is speaking meanwhile: the job waits for at most every other
+                one of those that are not urgent.
 
         Raises:
             OverloadedError: if the queue is full.
         """
         self.check()
-        submitted = time.perf_counter()
+        submitted_s = time.perf_counter()
 
         def timed() -> T:
-            queue_s = time.perf_counter() - submitted
+            queue_s = time.perf_counter() - submitted_s
             self._on_wait(queue_s)
             return job(queue_s)
 
-        loop = asyncio.get_running_loop()
         # The request's id goes along: it belongs to whatever the job writes into the log.
         context = contextvars.copy_context()
-        future = self._submit(lambda: context.run(timed), urgent=urgent)
-        self._count(1)
-        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._count, -1))
-        return await asyncio.wrap_future(future)
+        return await asyncio.wrap_future(self._submit(lambda: context.run(timed), urgent=urgent))
 
     async def run_in_turn(
         self,
@@ -123,64 +122,87 @@ class Executor:
                     await self._room.wait()
         return await self.run(job, urgent=urgent)
 
-    def spare(self, job: Callable[[], object]) -> bool:
-        """Run a job that nobody waits for, if a thread is free and no other job waits.
+    def run_if_idle(self, job: Callable[[], object]) -> bool:
+        """Run a job whose result no caller needs, if a thread is free and no other job waits.
 
         Returns:
             Whether it was taken. Its error goes to the log.
         """
         if not self.idle:
             return False
-        loop = asyncio.get_running_loop()
-        future = self._submit(job)
-        self._count(1)
-        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._count, -1))
-        future.add_done_callback(_log_error)
+        self._submit(job).add_done_callback(_log_error)
         return True
 
     def close(self) -> None:
         """Let running jobs end, and drop those that wait."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        for future, _ in (*self._urgent, *self._usual):
+        with self._changed:
+            self._closed = True
+            dropped = [*self._urgent, *self._usual]
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+        for future, _ in dropped:
             future.cancel()
 
     def _submit(self, call: Callable[[], T], *, urgent: bool = False) -> "Future[T]":
+        loop = asyncio.get_running_loop()
         future: Future[T] = Future()
-        (self._urgent if urgent else self._usual).append((future, call))
-        self._pool.submit(self._work)
+        with self._changed:
+            if self._closed:
+                raise RuntimeError("the pool is closed")
+            if not self._threads:
+                self._start()
+            (self._urgent if urgent else self._usual).append((future, call))
+            self._changed.notify()
+        self._count(1)
+        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._count, -1))
         return future
 
+    def _start(self) -> None:
+        self._threads = [
+            threading.Thread(target=self._work, name=f"nnpm-worker_{index}", daemon=True)
+            for index in range(self.workers)
+        ]
+        for thread in self._threads:
+            thread.start()
+
     def _work(self) -> None:
-        """Do one job; there are as many calls of this as jobs."""
-        first, second = self._urgent, self._usual
-        if self._urgent_was_last:
-            first, second = second, first
-        try:
-            future, call = first.popleft()
-        except IndexError:
-            first = second
-            future, call = first.popleft()
-        self._urgent_was_last = first is self._urgent
-        if not future.set_running_or_notify_cancel():
-            return
-        try:
-            result = call()
-        except BaseException as error:
-            future.set_exception(error)
-        else:
-            future.set_result(result)
+        """Do jobs until the pool is closed; one thread's whole life."""
+        while (job := self._next()) is not None:
+            _do(*job)
+            del job  # a thread without work holds no recording
+
+    def _next(self) -> _Job | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._urgent or self._usual)
+            if self._closed:
+                return None
+            is_urgent = bool(self._urgent) and not (self._urgent_was_last and self._usual)
+            self._urgent_was_last = is_urgent
+            return (self._urgent if is_urgent else self._usual).popleft()
 
     @property
     def _is_full(self) -> bool:
-        return self._jobs >= self._workers + self._queue_limit
+        return self._num_jobs >= self.workers + self._queue_limit
 
     def _count(self, change: int) -> None:
-        self._jobs += change
+        self._num_jobs += change
         if change < 0:
             self._room.set()
-        self._on_depth(max(0, self._jobs - self._workers))
+        self._on_depth(max(0, self._num_jobs - self.workers))
 
 
-def _log_error(future: Future[object]) -> None:
+def _do(future: "Future[Any]", call: Callable[[], Any]) -> None:
+    if not future.set_running_or_notify_cancel():  # its caller is gone
+        return
+    try:
+        result = call()
+    except BaseException as error:
+        future.set_exception(error)
+    else:
+        future.set_result(result)
+
+
+def _log_error(future: "Future[object]") -> None:
     if not future.cancelled() and (error := future.exception()) is not None:
         log.warning("a job in the background failed: %s", error)

@@ -1,6 +1,7 @@
 """One recording to one answer: what /predict and ``nnpm predict`` share."""
 
 import contextlib
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
 from ..inference.answer import Answer, Options
 from ..inference.audio.decode import decode
@@ -22,6 +23,22 @@ WindowSeconds = Annotated[float, Field(ge=0.5, le=10, allow_inf_nan=False)]
 HopSeconds = Annotated[float, Field(ge=0.1, le=10, allow_inf_nan=False)]
 
 
+def _check_tag(language: str) -> str:
+    if not re.fullmatch(LANGUAGE_PATTERN, language):
+        raise ValueError(
+            f"language is {language[:64]!r}; it must be a BCP-47 tag such as ur, de or pt-BR."
+        )
+    return language
+
+
+LANGUAGE_PATTERN = r"^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$"
+LanguageTag = Annotated[
+    str,
+    AfterValidator(_check_tag),
+    WithJsonSchema({"type": "string", "pattern": LANGUAGE_PATTERN}),
+]
+
+
 def require_hop_within(window_s: float | None, hop_s: float | None) -> None:
     """See that a hop is no longer than its window, where both are given.
 
@@ -33,36 +50,38 @@ def require_hop_within(window_s: float | None, hop_s: float | None) -> None:
 
 
 class PredictQuery(BaseModel):
-    """How a recording is to be scored."""
+    """How to score a recording."""
 
     model_config = ConfigDict(use_attribute_docstrings=True, frozen=True)
 
     model: str | None = Field(default=None, max_length=256)
-    """``name`` or ``name/version``; the default model's highest version otherwise."""
+    """``name`` or ``name/version``; the model named default if not given. A name without a version
+    is answered by the version promoted for ``language``; if there is none, by the one promoted for
+    und, else by the newest version that no adaptation made."""
 
-    language: str | None = Field(default=None, pattern=r"^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$")
-    """BCP-47; picks the version promoted for that language, the default model if there is none."""
+    language: LanguageTag | None = None
+    """BCP-47 tag of the language; picks the version that was promoted for it, if there is one."""
 
     channels: Literal["mix", "split"] = "mix"
     """Score the mean of the channels, or each of them."""
 
     window_s: WindowSeconds | None = None
-    """Seconds per window; the bundle's own otherwise."""
+    """Seconds per window; the bundle's own length by default."""
 
     hop_s: HopSeconds | None = None
-    """Seconds from one window to the next, at most ``window_s``; the bundle's own otherwise."""
+    """Seconds from one window to the next, at most ``window_s``; the bundle's own by default."""
 
     top_k: int | None = Field(default=None, ge=1, le=8)
     """Add the k most probable emotions."""
 
     neighbours: int = Field(default=0, ge=0, le=100)
-    """Add the nearest utterances of the memory."""
+    """Add this many of the nearest utterances in the model's memory."""
 
     abstain: bool = True
-    """False forces an answer."""
+    """Whether the model may abstain; false forces an answer."""
 
     emotions: tuple[str, ...] | None = Field(default=None, min_length=1, max_length=8)
-    """Those that may be answered, where it is known that no others occur; repeat it for each."""
+    """Answer with one of these alone, where no other can occur; repeat the parameter for each."""
 
     @model_validator(mode="after")
     def _hop_fits_window(self) -> Self:
@@ -71,7 +90,7 @@ class PredictQuery(BaseModel):
 
     @property
     def options(self) -> Options:
-        """The same in the words of the recognizer."""
+        """The same as options of the recognizer."""
         return Options(
             window_s=self.window_s,
             hop_s=self.hop_s,
@@ -83,11 +102,11 @@ class PredictQuery(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A recording and what was answered.
+    """A recording and its answer.
 
     Attributes:
-        document: the answer as JSON has it.
-        recording: as decoded; the samples of a long one lay in a file that is closed.
+        document: the answer as it is written in JSON.
+        recording: as decoded; the samples of a long one were in a file that is closed now.
         answer: as the recognizer gave it.
     """
 
@@ -112,8 +131,8 @@ def predict(
         recognizer: scores it.
         source: an audio file.
         query: how to score it.
-        model: what the answer names.
-        limits: what is refused.
+        model: name, version and language that the answer shows.
+        limits: of length and channels; more is refused.
         queue_s: seconds that the recording has waited.
         request_id: of the HTTP request, if there is one.
 
@@ -161,11 +180,11 @@ def predict(
 
 
 Shadow = Callable[[], None]
-"""Lets a shadow score a recording that was answered; to be called on the event loop."""
+"""Lets a shadow score a recording that was answered; call it on the event loop."""
 
 
 def score(
-    chosen: Route,
+    route: Route,
     file: BinaryIO,
     query: PredictQuery,
     *,
@@ -175,41 +194,44 @@ def score(
     queue_s: float,
     request_id: str,
 ) -> tuple[PredictAnswer, Shadow | None]:
-    """Answer one recording of a request; computes, so it belongs on a worker.
+    """Answer one recording of a request; it computes, so call it on a worker.
 
     Args:
-        chosen: the version that answers.
+        route: the version that answers.
         file: the recording.
         query: how to score it.
-        limits: what is refused.
+        limits: of length and channels; more is refused.
         traffic: counts the answer.
-        shadows: say whether a shadow scores the recording, too.
-        queue_s: seconds that it has waited for a worker.
+        shadows: decide whether a shadow scores the recording, too.
+        queue_s: seconds that the recording has waited for a worker.
         request_id: of the request.
 
     Raises:
         AudioError: if the recording cannot be scored.
         ParameterError: if an option does not fit the bundle.
+
+    Returns:
+        The answer, and the shadow's turn if there is one.
     """
-    model = chosen.model
+    model = route.model
     scored = predict(
-        chosen.recognizer,
+        route.recognizer,
         file,
         query,
-        model=model_part(chosen),
+        model=model_part(route),
         limits=limits,
         queue_s=queue_s,
         request_id=request_id,
     )
-    limit = chosen.recognizer.bundle.card.decision.out_of_domain
-    traffic.live(model.name, model.version, chosen.language, scored.answer, limit)
-    if not shadows.wants(chosen, scored.recording):
+    limit = route.recognizer.bundle.card.decision.out_of_domain
+    traffic.count_live(model.name, model.version, route.language, scored.answer, limit)
+    if not shadows.wants(route, scored.recording):
         return scored.document, None
     return scored.document, partial(
-        shadows.hear, chosen, scored.recording, query.options, scored.answer
+        shadows.score, route, scored.recording, query.options, scored.answer
     )
 
 
-def model_part(chosen: Route) -> ModelPart:
+def model_part(route: Route) -> ModelPart:
     """Name the version that answers."""
-    return ModelPart(name=chosen.model.name, version=chosen.model.version, language=chosen.language)
+    return ModelPart(name=route.model.name, version=route.model.version, language=route.language)

@@ -1,4 +1,4 @@
-"""The answer as JSON, for /predict and for ``nnpm predict --json`` alike."""
+"""The answer as JSON, the same for /predict and for ``nnpm predict --json``."""
 
 from collections.abc import Mapping
 from typing import Any, Self
@@ -53,7 +53,7 @@ class ModelPart(_Part):
     name: str
     version: str
     language: str
-    """BCP-47; und for the default model."""
+    """BCP-47 tag of the route that answered; for a version that the request names, its own."""
 
 
 class TimingPart(_Part):
@@ -69,16 +69,16 @@ class Verdict(_Part):
     """The answer for a recording or a channel; ``top`` and ``neighbours`` only on request."""
 
     emotion: str | None
-    """The most probable emotion; null when abstaining."""
+    """The most probable emotion; null where the model abstains."""
     confidence: Share
     """Probability of the most probable emotion."""
     calibrated: bool
     """Whether the confidence of this version was calibrated on labels."""
     scores: dict[str, Share]
-    """Probability of every emotion that the bundle knows; they sum to 1."""
+    """Probability of every emotion of the model; they sum to 1."""
     abstained: bool
     reasons: list[Reason]
-    """Why it abstains; with ``abstain=false``, why it would have."""
+    """Why the model abstains; with ``abstain=false``, why it would have abstained."""
     out_of_domain: Share
     """0: like what the model knows; 1: unlike everything that it knows."""
     segments: list[Segment]
@@ -127,10 +127,10 @@ class PredictAnswer(Verdict):
     request_id: str = ""
     timing_ms: TimingPart
     per_channel: list[ChannelPart] = Field(default_factory=list)
-    """One verdict per channel, with ``channels=split``."""
+    """One answer per channel, with ``channels=split``."""
 
     def to_json(self) -> str:
-        """Write it without what was not asked for."""
+        """Write it as JSON, without the fields that the request does not ask for."""
         return self.model_dump_json(exclude_unset=True)
 
 

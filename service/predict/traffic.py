@@ -1,9 +1,8 @@
-"""What was heard lately, by version and language: for people who decide which one shall answer.
+"""Figures of the latest recordings, by version and language; and shadows.
 
-Figures are of this process and of the last recordings that hold speech. Versions that answer and
-shadows, which hear the same without answering, are kept alike.
-
-Shadows: versions that hear a share of the requests after these were answered.
+The figures help people to decide which version shall answer. They are of this process and of the
+last recordings that hold speech. A shadow is a version that scores a share of the requests after
+these were answered, so that its figures can be compared with those of the version that answered.
 """
 
 import math
@@ -16,13 +15,13 @@ from typing import Literal
 from ..inference.answer import Answer, Options
 from ..inference.audio.waveform import Recording
 from ..registry.serving import Route, Serving
-from .pool import Executor
+from .pool import WorkerPool
 
 WINDOW = 200
-"""Recordings that the figures are of."""
+"""Recordings that the shares and means are of, at most."""
 
 DRIFTED = 0.25
-"""Share of recordings out of domain above which adapting again is worth while."""
+"""Share of recordings out of domain above which another adaptation is worth while."""
 
 _FEWEST = 50
 _Z = 1.96
@@ -31,7 +30,9 @@ Role = Literal["live", "shadow"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Heard:
+class _Observation:
+    """What is kept of one answer."""
+
     confidence: float
     abstained: bool
     out_of_domain: float
@@ -41,19 +42,19 @@ class _Heard:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Of one version in one role and language.
+    """Figures of one version in one role and language.
 
     Attributes:
         version: of the model.
         language: the route by which the recordings came.
-        role: live: it answered them; shadow: another did.
+        role: live: it answered them; shadow: it scored what another version answered.
         heard: recordings since the process began.
         recent: recordings that the shares are of, at most ``WINDOW``.
         mean_confidence: of the most probable emotion, in [0, 1].
         abstained: share that it abstained from (or would have), in [0, 1].
-        out_of_domain: mean figure, in [0, 1].
-        drift: share whose figure is above the bundle's threshold, in [0, 1].
-        hint: what that means: ``few recordings yet``, ``as expected`` or ``adapt again``.
+        out_of_domain: mean out-of-domain figure, in [0, 1].
+        drift: share whose out-of-domain figure is above the bundle's threshold, in [0, 1].
+        hint: what the drift means: ``few recordings yet``, ``as expected`` or ``adapt again``.
         agreement: share in which a shadow's most probable emotion is that of the version that
             answered; None for a live version.
     """
@@ -73,40 +74,42 @@ class Figures:
 
 @dataclass
 class _Rolling:
-    heard: int = 0
-    recent: deque[_Heard] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    total: int = 0
+    recent: deque[_Observation] = field(default_factory=lambda: deque(maxlen=WINDOW))
 
 
 class Traffic:
-    """Takes answers from many threads."""
+    """Counts answers; calls may come from many threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._rolling: dict[tuple[str, str, str, Role], _Rolling] = {}
         self.skipped = 0
-        """Recordings that no shadow heard because requests wanted the cores."""
+        """Recordings that no shadow scored because requests needed the cores."""
 
-    def live(self, name: str, version: str, language: str, answer: Answer, limit: float) -> None:
+    def count_live(
+        self, name: str, version: str, language: str, answer: Answer, limit: float
+    ) -> None:
         """Count an answer; ``limit`` is the bundle's out-of-domain threshold."""
         self._add((name, version, language, "live"), answer, limit, None)
 
-    def shadow(
-        self, name: str, version: str, language: str, answer: Answer, limit: float, told: Answer
+    def count_shadow(
+        self, name: str, version: str, language: str, answer: Answer, limit: float, live: Answer
     ) -> None:
-        """Count what a shadow would have answered where ``told`` was answered."""
-        agrees = _best(answer) == _best(told)
+        """Count what a shadow would have answered in place of ``live``."""
+        agrees = _best(answer) == _best(live)
         self._add((name, version, language, "shadow"), answer, limit, agrees)
 
     def skip(self) -> None:
-        """Count a recording that no shadow heard."""
+        """Count a recording that no shadow scored."""
         with self._lock:
             self.skipped += 1
 
     def figures(self, name: str) -> list[Figures]:
-        """The figures of all versions of a model, in order of language and version."""
+        """List the figures of all versions of a model, in order of language and version."""
         with self._lock:
             found = {
-                key[1:]: (rolling.heard, list(rolling.recent))
+                key[1:]: (rolling.total, list(rolling.recent))
                 for key, rolling in self._rolling.items()
                 if key[0] == name
             }
@@ -114,16 +117,16 @@ class Traffic:
         return [_figures(*key, *found[key]) for key in order]
 
     def names(self) -> list[str]:
-        """The models of which anything was heard."""
+        """List the models that have figures."""
         with self._lock:
             return sorted({key[0] for key in self._rolling})
 
     def _add(
         self, key: tuple[str, str, str, Role], answer: Answer, limit: float, agrees: bool | None
     ) -> None:
-        if "no_speech" in answer.reasons:  # it says nothing about the voices
+        if "no_speech" in answer.reasons:  # it says nothing about the speakers
             return
-        heard = _Heard(
+        observation = _Observation(
             confidence=answer.confidence,
             abstained=answer.abstained,
             out_of_domain=answer.out_of_domain,
@@ -132,11 +135,13 @@ class Traffic:
         )
         with self._lock:
             rolling = self._rolling.setdefault(key, _Rolling())
-            rolling.heard += 1
-            rolling.recent.append(heard)
+            rolling.total += 1
+            rolling.recent.append(observation)
 
 
-def _figures(version: str, language: str, role: Role, heard: int, recent: list[_Heard]) -> Figures:
+def _figures(
+    version: str, language: str, role: Role, total: int, recent: list[_Observation]
+) -> Figures:
     count = len(recent)
     beyond = sum(one.beyond for one in recent)
     agreed = [one.agrees for one in recent if one.agrees is not None]
@@ -144,7 +149,7 @@ def _figures(version: str, language: str, role: Role, heard: int, recent: list[_
         version=version,
         language=language,
         role=role,
-        heard=heard,
+        heard=total,
         recent=count,
         mean_confidence=sum(one.confidence for one in recent) / count,
         abstained=sum(one.abstained for one in recent) / count,
@@ -170,45 +175,45 @@ def _best(answer: Answer) -> str:
 
 
 LONGEST_S = 60.0
-"""Longer recordings are not heard twice: they would be held in memory, and hold up requests."""
+"""Shadows score no longer recordings: they would be held in memory, and delay requests."""
 
 
 class Shadows:
-    """Lets shadows hear recordings when no request wants the cores.
+    """Lets shadows score recordings while no request needs the cores.
 
     Args:
         share: of the requests whose route has a shadow, in [0, 1].
-        executor: shared with the requests, which go first.
+        pool: shared with the requests, which go first.
         serving: loads shadows.
-        traffic: told what they would have answered.
+        traffic: counts what they would have answered.
     """
 
-    def __init__(
-        self, share: float, executor: Executor, serving: Serving, traffic: Traffic
-    ) -> None:
+    def __init__(self, share: float, pool: WorkerPool, serving: Serving, traffic: Traffic) -> None:
         self._share = share
-        self._executor = executor
+        self._pool = pool
         self._serving = serving
         self._traffic = traffic
 
-    def wants(self, chosen: Route, recording: Recording) -> bool:
-        """Whether the recording of a request shall be heard by a shadow."""
+    def wants(self, route: Route, recording: Recording) -> bool:
+        """Whether a shadow shall score the recording of a request."""
         return (
-            chosen.shadow is not None
+            route.shadow is not None
             and sum(waveform.duration_s for waveform in recording.waveforms) <= LONGEST_S
             and random.random() < self._share  # nosec B311 # noqa: S311 - no secret
         )
 
-    def hear(self, chosen: Route, recording: Recording, options: Options, told: Answer) -> None:
-        """Let the shadow hear it if the cores are free, and not at all otherwise."""
-        shadow = chosen.shadow
+    def score(self, route: Route, recording: Recording, options: Options, live: Answer) -> None:
+        """Let the shadow score a recording that ``live`` answered, if a core is free now."""
+        shadow = route.shadow
         assert shadow is not None
 
         def job() -> None:
             recognizer = self._serving.load(shadow)
             answer = recognizer.answer(recording, options)
             limit = recognizer.bundle.card.decision.out_of_domain
-            self._traffic.shadow(shadow.name, shadow.version, chosen.language, answer, limit, told)
+            self._traffic.count_shadow(
+                shadow.name, shadow.version, route.language, answer, limit, live
+            )
 
-        if not self._executor.spare(job):
+        if not self._pool.run_if_idle(job):
             self._traffic.skip()

@@ -12,6 +12,9 @@ _MARK = "bundle.json"
 class UnknownModelError(NnpmError):
     """A model name or version that the registry does not hold."""
 
+    status, code, detail = 404, "unknown_model", None
+    title = "Unknown model or version"
+
 
 @dataclass(frozen=True, slots=True)
 class ModelVersion:

@@ -23,9 +23,15 @@ _GOING = ".deleted-"
 class ModelInUseError(NnpmError):
     """A version that an alias holds."""
 
+    status, code, detail = 409, "model_in_use", None
+    title = "The version is in use"
+
 
 class NothingToRollBackError(NnpmError):
     """No promotion has been made that could be taken back."""
+
+    status, code, detail = 409, "nothing_to_roll_back", None
+    title = "Nothing to roll back"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,10 @@ _MOST_PROMOTIONS = 100
 class RegistryError(NnpmError):
     """A registry whose own files cannot be read or written."""
 
+    status, code, retry_after_s = 503, "registry_unavailable", 30
+    title = "The model registry is unavailable"
+    detail = "The models folder cannot be read or written; the service's log says why."
+
 
 class Promotion(BaseModel):
     """One step of a language from a version to another."""

@@ -1,8 +1,6 @@
-"""Who calls, and what they may do: the caller of a request, and the scope that a route wants.
+"""Who may send which requests, and how many: API keys, scopes and the rate limit.
 
-Keys: whoever calls without a good one is refused before anything reads the request.
-
-How many requests one caller may send in a while.
+A request without a valid key is refused before anything reads its body.
 """
 
 import ipaddress
@@ -32,11 +30,11 @@ from ..errors import (
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whoever sent a request.
+    """The sender of a request.
 
     Attributes:
-        name: of the key; ``anonymous`` on an open service.
-        scopes: what the key is for; admin is for everything.
+        name: of the key; ``anonymous`` on a service without keys.
+        scopes: of the key; admin includes all others.
     """
 
     name: str
@@ -44,7 +42,7 @@ class Caller:
 
     @property
     def is_admin(self) -> bool:
-        """Whether this caller may see and change everything."""
+        """Whether the caller may see and change everything."""
         return "admin" in self.scopes
 
 
@@ -52,13 +50,13 @@ ANONYMOUS = Caller(ANONYMOUS_NAME, frozenset({"predict", "adapt", "admin"}))
 
 
 async def caller_of(connection: HTTPConnection) -> Caller:
-    """Dependency: the caller of this request or WebSocket, as ``Authenticate`` found it."""
-    caller: Caller = connection.state.caller  # without that middleware there is none, not anybody
+    """Dependency: the caller of this request or WebSocket, from ``Authenticate``."""
+    caller: Caller = connection.state.caller  # an error without that middleware, and not everybody
     return caller
 
 
 def requires(scope: Scope) -> Callable[[HTTPConnection], Awaitable[Caller]]:
-    """Make the dependency of routes that want a scope."""
+    """Make the dependency of routes that require a scope."""
 
     async def dependency(connection: HTTPConnection) -> Caller:
         caller = await caller_of(connection)
@@ -66,7 +64,7 @@ def requires(scope: Scope) -> Callable[[HTTPConnection], Awaitable[Caller]]:
             return caller
         has = ", ".join(sorted(caller.scopes)) or "none"
         raise ScopeMissingError(
-            f"The key {caller.name!r} has the scopes: {has}; {scope} is wanted.",
+            f"The key {caller.name!r} has these scopes: {has}; the request requires {scope}.",
             WWW_Authenticate=f'Bearer realm="nnpm", error="insufficient_scope", scope="{scope}"',
         )
 
@@ -78,7 +76,7 @@ OPEN_PATHS = (
     *("/health/live", "/health/ready", "/docs", "/openapi.json"),
     *("/v2", "/v2/health/live", "/v2/health/ready"),
 )
-"""Without a key: probes have none, and the API's description is the same everywhere."""
+"""Paths that need no key: probes have none, and the API's description is public."""
 
 _REALM = 'Bearer realm="nnpm"'
 
@@ -86,17 +84,17 @@ _REALM = 'Bearer realm="nnpm"'
 class Authenticate:
     """Puts the caller of a request or WebSocket into ``state.caller``.
 
-    Every path wants a key unless it is among the open ones, so that a route which forgets its
-    scope is not open to everybody. Scopes are the routes' own, by ``requires``.
+    Every path requires a key unless it is among ``OPEN_PATHS``, so a route without ``requires`` is
+    not open to everybody. ``requires`` checks the scope.
 
     Args:
         app: the application inside.
-        ring: of keys; None: everybody may do everything.
+        keys: that are valid; None allows everybody everything.
     """
 
-    def __init__(self, app: ASGIApp, ring: ApiKeys | None) -> None:
+    def __init__(self, app: ASGIApp, keys: ApiKeys | None) -> None:
         self._app = app
-        self._ring = ring
+        self._keys = keys
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
@@ -110,28 +108,29 @@ class Authenticate:
         await self._app(scope, receive, send)
 
     def _caller(self, scope: AsgiScope) -> Caller:
-        if self._ring is None:
+        if self._keys is None:
             return ANONYMOUS
         path = scope["path"]
         if path in OPEN_PATHS or path.startswith("/docs/"):
             return Caller("", frozenset())
-        text = _sent(scope)
+        text = _key_of(scope)
         if text is None:
             raise KeyMissingError(
-                "No key was sent; one is wanted: 'Authorization: Bearer …', or 'X-API-Key: …'.",
+                "The request has no API key; send one as 'Authorization: Bearer …' or "
+                "'X-API-Key: …'.",
                 WWW_Authenticate=_REALM,
             )
-        key = self._ring.find(text)
+        key = self._keys.find(text)
         if key is None:
             raise KeyUnknownError(
-                "The key that was sent is not known, or was revoked; ask for another one.",
+                "The API key is unknown or was revoked; ask the operator for a new one.",
                 WWW_Authenticate=f'{_REALM}, error="invalid_token"',
             )
         return Caller(key.name, key.scopes)
 
 
-def _sent(scope: AsgiScope) -> str | None:
-    """The key of a request: a bearer's token, else the header of its own."""
+def _key_of(scope: AsgiScope) -> str | None:
+    """Find the key of a request: a bearer token, else the X-API-Key header."""
     own: str | None = None
     for name, value in scope["headers"]:
         if name == b"authorization":
@@ -150,14 +149,14 @@ _SWEEP_S = 10.0
 
 
 class RateLimit:
-    """Refuses what one key, or one address on an open service, sends too often.
+    """Limits the requests of one key, or of one address on a service without keys.
 
-    A window slides by two counters, so a caller costs no memory per request. Each process counts
-    for itself.
+    Two counters approximate a sliding window, so memory grows with callers and not with requests.
+    Each process counts for itself.
 
     Args:
         app: the application inside.
-        rate: such as ``100/minute``, or several with ``;`` between them.
+        rate: such as ``100/minute``, or several separated by ``;``.
     """
 
     def __init__(self, app: ASGIApp, rate: str) -> None:
@@ -168,14 +167,14 @@ class RateLimit:
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Pass the request or WebSocket on, or refuse it."""
         if scope["type"] in ("http", "websocket") and scope["path"] not in _EXEMPT:
-            caller = _who(scope)
+            caller = _name_of(scope)
             for rate in self._rates:
                 if not await self._limiter.hit(rate, caller):
                     stats = await self._limiter.get_window_stats(rate, caller)
                     wait_s = max(1, math.ceil(stats.reset_time - time.time()))
                     error = RateLimitError(
-                        f"{rate.amount - stats.remaining} requests were sent lately by {caller}; "
-                        f"at most {_spoken(str(rate))} are wanted. Come back in {wait_s} s.",
+                        f"{caller} sent {rate.amount - stats.remaining} requests; at most "
+                        f"{_plain(str(rate))} are allowed: try again in {wait_s} s.",
                         Retry_After=str(wait_s),
                     )
                     await refuse(scope, receive, send, error)
@@ -184,16 +183,15 @@ class RateLimit:
 
 
 class _Counters(MemoryStorage):
-    """Counters in memory that look for expired ones now and then.
+    """Counters in memory that remove expired ones every few seconds.
 
-    The library's own look through all of them at every request: with 50,000 addresses that took
-    8 ms each.
+    The library looks through all of them at every request, which took 8 ms with 50,000 addresses.
     """
 
     _next_sweep_s = 0.0
 
     async def incr(self, key: str, expiry: float, amount: int = 1) -> int:
-        """Count; nothing here waits, so no other request comes between."""
+        """Count; there is no await in it, so requests do not interleave."""
         now_s = time.time()
         if now_s >= self._next_sweep_s:
             self._next_sweep_s = now_s + _SWEEP_S
@@ -210,17 +208,17 @@ class _Counters(MemoryStorage):
         self.expirations.pop(key, None)
 
 
-def _who(scope: AsgiScope) -> str:
+def _name_of(scope: AsgiScope) -> str:
     caller = scope["state"]["caller"]
     if caller is not ANONYMOUS and caller.name:
-        return f"the key {caller.name!r}"
+        return f"The key {caller.name!r}"
     client = scope.get("client")
-    return f"the address {_network(client[0][:64])}" if client else "an unknown address"
+    return f"The address {_network(client[0][:64])}" if client else "An unknown address"
 
 
 @lru_cache(4096)
 def _network(address: str) -> str:
-    """An address, or what one household has of IPv6: 2^64 of them."""
+    """Return an IPv4 address, or the /64 network of an IPv6 address: one household's."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
@@ -232,6 +230,6 @@ def _network(address: str) -> str:
     return str(ipaddress.ip_network((parsed, 64), strict=False))
 
 
-def _spoken(rate: str) -> str:
-    """``100 per 1 minute``, as the library writes it."""
+def _plain(rate: str) -> str:
+    """Shorten ``100 per 1 minute``, as the library writes it."""
     return rate.replace(" per 1 ", " per ")

@@ -1,4 +1,4 @@
-"""The outermost middleware: a request's id, security headers, metrics and log line; HEAD as GET."""
+"""The outermost middleware: request ids, security headers, metrics, the log line; HEAD as GET."""
 
 import logging
 import re
@@ -16,16 +16,16 @@ from ..metrics import Metrics
 from ..tracing import PROBES, Tracing
 from .access import ANONYMOUS
 
-_SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_VALID_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 log = logging.getLogger("nnpm")
 
 
 class Observe:
-    """Outermost middleware.
+    """Gives a request its id, and counts and logs it.
 
-    A client's X-Request-ID is kept where it is sane (1 to 128 letters, digits, ``.``, ``_``,
-    ``-``); otherwise the request gets a new one. It stands in ``request.state.request_id``.
+    A client's X-Request-ID is kept if it has 1 to 128 letters, digits, ``.``, ``_`` and ``-``;
+    otherwise the request gets a new one. It is in ``request.state.request_id``.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, tracing: Tracing) -> None:
@@ -39,7 +39,7 @@ class Observe:
             await self._app(scope, receive, send)
             return
         sent_id = Headers(scope=scope).get("x-request-id", "")
-        request_id = sent_id if _SANE_ID.fullmatch(sent_id) else str(uuid.uuid4())
+        request_id = sent_id if _VALID_ID.fullmatch(sent_id) else str(uuid.uuid4())
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         logs.about(request_id=request_id)
@@ -74,13 +74,13 @@ class Observe:
                 route = getattr(scope.get("route"), "path", "unmatched")
                 seconds = time.perf_counter() - started
                 self._metrics.request(route, status, seconds, state.get("error_code"))
-                _tell(scope["method"], route, status, seconds, bytes_in, state)
+                _log_request(scope["method"], route, status, seconds, bytes_in, state)
 
 
-def _tell(
+def _log_request(
     method: str, route: str, status: int, seconds: float, bytes_in: int, state: dict[str, Any]
 ) -> None:
-    """One line for the request: no path, query, header or name that a client may choose."""
+    """Write one line, without any path, query, header or name that a client may choose."""
     level = logging.WARNING if status >= 500 else logging.INFO
     if route.startswith(PROBES) and status < 400:
         level = logging.DEBUG
@@ -99,11 +99,11 @@ def _tell(
 
 
 _FACTS = {"code": "error_code", "audio_s": "audio_s", "model": "model", "version": "version"}
-"""Fields of the line that not every request has, and where its state has them."""
+"""Fields that not every request has, and their names in its state."""
 
 
 class HeadAsGet:
-    """Answers HEAD as GET without the body, as monitors and caches expect.
+    """Answers HEAD like GET, without the body, as monitors and caches expect.
 
     Args:
         app: the application inside; it never sees HEAD.
@@ -113,7 +113,7 @@ class HeadAsGet:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on; of a HEAD, the answer ends with its headers."""
+        """Pass the request on; the answer to HEAD ends with its headers."""
         if scope["type"] != "http" or scope["method"] != HTTPMethod.HEAD:
             await self._app(scope, receive, send)
             return
@@ -124,7 +124,7 @@ class HeadAsGet:
             nonlocal ended
             if message["type"] == "http.response.start":
                 await send(message)
-            elif not ended:  # a stream of events hears by this that nobody listens
+            elif not ended:  # this ends a stream of events, too
                 ended = True
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 

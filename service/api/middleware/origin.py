@@ -1,8 +1,8 @@
-"""Which requests are meant for this service at all: its name, the page behind them, their size.
+"""Refuses requests by their Host, their Origin and the size of their headers.
 
-A browser sends to any address that a page names, and takes a page's own name for the address that
-its owner's DNS gives (rebinding). So where no key protects the service, a request under a strange
-name, or from a page of elsewhere, could be anybody's.
+A web page can make a browser send requests to any address, and can make its own name resolve to
+this service's address (DNS rebinding). So where no key protects the service, a request with an
+unknown Host, or from a page of another site, may come from anybody.
 """
 
 import ipaddress
@@ -25,24 +25,24 @@ MAX_TARGET_BYTES = 8192
 """Of path and query."""
 
 _MAX_NAME_BYTES = 512
-"""Of a host or an origin: what was found out about them is remembered, so they must be short."""
+"""Longest host or origin: results are cached by them, so they must be short."""
 
 
 class HostAndOriginCheck:
-    """Refuses what comes under a strange name, from a page of elsewhere, or with a huge head.
+    """Refuses requests with an unknown Host, a foreign Origin, or headers that are too large.
 
     Args:
         app: the application inside.
-        hosts: names of the service, ``*.name`` for all below one, ``*`` for any. Addresses and
-            localhost are always its names: no DNS answer turns them elsewhere.
-        origins: whose pages may call it besides its own.
+        hosts: names of the service; ``*.name`` allows all names below one, ``*`` any name.
+            Addresses and localhost are always allowed: no DNS answer can redirect them.
+        origins: origins whose pages may call the service, besides its own.
     """
 
     def __init__(self, app: ASGIApp, hosts: Sequence[str], origins: Sequence[str]) -> None:
         self._app = app
         self._hosts = tuple(hosts)
         self._origins = frozenset(origin.encode() for origin in origins)
-        self._is_ours = lru_cache(1024)(self._knows)
+        self._is_ours = lru_cache(1024)(self._is_known)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request or WebSocket on, or refuse it."""
@@ -57,11 +57,13 @@ class HostAndOriginCheck:
     def _check(self, scope: Scope) -> None:
         headers = scope["headers"]
         if len(headers) > MAX_HEADERS:
-            raise HeadTooLargeError(f"{len(headers)} headers; at most {MAX_HEADERS} are accepted.")
+            raise HeadTooLargeError(
+                f"The request has {len(headers)} headers; at most {MAX_HEADERS} are accepted."
+            )
         target = len(scope.get("raw_path") or b"") + len(scope["query_string"])
         if target > MAX_TARGET_BYTES:
             raise TargetTooLongError(
-                f"Path and query have {target} bytes; at most {MAX_TARGET_BYTES} are accepted."
+                f"The path and query have {target} bytes; at most {MAX_TARGET_BYTES} are accepted."
             )
         host, origin, site, mode, num_hosts, lengths = b"", None, b"", b"", 0, set()
         for name, value in headers:
@@ -76,36 +78,36 @@ class HostAndOriginCheck:
             elif name in (b"content-length", b"transfer-encoding"):
                 lengths.add(name)
         if len(lengths) > 1:
-            # A proxy may have counted, where we read chunks: what follows would be a request that
-            # it has not seen.
+            # A proxy may use the length where we read chunks; the rest of the body would then be
+            # a request that the proxy has not seen (request smuggling).
             raise RefusedError(
-                "Both Content-Length and Transfer-Encoding were sent; one of them is wanted.",
+                "The request has both Content-Length and Transfer-Encoding; send one of them.",
                 Connection="close",
             )
         if num_hosts and not (  # HTTP/1.0 may have none
             num_hosts == 1 and len(host) <= _MAX_NAME_BYTES and self._is_ours(host)
         ):
             raise WrongHostError(
-                f"The request is for the host {_shown(host)}, which this service is not called; "
-                "NNPM_ALLOWED_HOSTS lists its names, and addresses and localhost always are."
+                f"The Host header is {_shown(host)}, which is not a name of this service; use an "
+                "address or localhost, or add the name to NNPM_ALLOWED_HOSTS."
             )
         if origin is not None:
             if origin not in self._origins and not (
                 len(origin) <= _MAX_NAME_BYTES and _is_own(origin, host)
             ):
                 raise ForeignOriginError(
-                    f"The request comes from a page of {_shown(origin)}, and this is "
-                    f"{_shown(host)}; NNPM_ALLOWED_ORIGINS lists whose pages may call it."
+                    f"The request comes from a page of {_shown(origin)}, but this service is "
+                    f"{_shown(host)}; to allow it, add the origin to NNPM_ALLOWED_ORIGINS."
                 )
         elif site in (b"cross-site", b"same-site") and not (
             mode == b"navigate" and scope.get("method") in ("GET", "HEAD")  # a link is followed
         ):
             raise ForeignOriginError(
-                f"The request comes from a page of elsewhere ({_shown(site)}) without saying of "
-                "which; NNPM_ALLOWED_ORIGINS lists whose pages may call it."
+                f"The request comes from a page of another site ({_shown(site)}) and has no Origin "
+                "header; NNPM_ALLOWED_ORIGINS lists the origins whose pages may call the service."
             )
 
-    def _knows(self, host: bytes) -> bool:
+    def _is_known(self, host: bytes) -> bool:
         name = _name_of(host.decode("latin-1").lower())
         if name == "localhost" or name.endswith(".localhost") or _is_address(name):
             return True
@@ -116,7 +118,7 @@ class HostAndOriginCheck:
 
 
 def _name_of(host: str) -> str:
-    """Without the port, the brackets of IPv6 and the dot at the end."""
+    """Strip the port, the brackets of IPv6 and the dot at the end."""
     if host.startswith("["):
         name, closed, port = host[1:].partition("]")
         return name if closed and (not port or port.startswith(":")) else ""
@@ -133,7 +135,7 @@ def _is_address(name: str) -> bool:
 
 @lru_cache(1024)
 def _is_own(origin: bytes, host: bytes) -> bool:
-    """Whether a page came from this service; a proxy may have changed the scheme on the way."""
+    """Whether a page came from this service; a proxy may have changed the scheme."""
     _, found, place = origin.partition(b"://")
     host = host.lower()
     return bool(found) and place in (host, host.removesuffix(b":443"), host.removesuffix(b":80"))

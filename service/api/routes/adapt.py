@@ -20,13 +20,13 @@ from sse_starlette import EventSourceResponse
 from starlette.responses import JSONResponse, Response
 
 from ...jobs.errors import StoreUnavailableError, UnknownJobError
-from ...jobs.folder import JobFolder, read_json
+from ...jobs.folder import JobFolder, JobRequest, read_json
 from ...jobs.job import Job, State
 from ...jobs.store import JobStore
-from ..adaptation import receive_request
+from ..adaptation import FolderRequest, receive_request
 from ..errors import NoReportError
 from ..middleware.access import Caller, requires
-from ..openapi import ADAPT_BODY, problems
+from ..openapi import FILE, problems
 from ..services import Services, services_of
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -177,13 +177,35 @@ _PING_S = 10
 
 def _job(id: str, services: TheServices, caller: TheCaller) -> Job:  # noqa: A002 - the path's word
     """Find a job that the caller may see; another's is as unknown as one that never was."""
-    job = services.office.store.get(id)
+    job = services.jobs.store.get(id)
     if job.owner != caller.name and not caller.is_admin:
         raise UnknownJobError(f"There is no job {id[:64]!r}.")
     return job
 
 
 TheJob = Annotated[Job, Depends(_job)]
+
+
+BODY = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": FolderRequest.model_json_schema(),
+            "example": {"folder": "/data/urdu", "language": "ur"},
+        },
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "properties": {
+                    "archive": {**FILE, "description": "zip, tar, tar.gz or tar.zst."},
+                    "files": {"type": "array", "items": FILE, "description": "Recordings."},
+                    **JobRequest.model_json_schema()["properties"],
+                },
+                "oneOf": [{"required": ["archive"]}, {"required": ["files"]}],
+            }
+        },
+    },
+}
 
 
 @router.post(
@@ -195,7 +217,7 @@ TheJob = Annotated[Job, Depends(_job)]
         **problems(404, 409, 413, 415, 422, 501, 503),
     },
     openapi_extra={
-        "requestBody": ADAPT_BODY,
+        "requestBody": BODY,
         "parameters": [
             {
                 "name": "Idempotency-Key",
@@ -225,7 +247,7 @@ def list_jobs(
 ) -> JobList:
     """List the caller's jobs, newest first; an admin sees all."""
     owner = None if caller.is_admin else caller.name
-    found = services.office.store.list(owner, limit=limit)
+    found = services.jobs.store.list(owner, limit=limit)
     return JobList(jobs=[JobPart.of(job) for job in found])
 
 
@@ -249,7 +271,7 @@ def show_job(job: TheJob) -> JobPart:
 )
 def watch_job(job: TheJob, services: TheServices) -> Response:
     """Watch one job: server-sent events until it has ended."""
-    return EventSourceResponse(job_events(services.office.store, job), ping=_PING_S)
+    return EventSourceResponse(job_events(services.jobs.store, job), ping=_PING_S)
 
 
 @router.get(
@@ -280,4 +302,4 @@ def cancel_job(job: TheJob, services: TheServices) -> JobPart:
 
     One that has ended stays as it is.
     """
-    return JobPart.of(services.office.cancel(job.id))
+    return JobPart.of(services.jobs.cancel(job.id))

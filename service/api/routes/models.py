@@ -1,6 +1,6 @@
-"""What the registry holds, and which version answers.
+"""/models: versions, their figures, and the aliases that choose which version answers.
 
-These routes read files: they are plain functions, run on threads.
+These routes read files, so they are plain functions, which run on threads.
 """
 
 from dataclasses import asdict
@@ -30,15 +30,15 @@ class AliasesPart(_Part):
     """The versions of one language."""
 
     live: str | None
-    """It answers; null: the default model does."""
+    """The version that answers; null: the version for und answers."""
     previous: str | None
-    """It stood there before, and a roll-back brings it back; null: the default model did."""
+    """The version that answers again after a roll-back; null: the version for und."""
     shadow: str | None
-    """It hears requests without answering."""
+    """The version that scores requests without answering."""
 
 
 class FiguresPart(_Part):
-    """What a version heard lately, in this process: at most 200 recordings that hold speech."""
+    """Figures of one version in this process: of its last 200 recordings that hold speech."""
 
     model_config = ConfigDict(use_attribute_docstrings=True, from_attributes=True)
 
@@ -46,51 +46,51 @@ class FiguresPart(_Part):
     language: str
     """The route by which the recordings came."""
     role: Literal["live", "shadow"]
-    """live: it answered them; shadow: it only heard them."""
+    """live: it answered them; shadow: it scored them, and another version answered."""
     heard: int
     """Recordings since the process began."""
     recent: int
     """Recordings that the shares are of."""
     mean_confidence: float
     abstained: float
-    """Share that it abstained from, or would have."""
+    """Share that it abstained from, or would have abstained from."""
     out_of_domain: float
-    """Mean figure."""
+    """Mean out-of-domain figure."""
     drift: float
-    """Share of recordings that are out of its domain."""
+    """Share of recordings that are out of domain."""
     hint: str
-    """What the drift means: few recordings yet, as expected, adapt again."""
+    """What the drift means: few recordings yet, as expected, or adapt again."""
     agreement: float | None
-    """Share in which a shadow agrees with what was answered; null for live versions."""
+    """Share in which a shadow agrees with the answer; null for live versions."""
 
 
 class ModelEntry(_Part):
-    """One name and its versions."""
+    """One model and its versions."""
 
     name: str
     versions: list[str]
     """Oldest first."""
     aliases: dict[str, AliasesPart]
-    """By language. A language that is not here is answered by the default model: und's live
-    version or, without one, the newest version that no adaptation made."""
+    """By language. Any other language is answered by the version that is live for und; if there is
+    none, by the newest version that no adaptation made."""
     figures: list[FiguresPart]
-    """What the versions heard lately."""
+    """Figures of the versions that scored recordings lately."""
 
 
 class ModelList(_Part):
-    """All names."""
+    """All models."""
 
     models: list[ModelEntry]
 
 
 class Lineage(_Part):
-    """Where a version comes from."""
+    """The origin of a version."""
 
     parent: str | None
-    """sha256 of the card of the bundle that it was adapted from."""
+    """sha256 of the card of the bundle that it was adapted from; null if it was not adapted."""
     created_at: str
     training: dict[str, Any]
-    """Corpora with licences, recipe, seed, command."""
+    """Corpora with their licences, recipe, seed and command."""
 
 
 class VersionDetail(_Part):
@@ -101,37 +101,37 @@ class VersionDetail(_Part):
     language: str
     metrics: dict[str, Any]
     evidence: dict[str, Any] | None
-    """Of an adapted version: verdict, reasons, estimated accuracy, figures."""
+    """Verdict, reasons, estimated accuracy and figures of an adapted version, else null."""
     lineage: Lineage
     card: dict[str, Any]
-    """The bundle's own card, whole."""
+    """The whole card of the bundle."""
 
 
 class VersionChoice(_Part):
-    """A version, and the language that it shall answer for."""
+    """A version, and the language for which it shall answer."""
 
     version: str = Field(max_length=128)
     language: str | None = Field(default=None, max_length=64)
-    """BCP-47; the version's own unless told."""
+    """BCP-47; the version's own language by default."""
 
 
 class ShadowChoice(_Part):
-    """A version that shall hear a language's requests; null ends that."""
+    """The version that shall score a language's requests without answering; null ends that."""
 
     version: str | None = Field(max_length=128)
     language: str | None = Field(default=None, max_length=64)
-    """BCP-47; the version's own unless told, und where there is none."""
+    """BCP-47; the version's own language by default, und if the version is null."""
 
 
 class RollbackChoice(_Part):
-    """The language whose latest promotion is taken back."""
+    """The language whose latest promotion is undone."""
 
     language: str | None = Field(default=None, max_length=64)
-    """BCP-47; the language that was promoted last unless told."""
+    """BCP-47; the language of the latest promotion by default."""
 
 
 class AliasesAnswer(_Part):
-    """The aliases of a name after a change."""
+    """The aliases of a model after a change."""
 
     name: str
     aliases: dict[str, AliasesPart]
@@ -139,19 +139,19 @@ class AliasesAnswer(_Part):
 
 @router.get("", dependencies=[Readers])
 def list_models(services: TheServices) -> ModelList:
-    """List the names and their versions."""
+    """List the models and their versions."""
     return ModelList(models=[_entry(services, name) for name in services.registry.names()])
 
 
 @router.get("/{name}", responses=problems(404, 422), dependencies=[Readers])
 def show_model(name: str, services: TheServices) -> ModelEntry:
-    """Show one name."""
+    """Show one model."""
     return _entry(services, name)
 
 
 @router.get("/{name}/{version}", responses=problems(404, 422, 503), dependencies=[Readers])
 def show_version(name: str, version: str, services: TheServices) -> VersionDetail:
-    """Show one version: its card, metrics, evidence and lineage."""
+    """Show one version: its card, metrics, evidence and origin."""
     card = bundle.load(services.registry.resolve(name, version).path).card
     return VersionDetail(
         name=name,
@@ -166,7 +166,7 @@ def show_version(name: str, version: str, services: TheServices) -> VersionDetai
 
 @router.post("/{name}/promote", responses=problems(404, 422, 503), dependencies=[Admins])
 def promote(name: str, choice: VersionChoice, services: TheServices) -> AliasesAnswer:
-    """Let a version answer for a language, once it is loaded and has passed its probe."""
+    """Let a version answer for a language, after it is loaded and has passed its probe."""
     return _answer(name, services.serving.promote(name, choice.version, choice.language))
 
 
@@ -174,13 +174,13 @@ def promote(name: str, choice: VersionChoice, services: TheServices) -> AliasesA
 def rollback(
     name: str, services: TheServices, choice: RollbackChoice | None = None
 ) -> AliasesAnswer:
-    """Take the latest promotion back."""
+    """Undo the latest promotion."""
     return _answer(name, services.serving.rollback(name, choice.language if choice else None))
 
 
 @router.post("/{name}/shadow", responses=problems(404, 422, 503), dependencies=[Admins])
 def shadow(name: str, choice: ShadowChoice, services: TheServices) -> AliasesAnswer:
-    """Let a version hear a language's requests without answering."""
+    """Let a version score a language's requests without answering."""
     return _answer(name, services.serving.shadow(name, choice.version, choice.language))
 
 
@@ -191,7 +191,7 @@ def shadow(name: str, choice: ShadowChoice, services: TheServices) -> AliasesAns
     dependencies=[Admins],
 )
 def delete_version(name: str, version: str, services: TheServices) -> Response:
-    """Delete a version that no alias holds."""
+    """Delete a version that no alias uses."""
     services.registry.delete(name, version)
     return Response(status_code=204)
 

@@ -1,63 +1,85 @@
 """POST /predict: one recording, one answer."""
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Query, Request
 from starlette.background import BackgroundTask
 from starlette.responses import Response
 
-from ...predict.predict import Shadow, score
+from ...predict.predict import PredictQuery, Shadow, score
 from ...predict.schemas import PredictAnswer
 from ..errors import NotReadyError
-from ..forms import PARAMETERS, TheQuery, audio_body
+from ..forms import audio_body
 from ..middleware.access import requires
-from ..openapi import AUDIO_BODY, problems
+from ..openapi import FILE, problems
 from ..services import Services, services_of
 
 router = APIRouter(tags=["predict"])
+
+BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["file"],
+                "properties": {
+                    "file": {
+                        **FILE,
+                        "description": (
+                            "WAV, FLAC, MP3, Ogg (Opus or Vorbis), AIFF, AU or CAF; with the "
+                            "extra 'media' also MP4, M4A, WebM, AMR, WMA and the sound of videos."
+                        ),
+                    }
+                },
+            }
+        },
+        "audio/*": {"schema": FILE},
+        "video/*": {"schema": FILE},
+        "application/octet-stream": {"schema": FILE},
+    },
+}
 
 
 @router.post(
     "/predict",
     response_model=PredictAnswer,
     responses=problems(404, 413, 415, 422, 500, 503),
-    openapi_extra={"parameters": PARAMETERS, "requestBody": AUDIO_BODY},
+    openapi_extra={"requestBody": BODY},
     dependencies=[Depends(requires("predict"))],
 )
 async def predict_one(
     request: Request,
-    query: TheQuery,
+    query: Annotated[PredictQuery, Query()],
     services: Annotated[Services, Depends(services_of)],
 ) -> Response:
     """Recognise the emotion in one recording.
 
     Silence, noise and speech that the model is unsure of are answered with 200 and
-    ``abstained``; what is not audio, or not audio enough, is a problem.
+    ``abstained``. Recordings that cannot be decoded, or are too short, are errors.
     """
     if query.model is None and not services.readiness.ready:
         raise NotReadyError(services.readiness.obstacle)
-    services.executor.check()
-    request_id = request.state.request_id
+    services.pool.check()
     async with audio_body(request) as file:
 
         def job(queue_s: float) -> tuple[PredictAnswer, str, Shadow | None]:
-            chosen = services.serving.choose(query.model, query.language)
             answer, shadow = score(
-                chosen,
+                services.serving.choose(query.model, query.language),
                 file,
                 query,
-                limits=services.settings.limits,
+                limits=services.limits,
                 traffic=services.traffic,
                 shadows=services.shadows,
                 queue_s=queue_s,
-                request_id=request_id,
+                request_id=request.state.request_id,
             )
             return answer, answer.to_json(), shadow
 
-        answer, body, shadow = await services.executor.run(job)
+        answer, body, shadow = await services.pool.run(job)
     services.answered(request, answer)
-    # After the answer: a shadow may take time, but nobody's.
+    # After the answer, which waits for no shadow.
     after = None if shadow is None else BackgroundTask(_on_the_loop, shadow)
     return Response(body, media_type="application/json", background=after)
 

@@ -1,22 +1,276 @@
-"""WS /stream: a microphone or a leg of a phone call, an answer per hop."""
+"""WS /stream: a microphone or one side of a phone call, an answer per hop."""
 
 import asyncio
 import contextlib
 import logging
 import time
-from typing import Annotated
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Annotated, Any, Literal, Self, TypeVar
 
+import numpy as np
 from fastapi import APIRouter, Depends, WebSocket
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError, model_validator
+from pydantic_core import to_json
 from starlette.websockets import WebSocketDisconnect
 
-from ...inference.errors import NnpmError
-from ..errors import problem_of
+from ...inference.answer import Options, Segment
+from ...inference.errors import NnpmError, ParameterError, validation_detail
+from ...inference.stream import StreamRecognizer
+from ...predict.predict import (
+    HopSeconds,
+    LanguageTag,
+    WindowSeconds,
+    model_part,
+    require_hop_within,
+)
+from ...predict.schemas import AudioPart, PredictAnswer, TimingPart
+from ...registry.serving import Route
+from ..errors import NotReadyError, StreamIdleError, StreamMessageError, problem_of
 from ..middleware.access import requires
 from ..services import Services, services_of
-from ..stream import Session, StalledError, close_code, error_text
 
 router = APIRouter()
 log = logging.getLogger("nnpm")
+
+T = TypeVar("T")
+
+_HOW = 'send {"sample_rate_hz": 16000, "channels": 1} as text, then 16-bit samples, then an end'
+
+_LEAST_S = 0.01
+"""Audio that is worth a job."""
+
+_LEAD_S = 5.0
+"""A stream that is ahead of the clock by this is no microphone, and waits like any request."""
+
+_CHUNK_BYTES = 1 << 17
+"""Audio that is scored although no segment is due."""
+
+
+class Hello(BaseModel):
+    """The first message: the format of the audio, and how to score it."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, frozen=True, extra="forbid")
+
+    sample_rate_hz: Annotated[StrictInt, Field(ge=8000, le=48_000)]
+    """Of the audio that follows."""
+
+    channels: Annotated[StrictInt, Field(ge=1)]
+    """Interleaved in the audio; their mean is scored."""
+
+    language: LanguageTag | None = None
+    """BCP-47, as for /predict."""
+
+    window_s: WindowSeconds | None = None
+    """Seconds per window; the bundle's own length by default."""
+
+    hop_s: HopSeconds | None = None
+    """Seconds from one segment to the next, at most ``window_s``; the bundle's own by default."""
+
+    @model_validator(mode="after")
+    def _hop_fits_window(self) -> Self:
+        require_hop_within(self.window_s, self.hop_s)
+        return self
+
+    @property
+    def options(self) -> Options:
+        """The same as options of the recognizer."""
+        return Options(window_s=self.window_s, hop_s=self.hop_s)
+
+    @classmethod
+    def read(cls, text: str, max_channels: int) -> "Hello":
+        """Read a first message.
+
+        Raises:
+            StreamMessageError: if it is not a JSON object.
+            ParameterError: one sentence for each field that cannot be used.
+        """
+        try:
+            hello = cls.model_validate_json(text)
+        except ValidationError as error:
+            found = error.errors()
+            if found[0]["type"] in ("json_invalid", "model_type"):
+                raise StreamMessageError(
+                    f"The first message is not a JSON object; {_HOW}."
+                ) from None
+            raise ParameterError(validation_detail(found)) from None
+        if hello.channels > max_channels:
+            raise ParameterError(
+                f"channels is {hello.channels}; it must be between 1 and {max_channels}."
+            )
+        return hello
+
+
+class _End(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    end: Literal[True]
+
+
+class StalledError(Exception):
+    """The client does not read."""
+
+
+class Session:
+    """One connection, from the hello to the answer.
+
+    It reads, scores and sends in turn: while a window is scored nothing is read, so the network
+    slows down a client that sends faster than that, and its audio fills no memory here.
+
+    Args:
+        websocket: accepted.
+        services: of the app.
+    """
+
+    def __init__(self, websocket: WebSocket, services: Services) -> None:
+        self._websocket = websocket
+        self._services = services
+        self._settings = services.settings
+        # Audio may come slowly, but not for ever.
+        self._longest_s = self._settings.max_duration_s + self._settings.stream_idle_s
+        self._over_at = asyncio.get_running_loop().time() + self._longest_s
+        self._started_s = time.perf_counter()
+        self._queue_s = self._busy_s = 0.0
+        self.audio_s = 0.0
+        self.num_segments = 0
+
+    async def run(self) -> PredictAnswer:
+        """Score the stream to its end.
+
+        Raises:
+            NnpmError: if a message or the audio is invalid.
+            WebSocketDisconnect: if the client has left.
+            StalledError: if the client does not read.
+        """
+        hello = await self._hello()
+        route, recognizer = await self._job(lambda: self._begin(hello))
+        raw = bytearray()
+        while True:
+            message = await self._message()
+            received_s = time.perf_counter()
+            if (text := message.get("text")) is not None:
+                _check_end(text)
+                break
+            raw += message["bytes"]
+            rate_hz, num_frames = hello.sample_rate_hz, len(raw) // (2 * hello.channels)
+            _check_audio(len(message["bytes"]), hello.channels, self._settings.max_message_bytes)
+            due = max(recognizer.frames_needed, round(_LEAST_S * rate_hz))
+            if num_frames >= due or len(raw) >= _CHUNK_BYTES:
+                await self._score(recognizer, raw, received_s)
+        await self._score(recognizer, raw, received_s)
+        answer = await self._job(lambda: self._finish(route, recognizer))
+        await self.send("final", answer.model_dump(exclude_unset=True))
+        return answer
+
+    async def send(self, kind: str, document: dict[str, Any]) -> None:
+        """Send a message; each says in ``type`` what it is: segment, final or error.
+
+        Raises:
+            WebSocketDisconnect: if the client has left.
+            StalledError: if the client does not read.
+        """
+        text = to_json({"type": kind, **document}).decode()
+        try:
+            async with asyncio.timeout(self._settings.stream_stall_s):
+                await self._websocket.send_text(text)
+        except TimeoutError:
+            raise StalledError from None
+        except RuntimeError:  # the server has closed the connection: no pong, a bad frame
+            raise WebSocketDisconnect(1006) from None
+
+    async def _hello(self) -> Hello:
+        message = await self._message()
+        if (text := message.get("text")) is None:
+            raise StreamMessageError(f"The first message is audio; {_HOW}.")
+        hello = Hello.read(text, self._settings.max_channels)
+        if not self._services.readiness.ready:
+            raise NotReadyError(self._services.readiness.obstacle)
+        return hello
+
+    def _begin(self, hello: Hello) -> tuple[Route, StreamRecognizer]:
+        route = self._services.serving.choose(language=hello.language)
+        recognizer = StreamRecognizer(
+            route.recognizer,
+            rate_hz=hello.sample_rate_hz,
+            channels=hello.channels,
+            options=hello.options,
+            limits=self._services.limits,
+        )
+        return route, recognizer
+
+    async def _score(self, recognizer: StreamRecognizer, raw: bytearray, received_s: float) -> None:
+        """Score audio, and send every segment that it completes; one window is one job."""
+        frames = np.frombuffer(bytes(raw), "<i2").reshape(-1, recognizer.info.channels)
+        raw.clear()
+        no_frames = frames[:0]
+        segment: Segment | None = await self._job(lambda: recognizer.push(frames))
+        while segment is not None:
+            await self.send("segment", asdict(segment))
+            self._services.streams.segment(time.perf_counter() - received_s)
+            self.num_segments += 1
+            segment = await self._job(lambda: recognizer.push(no_frames))
+        self.audio_s = recognizer.info.duration_s
+
+    def _finish(self, route: Route, recognizer: StreamRecognizer) -> PredictAnswer:
+        answer, info = recognizer.finish(), recognizer.info
+        card, model = route.recognizer.bundle.card, route.model
+        self._services.traffic.count_live(
+            model.name, model.version, route.language, answer, card.decision.out_of_domain
+        )
+        return PredictAnswer.of(
+            answer,
+            calibrated=card.calibrated,
+            top_k=None,
+            neighbours=False,
+            audio=AudioPart.of(info, answer.speech_ratio),
+            model=model_part(route),
+            request_id=self._websocket.state.request_id,
+            timing_ms=self._timing(),
+        )
+
+    def _timing(self) -> TimingPart:
+        queue_ms, busy_ms = round(1000 * self._queue_s, 3), round(1000 * self._busy_s, 3)
+        return TimingPart(
+            queue=queue_ms, decode=0.0, inference=busy_ms, total=round(queue_ms + busy_ms, 3)
+        )
+
+    async def _job(self, work: Callable[[], T]) -> T:
+        def timed(queue_s: float) -> T:
+            self._queue_s += queue_s
+            started_s = time.perf_counter()
+            try:
+                return work()
+            finally:
+                self._busy_s += time.perf_counter() - started_s
+
+        lead_s = self.audio_s - (time.perf_counter() - self._started_s)
+        return await self._services.pool.run_in_turn(timed, urgent=lead_s < _LEAD_S)
+
+    async def _message(self) -> dict[str, Any]:
+        """Wait for the next message that is not empty."""
+        loop = asyncio.get_running_loop()
+        idle_at = loop.time() + self._settings.stream_idle_s
+        while True:
+            try:
+                async with asyncio.timeout_at(min(idle_at, self._over_at)):
+                    message = await self._websocket.receive()
+            except TimeoutError:
+                raise self._idle(is_over=loop.time() >= self._over_at) from None
+            if message["type"] == "websocket.disconnect":
+                raise WebSocketDisconnect(message.get("code") or 1005, message.get("reason"))
+            if message.get("text") is not None or message.get("bytes"):
+                return dict(message)
+
+    def _idle(self, *, is_over: bool) -> StreamIdleError:
+        if is_over:
+            return StreamIdleError(
+                f"The stream was open for {self._longest_s:g} s, the longest time allowed, and "
+                f"sent {self.audio_s:.1f} s of audio; open a new one."
+            )
+        return StreamIdleError(
+            f"No message came for {self._settings.stream_idle_s:g} s; send audio as it is "
+            "recorded, silence too."
+        )
 
 
 @router.websocket("/stream", dependencies=[Depends(requires("predict"))])
@@ -24,7 +278,7 @@ async def stream(websocket: WebSocket, services: Annotated[Services, Depends(ser
     """Recognise the emotion in a recording while it is being made."""
     await websocket.accept()
     session = Session(websocket, services)
-    started = time.perf_counter()
+    started_s = time.perf_counter()
     try:
         with services.streams.opened():
             services.answered(websocket, await session.run())
@@ -32,38 +286,76 @@ async def stream(websocket: WebSocket, services: Annotated[Services, Depends(ser
         await _close(websocket, 1000)
     except WebSocketDisconnect:
         end = "left"
-    except StalledError:  # nothing can be said to it; the server cuts the connection
+    except StalledError:  # it would not read an error either; the server cuts the connection
         end = "stalled"
-    except asyncio.CancelledError:
-        raise
     except Exception as error:
-        end = await _tell(session, websocket, services, error)
+        end = await _send_error(session, websocket, services, error)
     services.streams.ended(end)
     facts = {
         "route": "/stream",
         "end": end,
-        "duration_ms": round(1000 * (time.perf_counter() - started), 3),
+        "duration_ms": round(1000 * (time.perf_counter() - started_s), 3),
         "audio_s": round(session.audio_s, 3),
         "segments": session.num_segments,
     }
     log.info("/stream %s, %.1f s of audio", end, session.audio_s, extra=facts)
 
 
-async def _tell(
+async def _send_error(
     session: Session, websocket: WebSocket, services: Services, error: Exception
 ) -> str:
-    """Send an error, and close; its code comes back."""
+    """Send an error and close; return its code."""
     request_id = websocket.state.request_id
     if not isinstance(error, NnpmError):
         log.error("stream %s failed", request_id, exc_info=error)
-    problem = problem_of(error).model_copy(update={"request_id": request_id})
+    problem = problem_of(error, request_id)
     services.metrics.error(problem.code)
     with contextlib.suppress(WebSocketDisconnect, StalledError):
-        await session.send(error_text(problem))
-        await _close(websocket, close_code(problem.status))
+        await session.send("error", problem.model_dump(exclude={"type"}))
+        await _close(websocket, _close_code(problem.status))
     return problem.code
 
 
 async def _close(websocket: WebSocket, code: int) -> None:
     with contextlib.suppress(WebSocketDisconnect, RuntimeError):
         await websocket.close(code)
+
+
+def _close_code(status: int) -> int:
+    """Find the code of RFC 6455 that closes a connection after an error."""
+    match status:
+        case 408 | 404:
+            return 1008  # against the rules of this server
+        case 413:
+            return 1009  # too big
+        case 422 | 415:
+            return 1007  # inconsistent data
+        case 503:
+            return 1013  # try again later
+        case _:
+            return 1011
+
+
+def _check_end(text: str) -> None:
+    try:
+        _End.model_validate_json(text)
+    except ValidationError:
+        raise StreamMessageError(
+            'A text message other than {"end": true} came among the audio; send samples as binary '
+            "messages."
+        ) from None
+
+
+def _check_audio(num_bytes: int, channels: int, max_bytes: int) -> None:
+    """Check that a binary message holds whole frames, and not too many."""
+    frame_bytes = 2 * channels
+    if num_bytes > max_bytes:
+        raise StreamMessageError(
+            f"The message has {num_bytes} bytes; at most {max_bytes} are accepted: send smaller "
+            "messages."
+        )
+    if num_bytes % frame_bytes:
+        raise StreamMessageError(
+            f"The message has {num_bytes} bytes; it must be a multiple of {frame_bytes}: 16-bit "
+            f"samples of {channels} channel{'s' if channels > 1 else ''}."
+        )

@@ -1,4 +1,4 @@
-"""The system's own routes: health, metrics, and /docs with nothing loaded from elsewhere."""
+"""Health, metrics and /docs, whose page loads nothing from other sites."""
 
 from functools import lru_cache
 from importlib.resources import files
@@ -19,20 +19,20 @@ router = APIRouter()
 
 
 class Health(BaseModel):
-    """A good state."""
+    """The state of a service that works."""
 
     status: Literal["live", "ready"]
 
 
 @router.get("/health/live", tags=["health"])
 async def live() -> Health:
-    """Say that the process is up."""
+    """Report that the process runs."""
     return Health(status="live")
 
 
 @router.get("/health/ready", tags=["health"], responses=problems(503))
 async def ready(services: Annotated[Services, Depends(services_of)]) -> Health:
-    """Say that the default model is loaded and has passed its golden probe."""
+    """Report whether the default model is loaded and has passed its golden probe."""
     if not services.readiness.ready:
         raise NotReadyError(services.readiness.obstacle)
     return Health(status="ready")
@@ -40,7 +40,7 @@ async def ready(services: Annotated[Services, Depends(services_of)]) -> Health:
 
 @router.get("/metrics", tags=["metrics"], response_class=PlainTextResponse)
 def metrics(services: Annotated[Services, Depends(services_of)]) -> Response:
-    """Give the metrics in Prometheus' text format."""
+    """Return the metrics in Prometheus' text format."""
     return Response(services.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
@@ -79,13 +79,13 @@ _POLICY = (
 
 @router.get("/docs", include_in_schema=False)
 async def page() -> Response:
-    """Give the page."""
+    """Return the page of /docs."""
     return Response(_PAGE, media_type="text/html", headers={"Content-Security-Policy": _POLICY})
 
 
 @router.get("/docs/{name}", include_in_schema=False)
 def asset(name: str) -> Response:
-    """Give a file that the page needs."""
+    """Return a file that the page needs."""
     if name == "start.js":
         return Response(_START, media_type="text/javascript")
     if name not in _ASSETS:

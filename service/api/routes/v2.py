@@ -1,7 +1,4 @@
-"""What the graph says of tensors, as JSON and bytes.
-
-/v2: the Open Inference Protocol, so that clients of KServe, Triton and MLServer work.
-"""
+"""/v2: the Open Inference Protocol, for clients of KServe, Triton and MLServer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +17,7 @@ from ...inference.recognizer import Recognizer
 from ...predict.oip import (
     MAX_BODY_BYTES,
     InferAnswer,
+    InferenceRequestError,
     InferRequest,
     Live,
     ModelMetadata,
@@ -33,44 +31,44 @@ from ...predict.oip import (
     read_tensors,
 )
 from ...registry.serving import Route
-from ..errors import BodyEncodingError, InferenceRequestError, NotReadyError
+from ..errors import BodyEncodingError, NotReadyError
 from ..forms import raw_body
 from ..middleware.access import requires
 from ..openapi import inference_problems
 from ..services import Services, services_of
 
 OUTPUTS = ("logits", "embedding", "scores")
-"""What the graph gives, and the probabilities that are made of it."""
+"""The outputs of the graph, and the probabilities that follow from them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A body, and the length of its JSON document if bytes follow it."""
+    """The body of an answer, and the length of its JSON document if bytes follow it."""
 
     body: bytes
     header_length: int | None
 
 
-def infer(chosen: Route, request: InferRequest, tensors: Tensors) -> Reply:
+def infer(route: Route, request: InferRequest, tensors: Tensors) -> Reply:
     """Answer a request.
 
     Args:
-        chosen: the version that answers.
-        request: which outputs, and how.
-        tensors: what was heard.
+        route: the version that answers.
+        request: which outputs, and in which form.
+        tensors: the samples.
 
     Raises:
-        InferenceRequestError: if outputs were asked for that there are not.
+        InferenceRequestError: if the request names an unknown output.
     """
     wanted = _wanted(request)
-    arrays = _score(chosen.recognizer, tensors, with_scores="scores" in wanted)
+    arrays = _score(route.recognizer, tensors, with_scores="scores" in wanted)
     outputs, tails = [], []
     for name, binary in wanted.items():
         array = arrays[name]
         if not np.isfinite(array).all():
             raise InferenceRequestError(
-                f"The graph's {name} are not finite numbers for this waveform; samples from -1 to "
-                "1 are wanted."
+                f"The graph's {name} are not finite numbers for this waveform; send samples from "
+                "-1 to 1."
             )
         how = OutputTensor(name=name, datatype="FP32", shape=list(array.shape))
         if binary:
@@ -81,14 +79,14 @@ def infer(chosen: Route, request: InferRequest, tensors: Tensors) -> Reply:
         outputs.append(how)
     more = {} if request.id is None else {"id": request.id}
     answer = InferAnswer(
-        model_name=chosen.model.name, model_version=chosen.model.version, outputs=outputs, **more
+        model_name=route.model.name, model_version=route.model.version, outputs=outputs, **more
     )
     head = answer.model_dump_json(exclude_unset=True).encode()
     return Reply(b"".join([head, *tails]), len(head) if tails else None)
 
 
 def _wanted(request: InferRequest) -> dict[str, bool]:
-    """Name of each output that is wanted, and whether as bytes."""
+    """Return the name of each requested output, and whether to send it as bytes."""
     by_default = request.parameters.get("binary_data_output", False) is True
     outputs: Sequence[RequestedOutput] = request.outputs or [
         RequestedOutput(name=name) for name in OUTPUTS
@@ -98,20 +96,21 @@ def _wanted(request: InferRequest) -> dict[str, bool]:
         if output.name not in OUTPUTS or output.name in wanted:
             again = " twice" if output.name in wanted else ""
             raise InferenceRequestError(
-                f"The output {output.name!r} was asked for{again}; there are {', '.join(OUTPUTS)}."
+                f"The request names the output {output.name!r}{again}; the outputs are "
+                f"{', '.join(OUTPUTS)}, each once."
             )
         for extension in ("classification", "shared_memory_region"):
             if extension in output.parameters:
                 raise InferenceRequestError(
-                    f"The output {output.name!r} was asked for with {extension}, which is not "
-                    "supported."
+                    f"The output {output.name!r} has the parameter {extension}, which is not "
+                    "supported; leave it out."
                 )
         wanted[output.name] = output.parameters.get("binary_data", by_default) is True
     return wanted
 
 
 def _score(recognizer: Recognizer, tensors: Tensors, *, with_scores: bool) -> dict[str, Floats]:
-    """Row by row: padding tells nothing, and no request needs more than one row does."""
+    """Score row by row: padding has no influence, and memory is that of one row."""
     rows: list[tuple[Floats, Floats]] = []
     for waveform, length in zip(tensors.waveform, tensors.lengths, strict=True):
         logits, embedding = recognizer.model.run(
@@ -131,53 +130,55 @@ def _score(recognizer: Recognizer, tensors: Tensors, *, with_scores: bool) -> di
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
 TheServices = Annotated[Services, Depends(services_of)]
-Readers = Depends(requires("predict"))
+CanPredict = Depends(requires("predict"))
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
 
 @router.get("")
 async def server_metadata() -> ServerMetadata:
-    """Say what the server is."""
+    """Return name, version and extensions of the server."""
     return ServerMetadata(name="nnpm", version=__version__, extensions=["binary_tensor_data"])
 
 
 @router.get("/health/live")
 async def server_live() -> Live:
-    """Say that the process is up."""
+    """Report that the process runs."""
     return Live()
 
 
 @router.get("/health/ready", responses=inference_problems(503))
 async def server_ready(services: TheServices) -> Ready:
-    """Say that the default model is loaded and has passed its golden probe."""
+    """Report whether the default model is loaded and has passed its golden probe."""
     _check_ready(services, DEFAULT_NAME)
     return Ready()
 
 
-@router.get("/models/{name}/ready", responses=inference_problems(404, 503), dependencies=[Readers])
+@router.get(
+    "/models/{name}/ready", responses=inference_problems(404, 503), dependencies=[CanPredict]
+)
 @router.get(
     "/models/{name}/versions/{version}/ready",
     responses=inference_problems(404, 503),
-    dependencies=[Readers],
+    dependencies=[CanPredict],
 )
 def model_ready(services: TheServices, name: str, version: str | None = None) -> ModelReady:
-    """Load a version if need be, and say that it can answer."""
+    """Load a version unless it is loaded, and report that it can answer."""
     return ModelReady(name=_choose(services, name, version).model.name)
 
 
-@router.get("/models/{name}", responses=inference_problems(404, 503), dependencies=[Readers])
+@router.get("/models/{name}", responses=inference_problems(404, 503), dependencies=[CanPredict])
 @router.get(
     "/models/{name}/versions/{version}",
     responses=inference_problems(404, 503),
-    dependencies=[Readers],
+    dependencies=[CanPredict],
 )
 def model_metadata(services: TheServices, name: str, version: str | None = None) -> ModelMetadata:
-    """Describe the tensors of a version; without one, of the version that answers."""
-    chosen = _choose(services, name, version)
-    labels = list(chosen.recognizer.bundle.labels)
+    """Describe the tensors of a version; without ``version``, of the one that answers."""
+    route = _choose(services, name, version)
+    labels = list(route.recognizer.bundle.labels)
     sizes = {
         "logits": len(labels),
-        "embedding": chosen.recognizer.model.width,
+        "embedding": route.recognizer.model.width,
         "scores": len(labels),
     }
     return ModelMetadata(
@@ -197,23 +198,23 @@ def model_metadata(services: TheServices, name: str, version: str | None = None)
             "sample_rate_hz": SAMPLE_RATE_HZ,
             "waveform": "samples from -1 to 1; rows are padded at their end to the same length",
             "lengths": "samples of each row that are not padding",
-            "scores": "probabilities as /predict makes them of one window; logits and embedding "
-            "are the graph's own",
+            "scores": "probabilities as /predict computes them for one window; logits and "
+            "embedding are the graph's own",
         },
     )
 
 
-INFER: dict[str, Any] = {
+_INFER: dict[str, Any] = {
     "response_model": InferAnswer,
     "response_model_exclude_unset": True,
     "responses": inference_problems(404, 413, 415, 422, 500, 503),
-    "dependencies": [Readers],
+    "dependencies": [CanPredict],
     "openapi_extra": {
         "parameters": [
             {
                 "in": "header",
                 "name": HEADER_LENGTH,
-                "description": "Bytes of the JSON document, where bytes of tensors follow it.",
+                "description": "Bytes of the JSON document, if tensors follow it as bytes.",
                 "schema": {"type": "integer"},
             }
         ],
@@ -230,32 +231,32 @@ INFER: dict[str, Any] = {
 }
 
 
-@router.post("/models/{name}/infer", **INFER)
-@router.post("/models/{name}/versions/{version}/infer", **INFER)
+@router.post("/models/{name}/infer", **_INFER)
+@router.post("/models/{name}/versions/{version}/infer", **_INFER)
 async def model_infer(
     request: Request, services: TheServices, name: str, version: str | None = None
 ) -> Response:
-    """Score rows of samples at 16 kHz, each as one window, as they are.
+    """Score rows of samples at 16 kHz, each as one window.
 
-    Nothing is decoded, trimmed or judged here: silence gets scores like anything else.
+    Nothing is decoded or trimmed, and the model does not abstain: silence gets scores, too.
     """
     encoding = request.headers.get("content-encoding", "identity")
     if encoding != "identity":
         raise BodyEncodingError(
-            f"Content-Encoding {encoding[:32]!r}; send the tensors uncompressed."
+            f"The Content-Encoding is {encoding[:32]!r}; send the tensors uncompressed."
         )
     if version is None:
         _check_ready(services, name)
-    services.executor.check()
+    services.pool.check()
     async with raw_body(request, max_bytes=MAX_BODY_BYTES) as file:
 
         def job(_: float) -> Reply:
-            asked, tensors = read_tensors(file.read(), request.headers.get(HEADER_LENGTH))
-            reply = infer(_choose(services, name, version), asked, tensors)
-            services.metrics.heard(tensors.lengths.sum() / SAMPLE_RATE_HZ)
+            inference, tensors = read_tensors(file.read(), request.headers.get(HEADER_LENGTH))
+            reply = infer(_choose(services, name, version), inference, tensors)
+            services.metrics.scored(tensors.lengths.sum() / SAMPLE_RATE_HZ)
             return reply
 
-        reply = await services.executor.run(job)
+        reply = await services.pool.run(job)
     if reply.header_length is None:
         return Response(reply.body, media_type="application/json")
     headers = {HEADER_LENGTH: str(reply.header_length)}

@@ -62,7 +62,7 @@ def _parts(*parts: tuple[str, str]) -> bytes:
 BAD_FORMS: dict[str, tuple[str, bytes, str]] = {
     "no boundary": ("multipart/form-data", b"", "boundary"),
     "long boundary": (f"multipart/form-data; boundary={'b' * 300}", b"", "boundary"),
-    "empty": (BOUNDARY, b"", "breaks off"),
+    "empty": (BOUNDARY, b"", "ends before its last boundary"),
     "no form": (BOUNDARY, b"hello", "malformed"),
     "no file": (BOUNDARY, _parts(("language", "ur")), "No file named 'archive' or 'files'"),
     "a file as text": (BOUNDARY, _parts(("files", "abc")), "No file named"),
@@ -78,7 +78,7 @@ BAD_FORMS: dict[str, tuple[str, bytes, str]] = {
     "unknown field": (BOUNDARY, _parts(("x", "1"), (FILE, "a")), "x is no field"),
     "folder": (BOUNDARY, _parts(("folder", "/x"), (FILE, "a")), "JSON"),
     "no name": (BOUNDARY, b"--b\r\nX: y\r\n\r\nz\r\n--b--\r\n", "no name"),
-    "broken off": (BOUNDARY, _parts((FILE, "a"))[:-8], "breaks off"),
+    "broken off": (BOUNDARY, _parts((FILE, "a"))[:-8], "ends before its last boundary"),
     "another type": ("text/plain", b"hello", "Content-Type 'text/plain'"),
 }  # fmt: skip
 

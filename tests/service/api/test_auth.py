@@ -111,7 +111,7 @@ def test_a_key_opens_what_it_is_for(
         if answer.status_code == 422 and method == "POST":  # FastAPI reads JSON before it asks
             answer = keyed.request(method, url, headers=keys[name], json={"version": "1"})
         detail = problem(answer, 403, "scope_missing")["detail"]
-        assert f"{scope} is wanted" in detail
+        assert f"requires {scope}" in detail
         assert (name if name != "metrics" else "none") in detail
         assert f'scope="{scope}"' in answer.headers["www-authenticate"]
 

@@ -12,7 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from nnpm.service.inference.audio.waveform import Recording
-from nnpm.service.predict.pool import Executor
+from nnpm.service.predict.pool import WorkerPool
 from tests.support.problems import problem
 from tests.support.servers import Hook
 from tests.support.sounds import encode, speechlike
@@ -121,7 +121,7 @@ def test_one_file_too_many_is_a_problem(serve: Callable[..., TestClient], tempor
     client = serve(max_batch_files=3)
     assert len(client.post("/predict/batch", files=form(*CLIPS[:3])).json()["results"]) == 3
     refused = client.post("/predict/batch", files=form(*CLIPS[:4]))
-    assert "More than 3 files" in problem(refused, 422, "bad_form")["detail"]
+    assert "more than 3 files" in problem(refused, 422, "bad_form")["detail"]
 
 
 def test_all_bytes_together_are_limited(serve: Callable[..., TestClient], temporary: Path) -> None:
@@ -177,15 +177,15 @@ def test_a_long_batch_waits_its_turn_and_keeps_nobody_waiting(
 def test_a_queue_that_stays_full_is_an_error_of_the_items_that_wait(
     serve: Callable[..., TestClient], hook: Hook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_in_turn = Executor.run_in_turn
+    run_in_turn = WorkerPool.run_in_turn
     monkeypatch.setattr(
-        Executor, "run_in_turn", lambda self, job: run_in_turn(self, job, patience_s=0.05)
+        WorkerPool, "run_in_turn", lambda self, job: run_in_turn(self, job, patience_s=0.05)
     )
     client = serve(workers=1)
 
     def others_fill_the_queue(recording: Recording) -> None:
         if recording.info.duration_s == 0.6:  # the third
-            monkeypatch.setattr(client.app.state.services.executor, "_queue_limit", -1)
+            monkeypatch.setattr(client.app.state.services.pool, "_queue_limit", -1)
 
     hook.before = others_fill_the_queue
     items = client.post("/predict/batch", files=form(*CLIPS)).json()["results"]

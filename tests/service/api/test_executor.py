@@ -5,32 +5,28 @@ from typing import Any
 
 import pytest
 
-from nnpm.service.api.errors import OverloadedError
-from nnpm.service.api.metrics import Metrics
-from nnpm.service.predict.pool import Executor
+from nnpm.service.predict.pool import OverloadedError, WorkerPool
 
 
-def run(scenario: Callable[[Executor], Coroutine[Any, Any, None]], **settings: int) -> None:
-    executor = Executor(**{"workers": 1, "queue_limit": 9, **settings}, metrics=Metrics())
+def run(scenario: Callable[[WorkerPool], Coroutine[Any, Any, None]], **settings: int) -> None:
+    pool = WorkerPool(**{"workers": 1, "queue_limit": 9, **settings})
     try:
-        asyncio.run(scenario(executor))
+        asyncio.run(scenario(pool))
     finally:
-        executor.close()
+        pool.close()
 
 
 def test_urgent_jobs_pass_every_other_of_those_that_wait() -> None:
-    async def scenario(executor: Executor) -> None:
+    async def scenario(pool: WorkerPool) -> None:
         hold, order = threading.Event(), []
 
         def job(name: str) -> Callable[[float], None]:
             return lambda _: order.append(name)
 
-        holding = asyncio.create_task(executor.run(lambda _: hold.wait(10)))
+        holding = asyncio.create_task(pool.run(lambda _: hold.wait(10)))
         await asyncio.sleep(0)
         names = ["a", "b", "c", "d", "U", "V"]
-        tasks = [
-            asyncio.create_task(executor.run(job(name), urgent=name.isupper())) for name in names
-        ]
+        tasks = [asyncio.create_task(pool.run(job(name), urgent=name.isupper())) for name in names]
         await asyncio.sleep(0)
         hold.set()
         await asyncio.gather(holding, *tasks)
@@ -40,30 +36,28 @@ def test_urgent_jobs_pass_every_other_of_those_that_wait() -> None:
 
 
 def test_a_job_whose_caller_is_gone_is_not_done() -> None:
-    async def scenario(executor: Executor) -> None:
+    async def scenario(pool: WorkerPool) -> None:
         hold, done = threading.Event(), []
-        holding = asyncio.create_task(executor.run(lambda _: hold.wait(10)))
-        waiting = [
-            asyncio.create_task(executor.run(lambda _, n=n: done.append(n))) for n in range(3)
-        ]
+        holding = asyncio.create_task(pool.run(lambda _: hold.wait(10)))
+        waiting = [asyncio.create_task(pool.run(lambda _, n=n: done.append(n))) for n in range(3)]
         await asyncio.sleep(0)
         waiting[1].cancel()
         await asyncio.sleep(0)
         hold.set()
         await asyncio.gather(holding, *waiting, return_exceptions=True)
         assert done == [0, 2]
-        assert executor.idle
+        assert pool.idle
 
     run(scenario)
 
 
 def test_errors_are_their_callers() -> None:
-    async def scenario(executor: Executor) -> None:
+    async def scenario(pool: WorkerPool) -> None:
         def fail(_: float) -> None:
             raise LookupError("mine")
 
         results = await asyncio.gather(
-            executor.run(fail), executor.run(lambda _: 7), return_exceptions=True
+            pool.run(fail), pool.run(lambda _: 7), return_exceptions=True
         )
         assert [type(results[0]), results[1]] == [LookupError, 7]
 
@@ -71,15 +65,15 @@ def test_errors_are_their_callers() -> None:
 
 
 def test_room_is_waited_for_but_not_for_ever() -> None:
-    async def scenario(executor: Executor) -> None:
+    async def scenario(pool: WorkerPool) -> None:
         hold = threading.Event()
-        holding = asyncio.create_task(executor.run(lambda _: hold.wait(10)))
+        holding = asyncio.create_task(pool.run(lambda _: hold.wait(10)))
         await asyncio.sleep(0)
         with pytest.raises(OverloadedError):
-            await executor.run(lambda _: None)
+            await pool.run(lambda _: None)
         with pytest.raises(OverloadedError):
-            await executor.run_in_turn(lambda _: None, patience_s=0.05)
-        patient = asyncio.create_task(executor.run_in_turn(lambda _: 7))
+            await pool.run_in_turn(lambda _: None, patience_s=0.05)
+        patient = asyncio.create_task(pool.run_in_turn(lambda _: 7))
         await asyncio.sleep(0.05)
         hold.set()
         assert await patient == 7
@@ -89,12 +83,12 @@ def test_room_is_waited_for_but_not_for_ever() -> None:
 
 
 def test_what_waits_at_the_end_is_dropped() -> None:
-    async def scenario(executor: Executor) -> None:
+    async def scenario(pool: WorkerPool) -> None:
         hold = threading.Event()
-        holding = asyncio.create_task(executor.run(lambda _: hold.wait(10)))
-        waiting = asyncio.create_task(executor.run(lambda _: 7))
+        holding = asyncio.create_task(pool.run(lambda _: hold.wait(10)))
+        waiting = asyncio.create_task(pool.run(lambda _: 7))
         await asyncio.sleep(0)
-        closing = asyncio.create_task(asyncio.to_thread(executor.close))
+        closing = asyncio.create_task(asyncio.to_thread(pool.close))
         await asyncio.sleep(0.05)
         hold.set()
         await closing

@@ -4,7 +4,9 @@ import time
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from nnpm.service.api.middleware.uploads import DrainRequestBody
+from nnpm.service.api.middleware.uploads import UploadLimits
+
+LIMITS = {"max_bytes": 1000, "idle_s": 60.0, "min_bytes_per_s": 0}
 
 
 def exchange(
@@ -30,8 +32,12 @@ def exchange(
         kind = message["type"].rpartition(".")[2]
         events.append("answer" if message.get("body") else "start" if kind == "start" else "end")
 
-    scope = {"type": "http", "headers": [(b"content-length", b"9"), *(headers or {}).items()]}
-    asyncio.run(DrainRequestBody(app, seconds=0.1)(scope, receive, send))
+    scope = {
+        "type": "http",
+        "path": "/predict",
+        "headers": [(b"content-length", b"9"), *(headers or {}).items()],
+    }
+    asyncio.run(UploadLimits(app, **LIMITS, drain_s=0.1)(scope, receive, send))
     return events
 
 
@@ -66,7 +72,9 @@ def test_a_request_without_a_body_is_not_asked_for_one() -> None:
         events.append(message)
 
     asyncio.run(
-        DrainRequestBody(app)({"type": "http", "headers": [(b"host", b"x")]}, receive, send)
+        UploadLimits(app, **LIMITS)(
+            {"type": "http", "path": "/predict", "headers": [(b"host", b"x")]}, receive, send
+        )
     )
     assert len(events) == 2
 

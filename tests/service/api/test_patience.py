@@ -7,7 +7,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from nnpm.service.api.errors import TooSlowError
-from nnpm.service.api.middleware.uploads import BodyTimeout
+from nnpm.service.api.middleware.uploads import UploadLimits
 
 pytestmark = pytest.mark.slow  # processes and clocks: the same with every Python
 
@@ -36,7 +36,8 @@ def upload(
 
     async def send(_: Message) -> None: ...
 
-    asyncio.run(BodyTimeout(app, idle_s, least)({"type": "http"}, receive, send))
+    limits = UploadLimits(app, max_bytes=1000, idle_s=idle_s, min_bytes_per_s=least)
+    asyncio.run(limits({"type": "http", "path": "/predict", "headers": []}, receive, send))
     return bytes(read)
 
 

@@ -1,8 +1,9 @@
+from typing import Annotated
+
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Query
 from fastapi.testclient import TestClient
 
-from nnpm.service.api.forms import PARAMETERS, TheQuery
 from nnpm.service.predict.predict import PredictQuery
 
 
@@ -11,7 +12,7 @@ def echo() -> TestClient:
     app = FastAPI()
 
     @app.get("/")
-    async def route(query: TheQuery) -> PredictQuery:
+    async def route(query: Annotated[PredictQuery, Query()]) -> PredictQuery:
         return query
 
     return TestClient(app)
@@ -50,6 +51,7 @@ def test_what_cannot_be_used_is_named(echo: TestClient, sent: str, where: list[s
         assert [error["loc"] for error in response.json()["detail"]] == [where]
 
 
-def test_every_parameter_is_described() -> None:
-    assert [one["name"] for one in PARAMETERS] == list(PredictQuery.model_fields)
-    assert all(one["description"] for one in PARAMETERS)
+def test_every_parameter_is_described(echo: TestClient) -> None:
+    parameters = echo.get("/openapi.json").json()["paths"]["/"]["get"]["parameters"]
+    assert [one["name"] for one in parameters] == list(PredictQuery.model_fields)
+    assert all(one["description"] for one in parameters)

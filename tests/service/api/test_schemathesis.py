@@ -22,7 +22,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from nnpm.service.api.app import create_app
-from nnpm.service.api.openapi import AUDIO_BODY
+from nnpm.service.api.routes.predict import BODY as AUDIO_BODY
 from nnpm.service.settings import Settings
 from tests.support.hostile.seeds import seeds
 from tests.support.tiny_bundle import write_tiny_bundle

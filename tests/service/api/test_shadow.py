@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from nnpm.service.api.metrics import Metrics
 from nnpm.service.inference.answer import Answer
-from nnpm.service.predict.pool import Executor
+from nnpm.service.predict.pool import WorkerPool
 from nnpm.service.predict.traffic import WINDOW, Traffic
 from tests.support.servers import Hook
 from tests.support.sounds import encode
@@ -108,19 +107,19 @@ def anyio_backend() -> str:
 
 @pytest.mark.anyio
 async def test_spare_work_waits_for_nobody() -> None:
-    executor = Executor(1, 1, Metrics())
+    pool = WorkerPool(1, 1)
     gate, done = threading.Event(), []
-    running = asyncio.create_task(executor.run(lambda _: gate.wait(5)))
+    running = asyncio.create_task(pool.run(lambda _: gate.wait(5)))
     await asyncio.sleep(0)
-    assert not executor.spare(lambda: done.append(1))
+    assert not pool.run_if_idle(lambda: done.append(1))
     gate.set()
     await running
     await asyncio.sleep(0.05)
-    assert executor.spare(lambda: done.append(2))
+    assert pool.run_if_idle(lambda: done.append(2))
     while not done:
         await asyncio.sleep(0.01)
     assert done == [2]
-    executor.close()
+    pool.close()
 
 
 def test_figures_are_of_the_last_recordings() -> None:
@@ -128,7 +127,7 @@ def test_figures_are_of_the_last_recordings() -> None:
     for number in range(WINDOW + 10):
         old = number < 10
         beyond = answer(out_of_domain=1.0 if old else 0.2)
-        traffic.live("m", "1", "ur", beyond, 0.5)
+        traffic.count_live("m", "1", "ur", beyond, 0.5)
     (found,) = traffic.figures("m")
     assert (found.heard, found.recent, found.drift) == (WINDOW + 10, WINDOW, 0.0)
     assert found.out_of_domain == pytest.approx(0.2)
@@ -149,7 +148,7 @@ def test_figures_are_of_the_last_recordings() -> None:
 def test_drift_is_told_when_it_is_sure(beyond: int, count: int, hint: str) -> None:
     traffic = Traffic()
     for number in range(count):
-        traffic.live("m", "1", "ur", answer(out_of_domain=float(number < beyond)), 0.5)
+        traffic.count_live("m", "1", "ur", answer(out_of_domain=float(number < beyond)), 0.5)
     (found,) = traffic.figures("m")
     assert found.drift == pytest.approx(beyond / count)
     assert found.hint == hint
@@ -159,6 +158,6 @@ def test_agreement_is_of_the_most_probable_emotion() -> None:
     traffic = Traffic()
     for own, told in (("angry", "angry"), ("sad", "angry"), ("sad", "sad"), ("sad", "sad")):
         abstains = answer(own, emotion=None, abstained=True)
-        traffic.shadow("m", "2", "ur", abstains, 0.5, answer(told))
+        traffic.count_shadow("m", "2", "ur", abstains, 0.5, answer(told))
     (found,) = traffic.figures("m")
     assert (found.agreement, found.abstained, found.role) == (0.75, 1.0, "shadow")

@@ -128,15 +128,15 @@ def test_the_language_picks_the_version_and_a_swap_does_not_reach_an_open_stream
 
 
 BAD_HELLOS = {
-    "no object": ("[]", "bad_message", "no JSON object"),
-    "no JSON": ("hello", "bad_message", "no JSON object"),
+    "no object": ("[]", "bad_message", "not a JSON object"),
+    "no JSON": ("hello", "bad_message", "not a JSON object"),
     "empty": ("{}", "bad_parameter", "sample_rate_hz is missing"),
     "no channels": ('{"sample_rate_hz": 16000}', "bad_parameter", "channels is missing"),
     "slow": (json.dumps(HELLO | {"sample_rate_hz": 7999}), "bad_parameter", "8000"),
     "fast": (json.dumps(HELLO | {"sample_rate_hz": 48001}), "bad_parameter", "48000"),
-    "text": (json.dumps(HELLO | {"sample_rate_hz": "16000"}), "bad_parameter", "integer"),
+    "text": (json.dumps(HELLO | {"sample_rate_hz": "16000"}), "bad_parameter", "whole number"),
     "no channel": (json.dumps(HELLO | {"channels": 0}), "bad_parameter", "channels"),
-    "many channels": (json.dumps(HELLO | {"channels": 9}), "bad_parameter", "1 to 8"),
+    "many channels": (json.dumps(HELLO | {"channels": 9}), "bad_parameter", "between 1 and 8"),
     "a long window": (json.dumps(HELLO | {"window_s": 11}), "bad_parameter", "window_s"),
     "a short hop": (json.dumps(HELLO | {"hop_s": 0.01}), "bad_parameter", "hop_s"),
     "a hop over the window": (
@@ -147,7 +147,7 @@ BAD_HELLOS = {
     ),
     "no number": ('{"sample_rate_hz": 16000, "channels": 1, "hop_s": NaN}', "bad_parameter", "hop"),
     "no language": (json.dumps(HELLO | {"language": "?!"}), "bad_parameter", "language"),
-    "unknown": (json.dumps(HELLO | {"lang": "ur"}), "bad_parameter", "lang is no field"),
+    "unknown": (json.dumps(HELLO | {"lang": "ur"}), "bad_parameter", "lang is not a known field"),
     "the end": (END, "bad_parameter", "sample_rate_hz is missing"),
 }  # fmt: skip
 
@@ -161,11 +161,11 @@ def test_a_bad_hello_is_an_error(client: TestClient, name: str) -> None:
 
 
 BAD_MESSAGES = {
-    "text among audio": ("text", "A text that is not"),
-    "no end": ('{"end": false}', "A text that is not"),
-    "an end and more": ('{"end": true, "more": 1}', "A text that is not"),
-    "an odd byte": (b"\0" * 641, "641 bytes; a multiple of 4"),
-    "half a frame": (b"\0" * 642, "642 bytes; a multiple of 4"),
+    "text among audio": ("text", "A text message other than"),
+    "no end": ('{"end": false}', "A text message other than"),
+    "an end and more": ('{"end": true, "more": 1}', "A text message other than"),
+    "an odd byte": (b"\0" * 641, "641 bytes; it must be a multiple of 4"),
+    "half a frame": (b"\0" * 642, "642 bytes; it must be a multiple of 4"),
     "too much": (bytes(4096), "4096 bytes; at most 2000"),
 }
 
@@ -221,7 +221,7 @@ def test_whoever_says_nothing_is_not_waited_for(serve: Callable[..., TestClient]
         with client.websocket_connect("/stream") as socket:
             for text in said:
                 socket.send_text(text)
-            assert "Nothing came for 0.1 s" in error(socket, 408, "idle", 1008)
+            assert "No message came for 0.1 s" in error(socket, 408, "idle", 1008)
     with client.websocket_connect("/stream") as socket:
         socket.send_json(HELLO)
         for _ in range(50):  # which are nothing too
@@ -235,7 +235,7 @@ def test_a_trickle_does_not_keep_a_stream_open(serve: Callable[..., TestClient])
         for _ in range(8):
             socket.send_bytes(bytes(2))
             time.sleep(0.06)
-        assert "was open for 0.4 s, and" in error(socket, 408, "idle", 1008)
+        assert "was open for 0.4 s, the longest" in error(socket, 408, "idle", 1008)
 
 
 def test_one_stream_too_many(serve: Callable[..., TestClient]) -> None:

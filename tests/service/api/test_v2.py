@@ -140,11 +140,11 @@ def test_nested_data_is_the_same_as_flat(client: TestClient) -> None:
 
 HUGE = 10**30
 BAD = {
-    "another datatype": (document(waveform_datatype="FP64"), "FP32 is wanted"),
-    "another datatype of lengths": (document(lengths_datatype="INT32"), "INT64 is wanted"),
-    "one axis": (document(waveform_shape=[WAVEFORM.size]), "[rows, samples] is wanted"),
-    "three axes": (document(waveform_shape=[1, 1, 1]), "[rows, samples] is wanted"),
-    "no axis": (document(lengths_shape=[]), "[rows] is wanted"),
+    "another datatype": (document(waveform_datatype="FP64"), "it must be FP32"),
+    "another datatype of lengths": (document(lengths_datatype="INT32"), "it must be INT64"),
+    "one axis": (document(waveform_shape=[WAVEFORM.size]), "it must be [rows, samples]"),
+    "three axes": (document(waveform_shape=[1, 1, 1]), "it must be [rows, samples]"),
+    "no axis": (document(lengths_shape=[]), "it must be [rows]"),
     "no rows": (document(waveform_shape=[0, 8000]), "1 or more"),
     "negative": (document(waveform_shape=[-1, 8000]), "1 or more"),
     "a huge shape": (document(waveform_shape=[1, HUGE]), "960000"),
@@ -156,25 +156,25 @@ BAD = {
     "a shape of floats": (document(waveform_shape=[2.5, 1]), "shape"),
     "a shape of booleans": (document(waveform_shape=[True, 1]), "shape"),
     "a shape with a long tail": (document(waveform_shape=[1] * 99), "shape"),
-    "ragged": (document(waveform_data=[[0.0], [0.0, 1.0]]), "are not"),
-    "strings": (document(waveform_data=["0.5"] * WAVEFORM.size), "not numbers alone"),
-    "nothing": (document(waveform_data=[None] * WAVEFORM.size), "not numbers alone"),
-    "booleans": (document(lengths_data=[True, False]), "not integers alone"),
-    "fractions": (document(lengths_data=[8000.5, 9000]), "not integers alone"),
-    "no list": (document(waveform_data="0.5"), "neither a list"),
-    "no data": (document(waveform_data=None), "neither a list"),
+    "ragged": (document(waveform_data=[[0.0], [0.0, 1.0]]), "must be 25600 numbers"),
+    "strings": (document(waveform_data=["0.5"] * WAVEFORM.size), "must be numbers only"),
+    "nothing": (document(waveform_data=[None] * WAVEFORM.size), "must be numbers only"),
+    "booleans": (document(lengths_data=[True, False]), "must be integers only"),
+    "fractions": (document(lengths_data=[8000.5, 9000]), "must be integers only"),
+    "no list": (document(waveform_data="0.5"), "send a list 'data'"),
+    "no data": (document(waveform_data=None), "send a list 'data'"),
     "not finite": (document(waveform_data=[1e39] * WAVEFORM.size), "magnitude inf"),
     "integers": (document(waveform_data=[9000] * WAVEFORM.size), "divide 16-bit integers"),
-    "length 0": (document(lengths_data=[0, 8000]), "lengths[0] is 0; 1600 (0.1 s"),
+    "length 0": (document(lengths_data=[0, 8000]), "lengths[0] is 0; it must be between 1600 (0.1 s"),
     "a length beyond the row": (document(lengths_data=[8000, 12_801]), "lengths[1] is 12801"),
     "a length that wraps": (document(lengths_data=[2**63] * 2), "lengths[0] is -9223372036854"),
-    "too large for a number": (document(lengths_data=[8000, 2**70]), "not integers alone"),
+    "too large for a number": (document(lengths_data=[8000, 2**70]), "must be integers only"),
     "fewer lengths": (document(lengths_shape=[1], lengths_data=[8000]), "lengths has 1 rows"),
     "another input": ({"inputs": [{**document()["inputs"][0], "name": "x"}]}, "'x'"),
     "the same twice": ({"inputs": document()["inputs"][:1] * 2}, "twice"),
     "one missing": ({"inputs": document()["inputs"][:1]}, "'lengths' is missing"),
-    "no inputs": ({}, "inputs: field required"),
-    "no document": ([], "the JSON document"),
+    "no inputs": ({}, "inputs is missing"),
+    "no document": ([], "The JSON document"),
     "shared memory": (
         document(waveform_parameters={"shared_memory_region": "x"}), "shared memory"
     ),
@@ -210,13 +210,15 @@ def test_a_header_length_that_cannot_be(client: TestClient, length: str) -> None
 
 def test_bytes_that_are_missing_or_left_over(client: TestClient) -> None:
     tail = WAVEFORM.tobytes() + struct.pack("<qq", *LENGTHS)
-    assert "8 bytes are left in the body for lengths, which takes 16" in refused(
+    assert "8 bytes are left in the body for lengths, which has 16" in refused(
         client.post(INFER, **binary(tail=tail[:-8]))
     )
     assert "1 bytes follow" in refused(client.post(INFER, **binary(tail=tail + b"x")))
     for size in (0, 4, -4, True, "64", 1e9, [1], WAVEFORM.nbytes + 4):
         request = document(waveform_parameters={"binary_data_size": size}, waveform_data=None)
-        assert f"takes {WAVEFORM.nbytes} bytes" in refused(client.post(INFER, json=request))
+        assert f"it must be {WAVEFORM.nbytes} for the shape" in refused(
+            client.post(INFER, json=request)
+        )
     both = document(waveform_parameters={"binary_data_size": WAVEFORM.nbytes})
     assert "both" in refused(client.post(INFER, json=both))
 
