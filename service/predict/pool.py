@@ -150,10 +150,10 @@ class WorkerPool:
         with self._changed:
             if self._closed:
                 raise RuntimeError("the pool is closed")
-            if not self._threads:
-                self._start()
             (self._urgent if urgent else self._usual).append((future, call))
             self._changed.notify()
+        if not self._threads:
+            self._start()
         self._count(1)
         future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._count, -1))
         return future

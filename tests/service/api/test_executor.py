@@ -18,13 +18,18 @@ def run(scenario: Callable[[WorkerPool], Coroutine[Any, Any, None]], **settings:
 
 def test_urgent_jobs_pass_every_other_of_those_that_wait() -> None:
     async def scenario(pool: WorkerPool) -> None:
-        hold, order = threading.Event(), []
+        begun, hold, order = threading.Event(), threading.Event(), []
+
+        def holding_job(_: float) -> None:
+            begun.set()
+            hold.wait(10)
 
         def job(name: str) -> Callable[[float], None]:
             return lambda _: order.append(name)
 
-        holding = asyncio.create_task(pool.run(lambda _: hold.wait(10)))
-        await asyncio.sleep(0)
+        holding = asyncio.create_task(pool.run(holding_job))
+        while not begun.is_set():
+            await asyncio.sleep(0.001)
         names = ["a", "b", "c", "d", "U", "V"]
         tasks = [asyncio.create_task(pool.run(job(name), urgent=name.isupper())) for name in names]
         await asyncio.sleep(0)

@@ -110,7 +110,7 @@ def test_many_addresses_make_no_request_dear_and_are_forgotten(
 @pytest.mark.parametrize("value", ["many", "100", "100/fortnight", "/minute", "-1/minute"])
 def test_what_is_no_rate(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("NNPM_RATE_LIMIT", value)
-    with pytest.raises(SettingsError, match="NNPM_RATE_LIMIT is .* a rate such as 100/minute"):
+    with pytest.raises(SettingsError, match=r"NNPM_RATE_LIMIT is .* a rate such as 100/minute"):
         load()
 
 

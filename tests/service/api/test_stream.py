@@ -226,7 +226,7 @@ def test_whoever_says_nothing_is_not_waited_for(serve: Callable[..., TestClient]
         socket.send_json(HELLO)
         for _ in range(50):  # which are nothing too
             socket.send_bytes(b"")
-        assert "Nothing came" in error(socket, 408, "idle", 1008)
+        assert "No message came" in error(socket, 408, "idle", 1008)
 
 
 def test_a_trickle_does_not_keep_a_stream_open(serve: Callable[..., TestClient]) -> None:
