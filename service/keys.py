@@ -27,7 +27,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
 
 from . import files
-from .inference.errors import NnpmError
+from .inference.errors import NnpmError, validation_detail
 
 Scope = Literal["predict", "adapt", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -151,9 +151,8 @@ def read_keys(path: Path) -> list[Key]:
     except OSError as error:
         raise KeysError(f"the file of keys {path} cannot be read: {error.strerror}") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the document"
-        raise KeysError(f"the file of keys {path} is damaged: {place}: {first['msg']}") from None
+        detail = validation_detail(error.errors(), limit=1)
+        raise KeysError(f"the file of keys {path} is damaged: {detail}") from None
     if len({key.id for key in keys}) < len(keys):
         raise KeysError(f"the file of keys {path} is damaged: two keys have one id")
     return keys

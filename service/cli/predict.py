@@ -14,7 +14,7 @@ from .. import settings
 from ..api.errors import problem_of
 from ..command import UsageError
 from ..inference.audio.formats import AUDIO_SUFFIXES, audio_files
-from ..inference.errors import AudioError
+from ..inference.errors import AudioError, validation_detail
 from ..predict.predict import PredictQuery, predict
 from ..predict.schemas import ModelPart, PredictAnswer
 from ..registry.opening import open_registry
@@ -112,9 +112,10 @@ def _query(args: argparse.Namespace) -> PredictQuery:
     try:
         return PredictQuery(**given, abstain=not args.no_abstain)
     except ValidationError as error:
-        first = error.errors()[0]
-        option = "".join(f"--{part} ".replace("_", "-") for part in first["loc"])
-        raise UsageError(f"{option}{first['msg'].removeprefix('Value error, ')}") from None
+        detail = validation_detail(
+            error.errors(), name=lambda field: f"--{field}".replace("_", "-"), limit=1
+        )
+        raise UsageError(detail) from None
 
 
 def _files(paths: list[Path]) -> Iterator[Path]:

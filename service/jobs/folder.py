@@ -23,7 +23,7 @@ from pydantic import (
 
 from .. import files
 from ..inference.card import DEFAULT_LANGUAGE, DEFAULT_NAME, canonical_language
-from ..inference.errors import ParameterError
+from ..inference.errors import ParameterError, validation_detail
 
 METHODS = (
     "source_only",
@@ -129,21 +129,7 @@ def read_request(kind: type[AnyRequest], data: bytes | Mapping[str, Any]) -> Any
             return kind.model_validate_json(data)
         return kind.model_validate(data)
     except ValidationError as error:
-        raise ParameterError("; ".join(map(_sentence, error.errors()))) from None
-
-
-def _sentence(error: Any) -> str:
-    message = str(error["msg"])
-    if error["type"] == "value_error":  # of ours: a sentence already
-        return message.removeprefix("Value error, ")
-    name = ".".join(str(part) for part in error["loc"])[:64] or "the body"
-    if error["type"] == "json_invalid":
-        return f"The body is no JSON that we read: {error['ctx']['error']}."
-    if error["type"] == "extra_forbidden":
-        return f"{name} is no field that we know."
-    if error["type"] == "missing":
-        return f"{name} is missing."
-    return f"{name}: {message[:1].lower()}{message[1:]}, not {str(error['input'])[:64]!r}."
+        raise ParameterError(validation_detail(error.errors(), document="The body")) from None
 
 
 class JobFolder:
