@@ -14,6 +14,8 @@ from nnpm.service.api.errors import Kind, all_kinds
 from nnpm.service.settings import Settings
 from nnpm.training.cli import build_parser
 from nnpm.training.config import Config
+from nnpm.training.corpora import Utterance
+from nnpm.training.evaluation import Verdict, report
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -125,6 +127,15 @@ def test_every_metric_is_described(tmp_path: Path) -> None:
 @pytest.mark.parametrize("section", [n for n in Config.model_fields if n != "emotions"])
 def test_every_section_of_a_recipe_is_described(section: str) -> None:
     assert f"`[{section}]`" in read("docs/research/training.md")
+
+
+def test_every_figure_of_evaluate_is_described() -> None:
+    clip = Utterance(ROOT / "a.wav", "corpus", "speaker", "und", "sad")
+    figures = report(
+        [Verdict(clip, "sad", 0.9, {"sad": 0.9, "angry": 0.1}, False)], ["sad", "angry"]
+    )
+    page = read("docs/research/training.md")
+    assert [name for name in figures if f"`{name}`" not in page] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
