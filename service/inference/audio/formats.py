@@ -2,7 +2,7 @@
 
 How to add a format: add a row to :data:`FORMATS`. If FFmpeg reads it and its codec is not yet
 allowed, add the codec to ``_DECODERS`` in ffmpeg.py. Add a clip of it to the ``FORMATS`` of
-tests/service/inference/test_audio.py (read by libsndfile) or test_media.py (read by FFmpeg).
+tests/service/inference/test_decode.py (read by libsndfile) or test_ffmpeg.py (read by FFmpeg).
 The files picked from folders and archives, and the error for other files, follow from the table.
 """
 

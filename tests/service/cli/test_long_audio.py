@@ -15,7 +15,7 @@ from tests.support.servers import Server
 from tests.support.sounds import long_flac, speechlike, with_flac_length
 
 RATE = 8_000
-HELD_MIB = 16  # see service/inference/resampler.py
+HELD_MIB = 16  # see service/inference/audio/decode.py
 
 
 @pytest.fixture(autouse=True)

@@ -164,8 +164,8 @@ def test_times_are_those_of_the_recording(recognizer: Recognizer, lead_s: float)
     assert first.start_s == pytest.approx(max(0, lead_s - MARGIN_S), abs=FRAME_S)
     assert last.end_s == pytest.approx(lead_s + 5 + MARGIN_S, abs=FRAME_S)
     for segment in answer.segments:
-        heard = samples[round(segment.start_s * RATE) : round(segment.end_s * RATE)]
-        np.testing.assert_allclose(list(segment.scores.values()), scores_by_hand(heard), atol=1e-5)
+        clip = samples[round(segment.start_s * RATE) : round(segment.end_s * RATE)]
+        np.testing.assert_allclose(list(segment.scores.values()), scores_by_hand(clip), atol=1e-5)
 
 
 def test_silence_at_the_edges_changes_nothing(recognizer: Recognizer) -> None:
@@ -279,16 +279,16 @@ REASONS = {
 
 @pytest.mark.parametrize("reason", REASONS)
 def test_each_reason_abstains_unless_forced(make: Make, reason: str) -> None:
-    heard, decision = REASONS[reason]
+    clip, decision = REASONS[reason]
     recognizer = make(**decision)
-    answer = recognizer.answer(heard)
+    answer = recognizer.answer(clip)
     assert answer.reasons == (reason,)
     assert answer.abstained
     assert answer.emotion is None
     assert answer.segments[0].emotion is None
     assert answer.segments[0].reasons == (reason,)
     assert sum(scores(answer)) == pytest.approx(1)
-    forced = recognizer.answer(heard, Options(abstain=False))
+    forced = recognizer.answer(clip, Options(abstain=False))
     assert forced.reasons == (reason,)
     assert not forced.abstained
     assert forced.emotion == forced.segments[0].emotion == LABELS[int(np.argmax(scores(answer)))]
@@ -314,7 +314,7 @@ def test_split_channels_are_answered_alone_and_together(recognizer: Recognizer) 
     for channel, samples in enumerate((one, two)):
         found, alone = answer.per_channel[channel], recognizer.answer(recording(samples), options)
         segments = tuple(replace(segment, channel=channel) for segment in alone.segments)
-        timeline = tuple(replace(stretch, channel=channel) for stretch in alone.timeline)
+        timeline = tuple(replace(entry, channel=channel) for entry in alone.timeline)
         assert found == replace(
             alone, segments=segments, timeline=timeline, inference_ms=found.inference_ms
         )
@@ -350,10 +350,10 @@ def test_silence_on_all_channels_is_no_speech(recognizer: Recognizer) -> None:
 
 
 def test_only_allowed_emotions_are_answered(recognizer: Recognizer) -> None:
-    heard = recording(syllables(5))
-    free = recognizer.answer(heard)
+    clip = recording(syllables(5))
+    free = recognizer.answer(clip)
     for allowed in (("sad",), ("happy", "calm"), LABELS):
-        answer = recognizer.answer(heard, Options(emotions=allowed))
+        answer = recognizer.answer(clip, Options(emotions=allowed))
         assert answer.emotion in allowed
         assert sum(scores(answer)) == pytest.approx(1)
         assert all(score == 0 for name, score in answer.scores.items() if name not in allowed)
@@ -411,10 +411,10 @@ def test_there_is_an_end_to_windows(
     recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch, num_channels: int
 ) -> None:
     monkeypatch.setattr("nnpm.service.inference.recognizer._MAX_WINDOWS", 38 * num_channels)
-    heard = recording(*[syllables(20)] * num_channels)
+    clip = recording(*[syllables(20)] * num_channels)
     with pytest.raises(ParameterError, match=r"at most .* are scored: take a hop of 0\.54 s"):
-        recognizer.answer(heard, Options(window_s=1, hop_s=0.5))
-    answer = recognizer.answer(heard, Options(window_s=1, hop_s=0.54))
+        recognizer.answer(clip, Options(window_s=1, hop_s=0.5))
+    answer = recognizer.answer(clip, Options(window_s=1, hop_s=0.54))
     assert len(answer.segments) <= 38 * num_channels
 
 
@@ -430,12 +430,12 @@ def test_a_memory_of_another_width_is_refused(tmp_path: Path) -> None:
 
 
 def test_eight_threads_get_the_answers_of_one(recognizer: Recognizer) -> None:
-    heard = [recording(syllables(0.5 + 0.3 * i, seed=i)) for i in range(16)]
+    clip = [recording(syllables(0.5 + 0.3 * i, seed=i)) for i in range(16)]
     options = Options(window_s=1, hop_s=0.5, neighbours=3)
 
     def answer(one: Recording) -> Answer:
         return replace(recognizer.answer(one, options), inference_ms=0.0)
 
-    expected = [answer(one) for one in heard]
+    expected = [answer(one) for one in clip]
     with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(answer, heard * 4)) == expected * 4
+        assert list(pool.map(answer, clip * 4)) == expected * 4

@@ -38,7 +38,7 @@ def decision(**changes: Any) -> Decision:
     return tiny_card().decision.model_copy(update=changes)
 
 
-def neighbourhood(emotion: np.ndarray = EMOTION, **changes: Any) -> MemoryIndex:
+def index(emotion: np.ndarray = EMOTION, **changes: Any) -> MemoryIndex:
     return MemoryIndex(memory(emotion), PROJECTIONS, decision(**changes), LABELS)
 
 
@@ -53,7 +53,7 @@ def vote_by_hand(query: np.ndarray, emotion: np.ndarray, slots: int, temperature
 @pytest.mark.parametrize("slots", [1, 3, 1_000])
 @pytest.mark.parametrize("temperature", [0.05, 0.2, 1.0])
 def test_the_vote_is_that_of_a_loop(slots: int, temperature: float) -> None:
-    found = neighbourhood(vote_slots=slots, vote_temperature=temperature).vote(QUERIES)
+    found = index(vote_slots=slots, vote_temperature=temperature).vote(QUERIES)
     expected = [vote_by_hand(query, EMOTION, slots, temperature) for query in QUERIES]
     np.testing.assert_allclose(found, expected, rtol=1e-4)
     np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-6)
@@ -62,17 +62,17 @@ def test_the_vote_is_that_of_a_loop(slots: int, temperature: float) -> None:
 def test_the_votes_bias_is_added_to_the_similarities() -> None:
     """A bias of b multiplies the odds of an emotion by exp(b / temperature)."""
     bias = (0.1, 0.0, -0.2, 0.05)
-    plain = neighbourhood(vote_slots=3, vote_temperature=0.2).vote(QUERIES)
-    found = neighbourhood(vote_slots=3, vote_temperature=0.2, vote_bias=bias).vote(QUERIES)
+    plain = index(vote_slots=3, vote_temperature=0.2).vote(QUERIES)
+    found = index(vote_slots=3, vote_temperature=0.2, vote_bias=bias).vote(QUERIES)
     powers = plain * np.exp(np.array(bias) / 0.2)
     np.testing.assert_allclose(found, powers / powers.sum(axis=1, keepdims=True), rtol=1e-4)
     some = np.where(EMOTION == 2, 0, EMOTION)  # no slot of emotion 2: no bias brings it back
-    assert (neighbourhood(some, vote_bias=(0.0, 0.0, 900.0, 0.0)).vote(QUERIES)[:, 2] == 0).all()
+    assert (index(some, vote_bias=(0.0, 0.0, 900.0, 0.0)).vote(QUERIES)[:, 2] == 0).all()
 
 
 def test_an_emotion_without_slots_gets_no_vote() -> None:
     emotion = np.where(EMOTION == 1, 3, EMOTION)
-    found = neighbourhood(emotion).vote(QUERIES)
+    found = index(emotion).vote(QUERIES)
     expected = [vote_by_hand(query, emotion, 5, 0.2) for query in QUERIES]
     assert (found[:, 1] == 0).all()
     np.testing.assert_allclose(found, expected, rtol=1e-4)
@@ -94,7 +94,7 @@ def test_more_clips_of_an_emotion_are_not_more_votes() -> None:
 @pytest.mark.parametrize("count", [0, 1, 10, NUM_SLOTS, 100])
 def test_the_nearest_are_those_of_a_sort(count: int) -> None:
     for query in QUERIES:
-        found = neighbourhood().nearest(query, count)
+        found = index().nearest(query, count)
         order = sorted(range(NUM_SLOTS), key=lambda slot: -float(query @ PROJECTIONS[slot]))[:count]
         assert [near.corpus for near in found] == [f"corpus {slot}" for slot in order]
         assert [near.language for near in found] == [f"language {slot}" for slot in order]
@@ -106,14 +106,14 @@ def test_the_nearest_are_those_of_a_sort(count: int) -> None:
 
 def test_a_clip_of_the_memory_is_its_own_nearest() -> None:
     for slot in range(NUM_SLOTS):
-        (nearest,) = neighbourhood().nearest(PROJECTIONS[slot], 1)
+        (nearest,) = index().nearest(PROJECTIONS[slot], 1)
         assert nearest.corpus == f"corpus {slot}"
         assert 0.9999 < nearest.similarity <= 1.0
 
 
 @pytest.mark.parametrize("slots", [1, 4, 1_000])
 def test_out_of_domain_is_that_of_a_loop(slots: int) -> None:
-    figures = neighbourhood(domain_slots=slots, domain_midpoint=-1.1, domain_slope=7.0)
+    figures = index(domain_slots=slots, domain_midpoint=-1.1, domain_slope=7.0)
     centre, spread = FEATURES.mean(axis=0, dtype=float), FEATURES.std(axis=0, dtype=float)
     far = EMBEDDINGS.copy()
     far[0, 0] += 1e4  # and is clamped
@@ -132,12 +132,12 @@ def test_out_of_domain_is_that_of_a_loop(slots: int) -> None:
 def test_what_lies_beyond_a_clip_is_not_near_it() -> None:
     """The angle to it is the same."""
     beyond = FEATURES.mean(axis=0) + 3 * (FEATURES - FEATURES.mean(axis=0))
-    figures = neighbourhood(domain_slots=1)
+    figures = index(domain_slots=1)
     assert figures.domain_similarity(beyond).max() < figures.domain_similarity(FEATURES).min() - 0.5
 
 
 def test_what_the_memory_holds_is_nearer_than_its_opposite() -> None:
-    figures = neighbourhood(domain_slots=1, domain_midpoint=-0.6, domain_slope=10.0)
+    figures = index(domain_slots=1, domain_midpoint=-0.6, domain_slope=10.0)
     opposite = 2 * FEATURES.mean(axis=0) - FEATURES
     assert figures.out_of_domain(FEATURES).max() < 0.01
     assert figures.out_of_domain(opposite).min() > figures.out_of_domain(FEATURES).max()
@@ -146,7 +146,7 @@ def test_what_the_memory_holds_is_nearer_than_its_opposite() -> None:
 @pytest.mark.parametrize("slope", [1e-3, 1e6, 1e300])
 def test_the_figure_stays_in_bounds(slope: float) -> None:
     extreme = np.stack([FEATURES[0], FEATURES[0] * 1e4, np.zeros(DIMENSION), -FEATURES[0]])
-    figures = neighbourhood(domain_slope=slope, domain_midpoint=0.4)
+    figures = index(domain_slope=slope, domain_midpoint=0.4)
     with np.errstate(over="ignore"):
         found = figures.out_of_domain(extreme.astype(np.float32))
     assert ((found >= 0) & (found <= 1)).all()
@@ -163,7 +163,7 @@ def test_a_feature_that_never_varies_says_nothing() -> None:
     np.testing.assert_allclose(
         with_constant.domain_similarity(embeddings),
         # one feature more among which the same squares are shared
-        neighbourhood().domain_similarity(EMBEDDINGS) * np.sqrt(DIMENSION / (DIMENSION + 1)),
+        index().domain_similarity(EMBEDDINGS) * np.sqrt(DIMENSION / (DIMENSION + 1)),
         atol=0.005,
     )
 
@@ -176,7 +176,7 @@ def test_a_memory_of_one_clip_answers() -> None:
 
 
 def test_many_threads_get_the_same_answers() -> None:
-    shared = neighbourhood()
+    shared = index()
     expected = shared.vote(QUERIES)
     with ThreadPoolExecutor(8) as pool:
         for found in pool.map(lambda _: shared.vote(QUERIES), range(64)):

@@ -77,12 +77,12 @@ def test_every_container_gives_the_sound_back(
     assert recording.info.channels == 1
     assert recording.info.duration_s == pytest.approx(3, abs=0.15)
     assert recording.info.warnings == ()
-    (heard,) = recording.waveforms
-    assert heard.samples.dtype == np.float32
-    assert np.abs(heard.samples).max() <= 1
+    (decoded,) = recording.waveforms
+    assert decoded.samples.dtype == np.float32
+    assert np.abs(decoded.samples).max() <= 1
     original = speechlike(3)
-    assert likeness(heard.samples, original) > 0.97
-    assert likeness(envelope(heard.samples), envelope(original)) > 0.97
+    assert likeness(decoded.samples, original) > 0.97
+    assert likeness(envelope(decoded.samples), envelope(original)) > 0.97
 
 
 @pytest.mark.parametrize(("container", "name"), [("amr", "AMR"), ("3gp", "MP4")])
@@ -90,8 +90,8 @@ def test_amr_gives_the_syllables_back(container: str, name: str) -> None:
     recording = decode(amr(container))
     assert (recording.info.format, recording.info.sample_rate_hz) == (name, 8_000)
     assert recording.info.duration_s == pytest.approx(1.52)
-    heard = recording.waveforms[0].samples
-    assert likeness(envelope(heard), envelope(speechlike(1.5))) > 0.97  # it keeps no waveform
+    decoded = recording.waveforms[0].samples
+    assert likeness(envelope(decoded), envelope(speechlike(1.5))) > 0.97  # it keeps no waveform
 
 
 @pytest.mark.parametrize("codec", ["aac", "alac", "pcm_s16le"])
@@ -108,8 +108,8 @@ def test_channels_are_mixed_or_split(codec: str) -> None:
 def test_lossless_samples_are_the_ones_that_were_sent() -> None:
     samples = np.round(speechlike() * 32_768) / 32_768
     for container, codec in (("mov", "pcm_s16le"), ("matroska", "flac"), ("ipod", "alac")):
-        heard = decode(encode_media(samples, container=container, codec=codec)).waveforms[0]
-        assert np.array_equal(heard.samples, samples.astype(np.float32))
+        decoded = decode(encode_media(samples, container=container, codec=codec)).waveforms[0]
+        assert np.array_equal(decoded.samples, samples.astype(np.float32))
 
 
 @pytest.mark.parametrize("options", [{}, FASTSTART, FRAGMENTED], ids=["end", "start", "fragments"])
@@ -124,7 +124,7 @@ def test_the_index_may_stand_anywhere(options: dict[str, str], video: bool) -> N
     ("container", "codec"),
     [("mp4", "aac"), ("mov", "aac"), ("avi", "mp3"), ("matroska", "aac"), ("mpegts", "aac")],
 )
-def test_of_a_video_the_sound_is_heard(container: str, codec: str) -> None:
+def test_the_sound_of_a_video_is_decoded(container: str, codec: str) -> None:
     clip = encode_media(speechlike(3), container=container, codec=codec, video=True)
     assert decode(clip).info.duration_s == pytest.approx(3, abs=0.15)
     silent = encode_media(container=container, codec=None, video=True)
