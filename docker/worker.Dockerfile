@@ -23,6 +23,8 @@ RUN /opt/pip/bin/pip --python /opt/nnpm/bin/python install -q ${TORCH_INDEX:+--i
 COPY pyproject.toml README.md LICENSE ./
 COPY training training
 COPY service service
+# holds links to the two folders
+COPY nnpm nnpm
 RUN /opt/pip/bin/pip wheel -q --no-deps --no-index --no-build-isolation -w /wheels . \
     && /opt/pip/bin/pip --python /opt/nnpm/bin/python install -q --no-deps --no-index /wheels/*.whl
 

@@ -36,6 +36,15 @@ def test_both_run_as_one_user_on_one_base() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_whatever_is_copied_exists_and_is_sent(kind: str) -> None:
+    sent = re.findall(r"^!([^/\s]+)", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
+    lines = re.findall(r"^COPY (?!--from)(.+) \S+$", read(kind), re.MULTILINE)
+    copied = [name.partition("/")[0] for line in lines for name in line.split()]
+    assert {"nnpm", "service", "training", "models"} <= set(copied) <= set(sent)
+    assert all((ROOT / name).exists() for name in copied)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_no_shell_stands_before_the_process(kind: str) -> None:
     starts = re.findall(r"^(?:ENTRYPOINT|CMD|HEALTHCHECK[^\[]*) ?(.)", read(kind), re.MULTILINE)
     assert starts[:2] == ["[", "["]

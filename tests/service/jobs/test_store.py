@@ -19,7 +19,7 @@ from nnpm.service.jobs.errors import (
     TransitionError,
     UnknownJobError,
 )
-from nnpm.service.jobs.job import ENDED, Clips, Estimate, State
+from nnpm.service.jobs.job import ENDED, Clips, Estimate, Job, State
 from nnpm.service.jobs.migrations import upgrade
 from nnpm.service.jobs.store import JobStore
 from tests.support.jobs import job, until
@@ -308,3 +308,7 @@ def test_states_that_end_lead_nowhere() -> None:
 
     assert set(NEXT) == set(State)
     assert all(not NEXT[state] for state in ENDED)
+
+
+def test_the_table_has_a_column_for_each_field_of_a_job() -> None:
+    assert set(jobs.c.keys()) == set(Job.model_fields)
