@@ -1,4 +1,4 @@
-"""What a process says about itself: one record a line, as JSON for programs or text for people."""
+"""Logging: one record a line, as JSON for programs or text for people."""
 
 import logging
 import logging.config
@@ -16,23 +16,23 @@ _about: ContextVar[dict[str, str] | None] = ContextVar("nnpm_log", default=None)
 
 
 def about(**facts: str) -> None:
-    """Write these fields into every further record of the same request, job or thread."""
+    """Add these fields to every further record of the same request, job or thread."""
     _about.set({**(_about.get() or {}), **facts})
 
 
 def default_format() -> LogFormat:
-    """Text for somebody who looks at a terminal, JSON for whatever else reads along."""
+    """Text on a terminal, JSON otherwise."""
     return "text" if sys.stderr.isatty() else "json"
 
 
 def configure(style: LogFormat, level: LogLevel) -> None:
     """Send all records, warnings and uncaught errors to standard error.
 
-    Libraries are heard from WARNING on: their debug lines may hold what people have sent.
+    Libraries log from WARNING on: their debug records may hold what clients have sent.
 
     Args:
-        style: of each line.
-        level: from which on our own records, and those of the server, are written.
+        style: format of each line.
+        level: lowest level of our own records, and of the server's.
     """
     own = {"level": level.upper()}
     logging.config.dictConfig(
@@ -64,7 +64,7 @@ def configure(style: LogFormat, level: LogLevel) -> None:
             "loggers": {
                 "nnpm": own,
                 "uvicorn": own,
-                "python_multipart": {"level": "ERROR"},  # bad forms are the client's news
+                "python_multipart": {"level": "ERROR"},  # bad forms are reported to the client
             },
             "root": {"level": "WARNING", "handlers": ["stderr"]},
         }
@@ -83,8 +83,8 @@ class _About(logging.Filter):
 def _on_thread_error(args: threading.ExceptHookArgs) -> None:
     if args.exc_type is not SystemExit:
         error: Any = (args.exc_type, args.exc_value, args.exc_traceback)
-        logging.getLogger("nnpm").error("a thread ended by an error", exc_info=error)
+        logging.getLogger("nnpm").error("a thread ended with an error", exc_info=error)
 
 
 def _on_error(*error: Any) -> None:
-    logging.getLogger("nnpm").critical("the process ends by an error", exc_info=error)
+    logging.getLogger("nnpm").critical("the process ends with an error", exc_info=error)

@@ -1,9 +1,4 @@
-"""How many cores this process may use: containers are given fewer than the host has.
-
-Memory that does not grow: glibc's malloc set up for few threads and large buffers.
-
-Silence for C libraries, which report what is wrong with a file on the standard streams.
-"""
+"""What we ask of the operating system: the number of cores, steady memory, silent C libraries."""
 
 import ctypes
 import functools
@@ -14,13 +9,13 @@ from pathlib import Path
 
 
 def available_cores(root: Path = Path("/")) -> int:
-    """Count the cores that the scheduler and the cgroup's quota leave to this process.
+    """Count the cores that this process may use; containers often get fewer than the host has.
 
     Args:
-        root: where ``proc`` and ``sys`` are mounted.
+        root: holds ``proc`` and ``sys``.
 
     Returns:
-        At least 1; a fraction of a core counts as one.
+        The cores of the CPU affinity and of the cgroup's quota, rounded up; at least 1.
     """
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     quotas = [quota for quota in (_quota_v2(root), _quota_v1(root)) if quota is not None]
@@ -28,7 +23,7 @@ def available_cores(root: Path = Path("/")) -> int:
 
 
 def _quota_v2(root: Path) -> float | None:
-    """The smallest quota on the way from this process's cgroup up to the root, in cores."""
+    """The smallest quota of this process's cgroup and those above it, in cores."""
     mount = root / "sys/fs/cgroup"
     lines = _read(root / "proc/self/cgroup").splitlines()
     own = next((line[3:] for line in lines if line.startswith("0::")), "/")
@@ -65,28 +60,28 @@ _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
 
 ARENAS = 2
-"""Heaps that threads share. glibc would make eight for each core, each of which keeps what was free
-in it: 3000 recordings left them 18 MiB larger, and two of them 1 MiB."""
+"""Heaps that threads share. glibc makes up to eight for each core, and each keeps its free
+memory: after 3000 recordings they were 18 MiB larger, and two heaps only 1 MiB."""
 
 OWN_PAGES_BYTES = 1 << 20
-"""Blocks from here on have pages of their own, which go back when they are freed. glibc would raise
-this bound with every large block, and keep the pages of long recordings."""
+"""Blocks of this size or more get pages of their own, which are returned when they are freed. glibc
+would raise this bound with every large block, and keep the pages of long recordings."""
 
 KEPT_BYTES = 4 << 20
-"""What each heap may keep at its end. It would be 128 KiB once the bound above is set, and every
-answer would give pages back and fault 60 to 160 of them in again."""
+"""Free memory that each heap may keep at its end. With 128 KiB, the default once the bound above is
+set, every answer returned pages and then faulted 60 to 160 of them in again."""
 
 
 def steady_memory() -> bool:
-    """Set malloc up, before there are threads.
+    """Configure glibc's malloc so that memory does not grow; call it before threads start.
 
     Returns:
-        Whether it was done: not where malloc is another's, or the environment sets it up.
+        Whether it was done: not with another malloc, or if the environment configures it.
     """
-    told = "MALLOC_ARENA_MAX" in os.environ or "glibc.malloc" in os.environ.get(
+    configured = "MALLOC_ARENA_MAX" in os.environ or "glibc.malloc" in os.environ.get(
         "GLIBC_TUNABLES", ""
     )
-    if told or platform.libc_ver()[0] != "glibc":
+    if configured or platform.libc_ver()[0] != "glibc":
         return False
     process = ctypes.CDLL(None)
     return bool(
@@ -101,22 +96,23 @@ _STREAMS = ("stdout", "stderr")
 
 @functools.cache
 def silence_native_stdio() -> bool:
-    """Send what C libraries print through the C streams of these names to nowhere, for good.
+    """Discard everything that C libraries print to ``stdout`` and ``stderr``, for good.
 
-    libmpg123 tells each damaged frame, and libsndfile's ALAC each bad packet; neither can be told
-    to be quiet. One upload of 1 MB made 100,000 lines in the log. Python, the last words of glibc
-    and the tracebacks of ``faulthandler`` go to the descriptors, which stay.
+    libmpg123 prints a line for each damaged frame, and libsndfile's ALAC decoder for each bad
+    packet; neither has an option against it. One upload of 1 MB made 100,000 lines in the log.
+    Python, glibc's fatal errors and the tracebacks of ``faulthandler`` write to the descriptors,
+    which do not change.
 
     Returns:
-        Whether it was done; the streams can be replaced in glibc, and are left alone elsewhere.
+        Whether it was done: only glibc's streams can be replaced.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
     process = ctypes.CDLL(None)
     process.fopen.restype = ctypes.c_void_p
-    nowhere = process.fopen(os.devnull.encode(), b"w")
-    if not nowhere:  # no descriptor left
+    devnull = process.fopen(os.devnull.encode(), b"w")
+    if not devnull:  # no descriptor left
         return False
     for name in _STREAMS:
-        ctypes.c_void_p.in_dll(process, name).value = nowhere
+        ctypes.c_void_p.in_dll(process, name).value = devnull
     return True

@@ -23,7 +23,7 @@ from ..jobs.errors import KeyTakenError
 from ..jobs.folder import JobFolder, JobRequest, read_request
 from ..jobs.intake import FOLDER, allowed_folder
 from ..jobs.job import Job, State, new_id
-from ..jobs.names import Places, safe_path
+from ..jobs.names import FreePaths, safe_path
 from ..predict.pool import OverloadedError
 from .errors import BadFormError, ExtraMissingError, UnsupportedBodyError
 from .forms import Form, decoded
@@ -59,7 +59,7 @@ class AdaptForm(Form):
     def __init__(self, content_type: str, folder: Path, max_files: int) -> None:
         super().__init__(content_type)
         self._folder = folder
-        self._places = Places(folder)
+        self._places = FreePaths(folder)
         self._max_files = max_files
         self._name = ""
         self._text = bytearray()
@@ -297,7 +297,7 @@ def _create(
         job = earlier()
         assert job is not None
         return job
-    services.jobs.tell()
+    services.jobs.notify()
     return job
 
 

@@ -1,6 +1,6 @@
-"""A file of which no large piece is read at once.
+"""Unpack archives from clients who may be hostile: zip, tar, tar.gz, tar.zst.
 
-Unpacking archives that strangers made: zip, tar, tar.gz, tar.zst.
+Every size, count and name is checked while reading; what headers say is not believed.
 """
 
 import gzip
@@ -18,19 +18,19 @@ from typing import IO, Any, BinaryIO, cast
 
 from ..inference.audio.formats import AUDIO_SUFFIXES
 from .errors import ArchiveError
-from .names import Places, safe_path
+from .names import FreePaths, safe_path
 
 
 class ShortReads(io.RawIOBase):
-    """What zipfile may see of a zip.
+    """A file that refuses to read a large piece at once; zipfile reads through it.
 
-    zipfile reads the table of contents at once, and it grows tenfold in memory. How long it is, is
-    told in up to three places, and which of them counts, zipfile decides: what is bounded is the
-    reading itself.
+    zipfile reads the whole table of contents at once, and it grows tenfold in memory. Its length
+    stands in up to three places of the archive, and zipfile decides which one counts: so the
+    limit is on the reading itself.
 
     Args:
         file: the archive.
-        most_bytes: of one piece.
+        most_bytes: largest piece.
     """
 
     def __init__(self, file: BinaryIO, most_bytes: int) -> None:
@@ -50,11 +50,11 @@ class ShortReads(io.RawIOBase):
         return self._file.tell()
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move.
+        """Move to a position.
 
         Raises:
-            ArchiveError: if a header points to where nothing can be.
-            OSError: if there is less than is looked for at the end, which zipfile understands.
+            ArchiveError: if a header points outside of the file.
+            OSError: if the file is shorter than a seek from its end; zipfile handles this.
         """
         try:
             return self._file.seek(offset, whence)
@@ -64,10 +64,10 @@ class ShortReads(io.RawIOBase):
             raise ArchiveError("The archive is damaged: it points outside of itself.") from error
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Read so many bytes, or to the end.
+        """Read ``size`` bytes, or to the end.
 
         Raises:
-            ArchiveError: if that is too much at once.
+            ArchiveError: if that is more than ``most_bytes``.
         """
         if size is None or size < 0:
             here = self._file.tell()
@@ -75,34 +75,34 @@ class ShortReads(io.RawIOBase):
             self._file.seek(here)
         if size > self._most_bytes:
             raise ArchiveError(
-                f"The archive's table of contents has {size} bytes; at most {self._most_bytes} are "
-                "read: cut it into parts."
+                f"The archive's table of contents is {size} bytes; at most {self._most_bytes} are "
+                "accepted. Split the archive."
             )
         return self._file.read(size)
 
 
 _CHUNK_BYTES = 1 << 20
 _FREE_BYTES = 16 << 20
-"""Unpacked bytes up to which no ratio is too high: silence packs very well."""
+"""Unpacked bytes up to which any ratio is accepted: silence packs very well."""
 _DIRECTORY_BYTES = 1 << 21
-"""Table of contents of a zip that is read in any case; more than a chunk, for members are read so
-too."""
+"""A zip's table of contents may be this large for any number of members; more than a chunk, since
+members are read through the same limit."""
 _ENTRY_BYTES = 320
-"""Of a member in it, on average."""
+"""Bytes per member in the table of contents, on average."""
 _HEADER_BYTES = 1 << 20
-"""Longest description of a member of a tar, long names included; it is read at once."""
+"""Largest header of a member of a tar, including long names; it is read at once."""
 _ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)
-_KINDS = "a zip, tar, tar.gz or tar.zst archive is wanted"
+_KINDS = "a zip, tar, tar.gz or tar.zst file"
 
 
 @dataclass(frozen=True, slots=True)
 class IntakeLimits:
-    """What an archive may hold.
+    """Limits for an archive.
 
     Attributes:
-        max_members: of all kinds.
-        max_unpacked_bytes: of all that is written.
-        max_ratio: of unpacked bytes to the archive's.
+        max_members: most members, of any kind.
+        max_unpacked_bytes: most bytes of all members together, unpacked.
+        max_ratio: most unpacked bytes for each byte of the archive.
     """
 
     max_members: int
@@ -118,39 +118,39 @@ class _Member:
 
 
 def unpack(
-    archive: Path, into: Path, limits: IntakeLimits, go_on: Callable[[], None] = lambda: None
+    archive: Path, into: Path, limits: IntakeLimits, check: Callable[[], None] = lambda: None
 ) -> int:
-    """Write the audio files of an archive into a new folder; everything else is passed over.
+    """Write the audio files of an archive into a new folder; other files are skipped.
 
     Args:
-        archive: zip, tar, tar.gz or tar.zst, told by its first bytes.
-        into: must not be there yet; after an error it is left behind, for whoever called to remove.
-        limits: counted while reading: what headers say is not believed.
-        go_on: called for each member and each piece of one; what it raises ends the work.
+        archive: zip, tar, tar.gz or tar.zst, recognised by its first bytes.
+        into: must not exist yet; after an error the caller has to remove it.
+        limits: checked while reading.
+        check: called for each member and each piece; an error that it raises ends the work.
 
     Returns:
         How many files were written.
 
     Raises:
-        ArchiveError: if it is none of these, damaged, encrypted, too large, or holds links,
-            devices, or names that lead out of it.
+        ArchiveError: if it is no such archive, damaged, encrypted or too large, or holds links,
+            devices, or names that lead out of ``into``.
         OSError: if the folder cannot be written.
     """
     into.mkdir(parents=True)
-    places = Places(into)
+    places = FreePaths(into)
     written = 0
     with archive.open("rb") as file:
-        budget = _Budget(archive.stat().st_size, limits, go_on)
+        budget = _Budget(archive.stat().st_size, limits, check)
         members = _members(file, budget, limits)
         for number in itertools.count(1):
             with _reading():
                 member = next(members, None)
-            go_on()
+            check()
             if member is None:
                 break
             if number > limits.max_members:
                 raise ArchiveError(
-                    f"The archive holds more than {limits.max_members} members; cut it into parts."
+                    f"The archive holds more than {limits.max_members} members. Split the archive."
                 )
             path = safe_path(member.name)
             if not member.is_file or member.data is None or not path:
@@ -161,17 +161,17 @@ def unpack(
             written += 1
     if not written:
         raise ArchiveError(
-            f"The archive holds no audio; looked for {', '.join(sorted(AUDIO_SUFFIXES))}."
+            f"The archive holds no audio file; these are read: {', '.join(sorted(AUDIO_SUFFIXES))}."
         )
     return written
 
 
-def _place(places: Places, path: PurePosixPath, member: _Member) -> Path:
+def _place(places: FreePaths, path: PurePosixPath, member: _Member) -> Path:
     place = places.free(path)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise _refused(member.name, "lies in a folder that is a file as well") from None
+        raise _refused(member.name, "lies in a folder that is also a file") from None
     return place
 
 
@@ -187,29 +187,29 @@ def _write(member: _Member, place: Path) -> None:
 
 
 class _Budget:
-    def __init__(self, packed_bytes: int, limits: IntakeLimits, go_on: Callable[[], None]) -> None:
+    def __init__(self, packed_bytes: int, limits: IntakeLimits, check: Callable[[], None]) -> None:
         self._packed = max(1, packed_bytes)
         self._limits = limits
-        self._go_on = go_on
+        self._check = check
         self._spent = 0
 
     def spend(self, num_bytes: int) -> None:
-        self._go_on()
+        self._check()
         self._spent += num_bytes
         if self._spent > self._limits.max_unpacked_bytes:
             raise ArchiveError(
-                f"The archive unpacks to more than {self._limits.max_unpacked_bytes} bytes; cut it "
-                "into parts."
+                f"The archive unpacks to more than {self._limits.max_unpacked_bytes} bytes. "
+                "Split the archive."
             )
         if self._spent > max(_FREE_BYTES, self._packed * self._limits.max_ratio):
             raise ArchiveError(
                 f"The archive's {self._packed} bytes unpack to more than {self._limits.max_ratio} "
-                "times as many, as no recordings do."
+                "times as many; recordings do not."
             )
 
 
 class _Metered:
-    """Unpacked bytes on their way out of an archive; each is paid for, also if nobody wants it.
+    """Unpacked bytes on their way out of an archive; all count against the budget.
 
     Attributes:
         room: bytes that may be read before it is set again; None for no such limit.
@@ -227,8 +227,8 @@ class _Metered:
             self.room -= len(piece)
             if self.room < 0:
                 raise ArchiveError(
-                    f"The archive describes a member in more than {_HEADER_BYTES} bytes, as nobody "
-                    "needs."
+                    f"The header of a member of the archive is too large; at most {_HEADER_BYTES} "
+                    "bytes are accepted."
                 )
         return piece
 
@@ -244,9 +244,9 @@ def _reading() -> Iterator[None]:
         tarfile.TarError, zipfile.BadZipFile, zlib.error, zstandard.ZstdError, EOFError,
         NotImplementedError, RuntimeError, ValueError, LookupError, struct.error, OverflowError,
     ) as error:  # fmt: skip
-        raise ArchiveError("The archive is damaged, or packed in a way that we lack.") from error
+        raise ArchiveError("The archive is damaged, or packed in an unsupported way.") from error
     except OSError as error:
-        if error.errno is None:  # of gzip: not the disk
+        if error.errno is None:  # from gzip, not from the disk
             raise ArchiveError("The archive is damaged.") from error
         raise
 
@@ -268,7 +268,7 @@ def _members(file: BinaryIO, budget: _Budget, limits: IntakeLimits) -> Iterator[
     elif head[257:262] == b"ustar":
         yield from _of_tar(_Metered(file, budget))
     else:
-        raise ArchiveError(f"This is no archive that we read; {_KINDS}.")
+        raise ArchiveError(f"The upload is not an archive that is supported; send {_KINDS}.")
 
 
 def _of_zip(file: BinaryIO, budget: _Budget, limits: IntakeLimits) -> Iterator[_Member]:
@@ -287,7 +287,7 @@ def _of_zip(file: BinaryIO, budget: _Budget, limits: IntakeLimits) -> Iterator[_
             if info.flag_bits & 1:
                 raise ArchiveError("The archive is encrypted; send it without a password.")
             if info.compress_type not in _ZIP_METHODS:  # LZMA: as much memory as it asks for
-                raise ArchiveError("The archive is packed in a way that we lack; deflate is read.")
+                raise ArchiveError("The archive's compression is not supported; use deflate.")
             with archive.open(info) as data:
                 yield _Member(info.filename, True, _Metered(data, budget))
 
@@ -308,11 +308,11 @@ def _of_tar(stream: _Metered) -> Iterator[_Member]:
             data = archive.extractfile(info) if info.isfile() else None
             yield _Member(info.name, info.isfile(), data)
             while data is not None and data.read(_CHUNK_BYTES):
-                pass  # what nobody wanted: or the next description would seem as long
+                pass  # the rest of a skipped file, or it would count as the next header
             stream.room = _HEADER_BYTES
         stream.room = None
         while stream.read(_CHUNK_BYTES):
-            pass  # to the sum at its end
+            pass  # to the end, where the checksum is
 
 
 def _check_name(name: str) -> None:
@@ -325,4 +325,4 @@ def _check_name(name: str) -> None:
 
 def _refused(name: str, what: str) -> ArchiveError:
     shown = name.encode("ascii", "backslashreplace").decode()[:80]
-    return ArchiveError(f"The archive's member {shown!r} {what}; nothing of it is unpacked.")
+    return ArchiveError(f"The archive's member {shown!r} {what}; the archive is refused.")

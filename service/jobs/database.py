@@ -1,7 +1,4 @@
-"""The table of jobs, for SQLAlchemy; migrations/ makes it.
-
-The database behind the store: SQLite in a file, or Postgres by URL.
-"""
+"""The database of the jobs: SQLite in a file or Postgres by URL, and the table in it."""
 
 import importlib.util
 import json
@@ -45,48 +42,49 @@ metadata = MetaData()
 
 
 class Time(TypeDecorator[datetime]):
-    """A moment as seconds since 1970, UTC: the same in every database, and good to reckon with."""
+    """A time as seconds since 1970, UTC: the same in every database, and easy to subtract."""
 
     impl = Double
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> float | None:  # noqa: ARG002
-        """To the database."""
+        """Convert to what the database holds."""
         return None if value is None else value.timestamp()
 
     def process_result_value(self, value: float | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        """From the database."""
+        """Convert from what the database holds."""
         return None if value is None else datetime.fromtimestamp(value, UTC)
 
 
 class Json(TypeDecorator[Any]):
-    """Plain data as text: names of files may hold what a database's own JSON refuses."""
+    """JSON as text: file names may hold characters that a database's JSON type refuses."""
 
     impl = Text
     cache_ok = True
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:  # noqa: ARG002
-        """To the database."""
+        """Convert to what the database holds."""
         return None if value is None else json.dumps(value)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:  # noqa: ARG002
-        """From the database."""
+        """Convert from what the database holds."""
         return None if value is None else json.loads(value)
 
 
 class Sentence(TypeDecorator[str]):
-    """Text that may quote anything: what no database stores is escaped."""
+    """Text that may quote anything; characters that no database stores are escaped."""
 
     impl = Text
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002
-        """To the database."""
+        """Convert to what the database holds."""
         if value is None:
             return None
         return value.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
 
 
+# migrations/ makes the table; these are its columns for queries.
 jobs = Table(
     "jobs",
     metadata,
@@ -126,21 +124,21 @@ jobs = Table(
 )
 
 _WAIT_S = 10
-"""How long another process's transaction, or a server's answer, is waited for."""
+"""Longest wait for another process's transaction, or for a server's answer."""
 
-_PASSING = (exc.OperationalError, exc.InterfaceError, exc.InternalError, exc.TimeoutError)
-"""A server that is gone or starting, a full disk, a lock held for too long."""
+_TEMPORARY = (exc.OperationalError, exc.InterfaceError, exc.InternalError, exc.TimeoutError)
+"""Errors that may pass: no server, a full disk, a lock held for too long."""
 
 
 class Database:
-    """Connections to one database, whose tables are made or brought up to date first.
+    """Connections to one database; its tables are made or migrated at the first use.
 
     Args:
-        url: ``sqlite:///<file>``, or ``postgresql://user@host/name``. Nothing is opened yet: a
-            service starts, and predicts, while its database is away.
+        url: ``sqlite:///<file>``, or ``postgresql://user@host/name``. It is opened at the first
+            use, so that a service starts, and predicts, while its database is unavailable.
 
     Raises:
-        StoreConfigurationError: if there is no such kind of database, or its driver is missing.
+        StoreConfigurationError: if the kind of database is not supported, or its driver missing.
     """
 
     def __init__(self, url: str) -> None:
@@ -154,29 +152,29 @@ class Database:
         """Give a connection for queries.
 
         Raises:
-            StoreUnavailableError: if the database cannot be used now.
+            StoreUnavailableError: if the database is unavailable.
         """
         with self._connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """Give a connection whose changes are kept together when the block ends well.
+        """Give a connection whose changes are committed together when the block succeeds.
 
         Raises:
-            StoreUnavailableError: if the database cannot be used now; nothing is changed then,
-                unless it went away just as it agreed.
+            StoreUnavailableError: if the database is unavailable; nothing is changed then, unless
+                the connection broke during the commit.
         """
         with self._connect(writes=True) as connection, connection.begin():
             yield connection
 
     def close(self) -> None:
-        """Close the connections that are not in use."""
+        """Close all idle connections."""
         self._engine.dispose()
 
     @contextmanager
     def _connect(self, *, writes: bool = False) -> Iterator[Connection]:
-        with self._passing():
+        with self._unavailable():
             self._migrate()
             with self._engine.connect().execution_options(nnpm_writes=writes) as connection:
                 yield connection
@@ -201,15 +199,15 @@ class Database:
                     except CommandError as error:
                         raise StoreUnavailableError(
                             f"The database {self._url.render_as_string()} was made by a newer "
-                            "nnpm; restore a backup from before that, or upgrade again."
+                            "nnpm; restore an older backup, or install that version again."
                         ) from error
                 self._migrated = True
 
     @contextmanager
-    def _passing(self) -> Iterator[None]:
+    def _unavailable(self) -> Iterator[None]:
         try:
             yield
-        except _PASSING as error:
+        except _TEMPORARY as error:
             reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
             raise StoreUnavailableError(
                 f"The database {self._url.render_as_string()} cannot be used now: {reason}."
@@ -221,7 +219,7 @@ class Database:
 
 
 def now(connection: Connection) -> datetime:
-    """The time by the database's clock: the workers of several machines agree on it alone."""
+    """The time by the database's clock, the only one that workers on several machines share."""
     if connection.dialect.name == "postgresql":
         moment: datetime | None = connection.scalar(select(func.clock_timestamp()))
         assert moment is not None
@@ -235,7 +233,8 @@ def _parse(text: str) -> URL:
         backend = url.get_backend_name()
     except exc.ArgumentError:
         raise StoreConfigurationError(
-            "NNPM_DATABASE_URL is not a URL; sqlite:///nnpm.db or postgresql://user@host/name are."
+            "NNPM_DATABASE_URL is not a URL; it must be like sqlite:///nnpm.db or "
+            "postgresql://user@host/name."
         ) from None
     if backend in ("postgresql", "postgres"):
         if importlib.util.find_spec("psycopg") is None:
@@ -246,12 +245,12 @@ def _parse(text: str) -> URL:
         return url.set(drivername="postgresql+psycopg")
     if backend != "sqlite":
         raise StoreConfigurationError(
-            f"NNPM_DATABASE_URL names a {backend} database; sqlite and postgresql are known."
+            f"NNPM_DATABASE_URL names a {backend} database; it must be sqlite or postgresql."
         )
     if url.database in (None, "", ":memory:"):
         raise StoreConfigurationError(
-            "NNPM_DATABASE_URL names no file: jobs in memory would be lost; "
-            "sqlite:////folder/nnpm.db names one."
+            "NNPM_DATABASE_URL names no file; it must be like sqlite:////folder/nnpm.db, because "
+            "jobs in memory would be lost."
         )
     return url
 
@@ -262,9 +261,9 @@ def _engine(url: URL) -> Engine:
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
-    # pre-ping: a connection may have died with a server that is back meanwhile.
+    # pre-ping: the server may have restarted since a connection was made.
     wait_ms = 1000 * _WAIT_S
-    # the last: a worker that froze amid a transaction must not keep its job from all others
+    # the last: a worker that freezes in a transaction must not keep its job from all others
     limits = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
     options = " ".join(f"-c {limit}={wait_ms}" for limit in limits)
     return create_engine(
@@ -280,13 +279,13 @@ def _engine(url: URL) -> Engine:
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
-    connection.isolation_level = None  # the driver begins nothing by itself: _begin_sqlite does
+    connection.isolation_level = None  # _begin_sqlite begins transactions, not the driver
     _write_ahead(connection)
-    connection.execute("PRAGMA synchronous=FULL")  # what is answered survives a loss of power
+    connection.execute("PRAGMA synchronous=FULL")  # what was answered survives a loss of power
 
 
 def _write_ahead(connection: sqlite3.Connection) -> None:
-    """Switch to a write-ahead log; of processes that do so at once SQLite refuses some."""
+    """Switch to a write-ahead log; SQLite refuses some of several processes that do so at once."""
     deadline = time.monotonic() + _WAIT_S
     while True:
         try:
@@ -300,6 +299,6 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    # A writer takes its lock at once: one that read first could not, once another had written.
+    # A writer locks at once: after a read, it could not lock once another process had written.
     writes = connection.get_execution_options().get("nnpm_writes")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,7 +1,4 @@
-"""A folder of the server's that a request names.
-
-The audio of a job as a folder, whole or not at all.
-"""
+"""The audio of a job as a folder: one of the server's, uploaded files, or an archive unpacked."""
 
 import shutil
 from collections.abc import Callable, Iterable
@@ -15,25 +12,25 @@ from .job import Job
 
 
 def allowed_folder(text: str, roots: Iterable[Path]) -> Path:
-    """Find a folder under one of the allowed ones, where symbolic links really lead.
+    """Resolve a folder's symbolic links, and check that it lies under an allowed folder.
 
-    Whether it is there is told only of folders that are allowed.
+    Only an error about an allowed folder shows whether the folder exists.
 
     Raises:
-        FolderRefusedError: if it is not allowed, or no folder that can be read.
+        FolderRefusedError: if the folder is not allowed, or cannot be read.
     """
     allowed = [root.resolve() for root in roots]
     if not allowed:
         raise FolderRefusedError(
-            "This service takes no folders: NNPM_ADAPT_ROOTS names none. Send an archive or files."
+            "This service accepts no folders: NNPM_ADAPT_ROOTS is not set; send files."
         )
     try:
         folder = Path(text).resolve()
     except (OSError, RuntimeError, ValueError):  # a loop of links; a NUL in the name
-        raise FolderRefusedError("The folder's name cannot be one.") from None
+        raise FolderRefusedError("The folder's name is not a valid path.") from None
     if not Path(text).is_absolute() or not any(folder.is_relative_to(root) for root in allowed):
         raise FolderRefusedError(
-            "The folder is not under one that NNPM_ADAPT_ROOTS allows; an absolute path is wanted."
+            "The folder must be an absolute path under one of the folders in NNPM_ADAPT_ROOTS."
         )
     try:
         if not folder.is_dir():
@@ -45,36 +42,36 @@ def allowed_folder(text: str, roots: Iterable[Path]) -> Path:
 
 
 FOLDER, ARCHIVE, FILES = "folder:", "archive", "files"
-"""What ``Job.source`` begins with, by the way that the audio came."""
+"""``Job.source`` is one of the last two, or begins with the first."""
 
 
-def prepare(job: Job, folder: JobFolder, settings: Settings, go_on: Callable[[], None]) -> Path:
-    """Unpack what was handed over.
+def prepare(job: Job, folder: JobFolder, settings: Settings, check: Callable[[], None]) -> Path:
+    """Give the folder with a job's audio; an archive is unpacked first.
 
-    Each try unpacks anew, into a folder of its claim's own: what an earlier one left may be half
-    written, and its worker may only be slow.
+    Each claim of a job unpacks into a folder of its own, named by its fencing token: the folder of
+    an earlier claim may be half written, and its worker may still be writing.
 
     Args:
         job: as claimed.
-        folder: of the job.
-        settings: limits, and the folders that are allowed.
-        go_on: called every now and then; what it raises ends the work.
+        folder: the job's folder.
+        settings: limits, and the allowed folders.
+        check: called now and then; an error that it raises ends the work.
 
     Returns:
         The folder to adapt to.
 
     Raises:
-        IntakeError: if it cannot be used.
+        IntakeError: if the audio cannot be used.
         OSError: if the job's folder cannot be written.
     """
-    go_on()
+    check()
     if job.source.startswith(FOLDER):
         return allowed_folder(job.source.removeprefix(FOLDER), settings.adapt_roots)
     if job.source == FILES:
         return folder.upload
     archive = next((path for path in folder.upload.glob("*") if path.is_file()), None)
     if archive is None:
-        raise ArchiveError("The uploaded archive is gone; send it again.")
+        raise ArchiveError("The uploaded archive has been removed; send it again.")
     for old in folder.target.glob("*"):
         if int(old.name) < job.token:
             shutil.rmtree(old, ignore_errors=True)
@@ -83,7 +80,7 @@ def prepare(job: Job, folder: JobFolder, settings: Settings, go_on: Callable[[],
         settings.adapt_max_members, settings.adapt_max_unpacked_bytes, settings.adapt_max_ratio
     )
     try:
-        unpack(archive, target, limits, go_on)
+        unpack(archive, target, limits, check)
     except BaseException:
         shutil.rmtree(target, ignore_errors=True)
         raise

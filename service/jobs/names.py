@@ -1,4 +1,4 @@
-"""Names that strangers give to files, made safe; what can be kept of them is kept."""
+"""File names from clients, made safe to use on our disk."""
 
 import unicodedata
 from pathlib import Path, PurePosixPath
@@ -8,7 +8,7 @@ _MOST_PARTS = 16
 
 
 def safe_path(name: str) -> PurePosixPath | None:
-    """A relative path of plain parts; None for a hidden file, or one that is nested too deep."""
+    """Make a safe relative path of a name; None for a hidden file or one in too many folders."""
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
     if not parts or len(parts) > _MOST_PARTS or any(part.startswith(".") for part in parts):
         return None
@@ -25,8 +25,8 @@ def _plain(part: str) -> str:
     return (stem.encode()[:room].decode("utf-8", "ignore") or "_") + dot + suffix
 
 
-class Places:
-    """Places of files in a folder where none is yet: a second ``a.wav`` becomes ``a~2.wav``.
+class FreePaths:
+    """Paths in a folder where no file is yet: a second ``a.wav`` becomes ``a~2.wav``.
 
     Args:
         into: the folder.
@@ -34,10 +34,11 @@ class Places:
 
     def __init__(self, into: Path) -> None:
         self._into = into
-        self._numbers: dict[PurePosixPath, int] = {}  # else a thousand of one name take a million
+        # The last number of each name: else a thousand files of one name take a million looks.
+        self._numbers: dict[PurePosixPath, int] = {}
 
     def free(self, path: PurePosixPath) -> Path:
-        """Find a place for a file that wants to stand at a path."""
+        """Find a free path for a file that a client calls ``path``."""
         number = self._numbers.get(path, 0)
         while True:
             number += 1

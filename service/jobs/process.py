@@ -1,4 +1,4 @@
-"""The child process that adapts: started, watched, stopped, or found again."""
+"""The child process that adapts: start it, watch it, stop it, or find one that runs already."""
 
 import contextlib
 import os
@@ -15,20 +15,20 @@ from .folder import JobFolder, read_json
 
 COMMAND = (sys.executable, "-P", "-m", "nnpm.training", "adapt", "--job")
 _GRACE_S = 0.4
-"""Between asking a child to end and ending it."""
+"""Time between SIGTERM and SIGKILL."""
 _STEP_S = 0.02
 _AUTOGROUP_TRIES = 10
 
 
 class Child:
-    """The process that works on one job, whoever started it.
+    """The process that works on one job; this worker or an earlier one may have started it.
 
-    It holds a lock on child.lock for its life, wherever it runs: so a worker that finds the lock
-    taken watches that process instead of starting another.
+    The process holds the lock child.lock until it ends, on any machine: a worker that finds the
+    file locked watches that process instead of starting another.
 
     Args:
-        folder: of the job.
-        command: takes the folder as its last argument.
+        folder: the job's folder.
+        command: starts the process; the folder is added as last argument.
     """
 
     def __init__(self, folder: JobFolder, command: Sequence[str] = COMMAND) -> None:
@@ -37,14 +37,14 @@ class Child:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, threads: int, nice: int = 0) -> None:
-        """Start it, in a session of its own.
+        """Start the process, in a session of its own.
 
         Args:
-            threads: that it may compute with.
-            nice: how far it stands back behind this process, 0 to 19.
+            threads: number of threads for its computations.
+            nice: how much lower its priority is than that of this process, 0 to 19.
 
         Raises:
-            OSError: if it cannot be started.
+            OSError: if the process cannot be started.
         """
         limits = {
             name: str(threads)
@@ -59,25 +59,25 @@ class Child:
                 env={**os.environ, **limits},
                 start_new_session=True,
             )
-        _stand_back(self._process.pid, min(19, os.getpriority(os.PRIO_PROCESS, 0) + nice))
+        _lower_priority(self._process.pid, min(19, os.getpriority(os.PRIO_PROCESS, 0) + nice))
 
     def alive(self) -> bool:
-        """Whether a process works on the job: ours, or one of a worker that is gone."""
+        """Whether a process works on the job: ours, or one that an earlier worker started."""
         if self._process is not None and self._process.poll() is None:
             return True
         return is_locked(self._folder.lock)
 
     def stop(self) -> None:
-        """End it within a second, and everything that it started.
+        """End the process, and all processes that it started, within a second.
 
-        A child on another machine is left alone: its own worker ends it.
+        A child on another machine goes on: the worker there ends it.
         """
         pid = self._pid()
-        for sign in (signal.SIGTERM, signal.SIGKILL):
+        for signum in (signal.SIGTERM, signal.SIGKILL):
             if pid is None or not self.alive():
                 break
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(pid, sign)
+                os.killpg(pid, signum)
             deadline = time.monotonic() + _GRACE_S
             while self.alive() and time.monotonic() < deadline:
                 time.sleep(_STEP_S)
@@ -85,15 +85,15 @@ class Child:
             self._process.wait()
 
     def stop_own(self) -> None:
-        """End it if this worker started it; one that was found at work is another's."""
+        """End the process if this worker started it."""
         if self._process is not None:
             self.stop()
 
-    def how_it_ended(self) -> str:
-        """Say how a child of ours ended, for people."""
+    def exit_reason(self) -> str:
+        """Describe in a sentence how the process ended."""
         code = None if self._process is None else self._process.poll()
         if code is None:
-            return "The adaptation process is gone."
+            return "The adaptation process has disappeared."
         if code < 0:
             return f"The adaptation process was ended by signal {-code}."
         return f"The adaptation process ended with code {code}."
@@ -106,15 +106,15 @@ class Child:
         return int(holder["pid"]) if here and isinstance(holder.get("pid"), int) else None
 
 
-def _stand_back(pid: int, nice: int) -> None:
+def _lower_priority(pid: int, nice: int) -> None:
     """Lower the priority of a process that leads a session.
 
     Where Linux groups processes by session (autogroup), a nice value counts within the session
     only, and sessions share the cores evenly: the session's own value is lowered as well.
     """
-    with contextlib.suppress(OSError):  # it has ended, or there are no such groups here
+    with contextlib.suppress(OSError):  # it has ended, or this kernel has no autogroup
         os.setpriority(os.PRIO_PROCESS, pid, nice)
-        for _ in range(_AUTOGROUP_TRIES):  # Linux takes ten such values a second, of all users
+        for _ in range(_AUTOGROUP_TRIES):  # Linux accepts ten such changes a second
             try:
                 Path(f"/proc/{pid}/autogroup").write_text(str(nice))
             except BlockingIOError:

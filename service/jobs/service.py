@@ -1,7 +1,4 @@
-"""The jobs of one process: their store, the workers that it has itself, and the janitor.
-
-Removes what nobody needs any more from the folder of jobs.
-"""
+"""The jobs of one service process: the store, its workers, and the janitor of the jobs folder."""
 
 import importlib.util
 import logging
@@ -22,18 +19,18 @@ from .worker import Worker
 
 
 def can_adapt() -> bool:
-    """Whether what adaptation needs is installed here; nothing is imported."""
+    """Whether the packages that adaptation needs are installed; none is imported."""
     return all(importlib.util.find_spec(name) for name in ("nnpm.training", "torch", "onnx"))
 
 
 class JobService:
-    """Store and workers; opened by the first call to ``start``.
+    """The job store, and the threads that run jobs once ``start`` is called.
 
     Args:
         settings: of the service.
         registry: gets the new versions.
-        on_published: told the name of a model whose versions or aliases have changed.
-        command: of the children; tests have their own.
+        on_published: called with the name of a model whose versions or aliases have changed.
+        command: starts a child process; tests pass their own.
     """
 
     def __init__(
@@ -57,7 +54,7 @@ class JobService:
         ]
         self._threads.append(
             threading.Thread(
-                target=run,
+                target=_keep_clean,
                 args=(settings.jobs, self.store, self._stop),
                 name="nnpm-janitor",
             )
@@ -65,21 +62,21 @@ class JobService:
 
     @property
     def takes_jobs(self) -> bool:
-        """Whether a job that is kept would be done: here, or by workers elsewhere."""
+        """Whether a new job would be run: here, or by workers elsewhere."""
         return self._can_work or self._settings.adapt_workers == 0
 
-    def tell(self) -> None:
-        """There is a job: whoever idles here need not wait for the next look."""
+    def notify(self) -> None:
+        """Let an idle worker look for a new job at once."""
         self._worker.wake()
 
     def cancel(self, id: str) -> Job:  # noqa: A002 - the job's own word
-        """Cancel a job; the audio of one that only waited is removed at once.
+        """Cancel a job; the audio of a queued job is removed at once.
 
         Returns:
-            The job after it; one that has ended is left as it is.
+            The job after the change; a job that has ended does not change.
 
         Raises:
-            UnknownJobError: if there is none of that id.
+            UnknownJobError: if there is no job of that id.
         """
         job = self.store.request_cancel(id)
         if job.ended:
@@ -87,17 +84,17 @@ class JobService:
         return job
 
     def start(self) -> None:
-        """Begin to work: jobs that an earlier process left are taken up as well."""
+        """Start the threads; they also continue jobs that an earlier process left."""
         for thread in self._threads:
             thread.start()
 
     @property
     def alive(self) -> bool:
-        """Whether all that was started is at work still."""
+        """Whether all threads still run."""
         return all(thread.is_alive() for thread in self._threads)
 
     def stop(self) -> None:
-        """Stop working; a job under way goes back into the queue."""
+        """Stop the threads; a job in progress goes back into the queue."""
         self._stop.set()
         self._worker.wake()
         for thread in self._threads:
@@ -106,18 +103,20 @@ class JobService:
         self.store.close()
 
 
-EVERY_S = 600.0
+_SWEEP_S = 600.0
+"""Time between two sweeps of the jobs folder."""
+
 _ORPHAN_S = 3600.0
-"""A folder without a job may belong to an upload under way, for so long."""
+"""A folder without a job may belong to an upload in progress until it is this old."""
 
 log = logging.getLogger("nnpm")
 
 
 def sweep(root: Path, store: JobStore, *, orphan_s: float = _ORPHAN_S) -> None:
-    """Remove the audio of ended jobs, and folders that belong to no job; reports stay.
+    """Remove the audio of ended jobs, and folders without a job; reports stay.
 
     Raises:
-        StoreUnavailableError: if the database is away: then nothing is removed.
+        StoreUnavailableError: if the database is unavailable; nothing is removed then.
     """
     if not root.is_dir():
         return
@@ -137,12 +136,12 @@ def sweep(root: Path, store: JobStore, *, orphan_s: float = _ORPHAN_S) -> None:
                 folder.remove()
 
 
-def run(root: Path, store: JobStore, stop: threading.Event) -> None:
-    """Sweep now and every ten minutes until ``stop`` is set."""
+def _keep_clean(root: Path, store: JobStore, stop: threading.Event) -> None:
+    """Sweep at once and then every ten minutes until ``stop`` is set."""
     while True:
         try:
             sweep(root, store)
         except (NnpmError, OSError) as error:
-            log.warning("the folder of jobs was not swept: %s", error)
-        if stop.wait(EVERY_S):
+            log.warning("the jobs folder could not be cleaned up: %s", error)
+        if stop.wait(_SWEEP_S):
             return

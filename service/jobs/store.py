@@ -14,24 +14,24 @@ from .job import ENDED, RUNNING, Clips, Estimate, Job, State, sources
 
 _WITHOUT_A_WORKER: dict[str, Any] = {"worker": None, "lease_until": None, "eta_s": None}
 
-INTERRUPTED = "The work was broken off {count} times by the end of the processes that did it."
+INTERRUPTED = "The processes that worked on the job died {count} times."
 
 
 class JobStore:
-    """Jobs of all processes that are given the same URL; callable from many threads.
+    """The jobs in one database, for any number of processes and threads.
 
-    A worker *claims* a job for a time, its lease, and renews that with a *heartbeat*. Each claim
-    gives a token greater than the last. Whoever writes about a job shows the token, and is refused
-    when another claim has been made since: a worker that was only slow cannot overwrite what its
-    successor says. Times are of the database's clock.
+    A worker *claims* a job for a time, its lease, and renews the lease with *heartbeats*. Each
+    claim gives the job a greater fencing token. A worker changes its job by showing its token, and
+    is refused if there has been another claim since: a worker that was only slow cannot overwrite
+    what its successor wrote. All times are by the database's clock.
 
     Args:
-        url: ``sqlite:///<file>`` or ``postgresql://user@host/name``; opened when first used.
+        url: ``sqlite:///<file>`` or ``postgresql://user@host/name``; it is opened at the first use.
 
     Raises:
-        StoreConfigurationError: if the URL cannot be one of a store.
+        StoreConfigurationError: if the URL is not one of a supported database.
 
-    Every method raises StoreUnavailableError while the database cannot be used.
+    Every method raises StoreUnavailableError while the database is unavailable.
     """
 
     def __init__(self, url: str) -> None:
@@ -41,7 +41,7 @@ class JobStore:
         """Add a job.
 
         Returns:
-            As it is stored, with the time of the database.
+            The job as it is stored, with the time of the database.
 
         Raises:
             KeyTakenError: if its owner has used its idempotency key before.
@@ -61,7 +61,7 @@ class JobStore:
         """Find a job.
 
         Raises:
-            UnknownJobError: if there is none of that id.
+            UnknownJobError: if there is no job of that id.
         """
         with self._database.read() as connection:
             return _get(connection, id)
@@ -71,7 +71,7 @@ class JobStore:
 
         Args:
             owner: None for all.
-            limit: how many at most.
+            limit: most jobs to list.
         """
         query = select(jobs).order_by(jobs.c.created_at.desc(), jobs.c.id).limit(limit)
         if owner is not None:
@@ -87,19 +87,19 @@ class JobStore:
             return _job_of(row) if row else None
 
     def claim(self, worker_id: str, lease_s: float, *, tries: int = 3) -> Job | None:
-        """Take the oldest job that nobody works on: a queued one, or one whose lease has run out.
+        """Claim the oldest job without a worker: a queued one, or one whose lease has run out.
 
-        Jobs that were tried often enough are ended instead, as interrupted.
+        A job that has been tried ``tries`` times is ended as interrupted instead.
 
         Args:
-            worker_id: who takes it.
-            lease_s: seconds until another may take it, unless a heartbeat comes.
-            tries: how often a job is taken at most.
+            worker_id: the worker.
+            lease_s: seconds until another worker may claim it, unless there is a heartbeat.
+            tries: most claims of one job.
 
         Returns:
-            The job, in the state preparing, with a new token; None if there is nothing to do.
+            The job, in the state preparing, with a new fencing token; None if there is no job.
         """
-        with self._database.read() as connection:  # most looks find nothing: they take no lock
+        with self._database.read() as connection:  # most calls find no job, and need no lock
             if connection.execute(_waiting(now(connection))).first() is None:
                 return None
         with self._database.write() as connection:
@@ -127,34 +127,34 @@ class JobStore:
         return None
 
     def heartbeat(self, id: str, token: int, lease_s: float) -> Job:  # noqa: A002
-        """Renew a lease, also one that has run out while nobody else has taken the job.
+        """Renew a lease, also one that has run out if no other worker has claimed the job.
 
         Returns:
             The job; its ``cancel_requested`` says whether to stop.
 
         Raises:
-            LostLeaseError: if another worker has it now, or it has ended.
-            UnknownJobError: if it is gone.
+            LostLeaseError: if another worker has the job, or it has ended.
+            UnknownJobError: if the job was removed.
         """
         with self._database.write() as connection:
             lease_until = now(connection) + timedelta(seconds=lease_s)
             return _change(connection, id, token, RUNNING, {"lease_until": lease_until})
 
     def update(self, id: str, token: int, **changes: Any) -> Job:  # noqa: A002
-        """Write about a job that this worker has.
+        """Change a job that this worker has.
 
         Args:
             id: of the job.
-            token: as claimed.
-            **changes: fields of :class:`Job`. A ``state`` that ends the job frees it as well.
+            token: fencing token of the claim.
+            **changes: fields of :class:`Job`. A final ``state`` also ends the claim.
 
         Returns:
-            The job after it.
+            The job after the change.
 
         Raises:
-            LostLeaseError: if another worker has it now, or it has ended; nothing is changed.
-            TransitionError: if the state may not follow the one that it is in.
-            UnknownJobError: if it is gone.
+            LostLeaseError: if another worker has the job, or it has ended; nothing is changed.
+            TransitionError: if ``state`` may not follow the state of the job.
+            UnknownJobError: if the job was removed.
         """
         state = changes.get("state")
         before = RUNNING if state is None else (sources(state) | {state}) & RUNNING
@@ -174,18 +174,18 @@ class JobStore:
         error: str | None = None,
         counts: bool = True,
     ) -> Job:
-        """Queue a job again that this worker has.
+        """Put a job that this worker has back into the queue.
 
         Args:
             id: of the job.
-            token: as claimed.
+            token: fencing token of the claim.
             delay_s: seconds before it is tried again.
-            error: why it did not work.
-            counts: whether it was a try; not where the worker was merely asked to stop.
+            error: why it failed.
+            counts: whether the claim counts as a try; not if the worker was only asked to stop.
 
         Raises:
-            LostLeaseError: if another worker has it now, or it has ended.
-            UnknownJobError: if it is gone.
+            LostLeaseError: if another worker has the job, or it has ended.
+            UnknownJobError: if the job was removed.
         """
         with self._database.write() as connection:
             moment = now(connection)
@@ -205,10 +205,10 @@ class JobStore:
         """Cancel a queued job at once, and ask the worker of a running one to stop.
 
         Returns:
-            The job after it; one that has ended is left as it is.
+            The job after the change; a job that has ended does not change.
 
         Raises:
-            UnknownJobError: if there is none of that id.
+            UnknownJobError: if there is no job of that id.
         """
         with self._database.write() as connection:
             moment = now(connection)
@@ -220,22 +220,23 @@ class JobStore:
             return job
 
     def remove(self, id: str) -> None:  # noqa: A002
-        """Forget a job; no error if there is none. A worker that has it stops."""
+        """Delete a job; no error if there is none. A worker that has the job stops."""
         with self._database.write() as connection:
             connection.execute(jobs.delete().where(jobs.c.id == id))
 
     def counts(self) -> dict[State, int]:
-        """Count the jobs in each state; all states are there."""
+        """Count the jobs in each state, including states without a job."""
         query = select(jobs.c.state, func.count()).group_by(jobs.c.state)
         with self._database.read() as connection:
             found = {State(state): count for state, count in connection.execute(query)}
         return {state: found.get(state, 0) for state in State}
 
     def durations(self) -> dict[State, tuple[int, float]]:
-        """Sum up how long ended jobs took.
+        """Sum the durations of ended jobs.
 
         Returns:
-            By the state they ended in: how many, and the seconds of all, from the first claim.
+            For each final state: the number of jobs, and the sum of their seconds since the first
+            claim.
         """
         seconds = func.sum(jobs.c.ended_at - jobs.c.started_at).label("seconds")
         query = (
@@ -248,7 +249,7 @@ class JobStore:
         return {State(row[0]): (row[1], float(row[2])) for row in rows}
 
     def oldest_queued_s(self) -> float:
-        """Seconds that the oldest queued job has waited; 0 if none does."""
+        """Seconds that the oldest queued job has waited; 0 if no job is queued."""
         query = select(func.min(jobs.c.created_at)).where(jobs.c.state == State.QUEUED)
         with self._database.read() as connection:
             oldest = connection.scalar(query)
@@ -260,7 +261,7 @@ class JobStore:
 
 
 def _next(moment: datetime) -> Any:
-    # Those that others are just taking are passed over; SQLite has one writer and needs no lock.
+    # Skips rows that other workers are claiming; SQLite has one writer and needs no lock.
     return _waiting(moment).with_for_update(skip_locked=True)
 
 
@@ -307,13 +308,13 @@ def _change(
     job = _get(connection, id)
     if job.token != token or not job.running:
         raise LostLeaseError(
-            f"Job {id} is {job.state} under claim {job.token}; claim {token} was given up."
+            f"Job {id} is {job.state} under claim {job.token}; claim {token} is no longer valid."
         )
     raise TransitionError(f"Job {id} is {job.state}, which {changes['state']} cannot follow.")
 
 
 def _plain(changes: dict[str, Any]) -> dict[str, Any]:
-    """Values as the columns take them."""
+    """Convert values to what the columns hold."""
     return {
         name: asdict(value) if isinstance(value, Clips | Estimate) else value
         for name, value in changes.items()

@@ -1,8 +1,7 @@
-"""The claim of a worker on a job, renewed while the work goes on.
+"""A worker claims a job, starts the child process that adapts, and publishes the result.
 
-When work will be done, from how fast it went so far.
-
-Takes jobs from the store, has them done by a child process, and publishes what comes of it.
+In order: ``Lease`` renews the claim while the work goes on, ``Eta`` estimates the time that is
+left, ``Worker`` does the work.
 """
 
 import errno
@@ -28,29 +27,46 @@ from .job import Clips, Estimate, Job, State
 from .process import COMMAND, Child
 from .store import JobStore
 
-_LOOK_S = 0.3
-"""How often is asked whether the job was cancelled."""
+LOOK_S = 2.0
+"""Time between two looks of an idle worker for a job, unless it is woken."""
+
+_CANCEL_LOOK_S = 0.3
+"""Time between two looks whether the job was cancelled."""
+
+_WATCH_S = 0.1
+"""Time between two looks at the child's progress."""
+
+_REPORT_S = 0.5
+"""Shortest time between two updates of a job's progress in the store."""
+
+_RETRY_S = 2.0
+"""Delay before a job, or a database that was unavailable, is tried again."""
+
+_PREPARED, _ADAPTED = 0.05, 0.95
+"""Progress of a job when its audio is prepared, and when its child has finished."""
+
+log = logging.getLogger("nnpm")
 
 
 class Lease:
-    """Keeps a claim alive from a thread of its own, also while the work blocks.
+    """Renews a worker's claim on a job from a thread of its own, also while the work blocks.
 
-    A database that is away renews nothing and takes nothing away either; what counts is who has
-    the job when it is back.
+    While the database is unavailable the lease is not renewed, but the work goes on: once the
+    database is back, the fencing token shows who has the job.
 
     Args:
-        store: of the job.
+        store: holds the job.
         job: as claimed.
-        seconds: of the lease.
+        seconds: length of the lease.
     """
 
     def __init__(self, store: JobStore, job: Job, seconds: float) -> None:
         self._store = store
         self._job = job
         self._seconds = seconds
-        self._over = threading.Event()
+        self._end = threading.Event()
         self._error: LostLeaseError | UnknownJobError | CancelledError | None = None
-        self._thread = threading.Thread(target=self._keep, name="nnpm-lease", daemon=True)
+        self._thread = threading.Thread(target=self._renew, name="nnpm-lease", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -62,23 +78,23 @@ class Lease:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._over.set()
+        self._end.set()
         self._thread.join()
 
     def check(self) -> None:
-        """See that the job is still to be done by this worker.
+        """Check that this worker still has the job, and that the job was not cancelled.
 
         Raises:
-            CancelledError: if somebody cancelled it.
-            LostLeaseError: if another worker has it.
-            UnknownJobError: if it was removed.
+            CancelledError: if the job was cancelled.
+            LostLeaseError: if another worker has the job.
+            UnknownJobError: if the job was removed.
         """
         if self._error is not None:
             raise self._error
 
-    def _keep(self) -> None:
+    def _renew(self) -> None:
         renewed = time.monotonic()
-        while not self._over.wait(min(_LOOK_S, self._seconds / 3)):
+        while not self._end.wait(min(_CANCEL_LOOK_S, self._seconds / 3)):
             try:
                 if time.monotonic() - renewed >= self._seconds / 3:
                     job = self._store.heartbeat(self._job.id, self._job.token, self._seconds)
@@ -98,15 +114,15 @@ class Lease:
 
 
 class Eta:
-    """Watches one try of a job: what an earlier try or another process did tells nothing.
+    """Time until the end of a job, from the speed since this worker began to watch it.
 
     Args:
-        clock: seconds that only grow.
+        clock: monotonic time in seconds.
 
     Examples:
         >>> moments = iter([0.0, 2.0])
-        >>> pace = Pace(lambda: next(moments))
-        >>> pace.eta_s(0.2) is None, round(pace.eta_s(0.6), 6)
+        >>> eta = Eta(lambda: next(moments))
+        >>> eta.eta_s(0.2) is None, round(eta.eta_s(0.6), 6)
         (True, 2.0)
     """
 
@@ -115,13 +131,13 @@ class Eta:
         self._first: tuple[float, float] | None = None
 
     def eta_s(self, progress: float) -> float | None:
-        """Seconds until the end, if it goes on as since the first call.
+        """Estimate the seconds until the end, at the speed since the first call.
 
         Args:
             progress: in [0, 1].
 
         Returns:
-            None at the first call, and while nothing has moved since.
+            None at the first call, and until the progress has grown since then.
         """
         moment = self._clock()
         if self._first is None:
@@ -132,27 +148,15 @@ class Eta:
         return (moment - began) * (1 - progress) / (progress - start)
 
 
-LOOK_S = 2.0
-"""How often an idle worker looks for a job that nobody told it of."""
-
-_WATCH_S = 0.1
-_TELL_S = 0.5
-_AGAIN_S = 2.0
-_PREPARED = 0.05  # of the whole
-_ADAPTED = 0.95
-
-log = logging.getLogger("nnpm")
-
-
 class Worker:
-    """Does jobs, one at a time; any number of workers may share a store, also across machines.
+    """Runs jobs, one at a time; any number of workers on any machines may share a store.
 
     Args:
-        store: of the jobs.
+        store: holds the jobs.
         registry: gets the new versions.
         settings: folders, limits, lease.
-        on_published: told the name of a model whose versions or aliases have changed.
-        command: of the child; tests have their own.
+        on_published: called with the name of a model whose versions or aliases have changed.
+        command: starts the child; tests pass their own.
     """
 
     def __init__(
@@ -169,33 +173,33 @@ class Worker:
         self._settings = settings
         self._on_published = on_published
         self._command = command
-        self._news = threading.Event()
+        self._woken = threading.Event()
         self._id = f"{socket.gethostname()}:{os.getpid()}:{threading.get_ident()}"
 
     def run(self, stop: threading.Event) -> None:
-        """Do jobs until ``stop`` is set; the job under way then goes back into the queue."""
+        """Run jobs until ``stop`` is set; the job in progress then goes back into the queue."""
         while not stop.is_set():
-            self._news.clear()
+            self._woken.clear()
             try:
                 if not self.work_once(stop):
-                    self._news.wait(LOOK_S)
+                    self._woken.wait(LOOK_S)
             except StoreUnavailableError as error:
-                # The child goes on; whoever claims the job next finds it.
-                log.warning("jobs wait: %s", error)
-                stop.wait(_AGAIN_S)
+                # The child goes on; the worker that claims the job next finds it.
+                log.warning("jobs have to wait: %s", error)
+                stop.wait(_RETRY_S)
             except Exception:
-                log.exception("a job failed in a way that nobody foresaw; its lease will run out")
-                stop.wait(_AGAIN_S)
+                log.exception("a job failed with an unexpected error; its lease will run out")
+                stop.wait(_RETRY_S)
 
     def wake(self) -> None:
-        """Look at once: there is a job, or the end has come."""
-        self._news.set()
+        """Look for a job, or for ``stop``, at once."""
+        self._woken.set()
 
     def work_once(self, stop: threading.Event) -> bool:
-        """Take one job and see it through; False if there was none.
+        """Claim one job and run it to its end; False if there was no job.
 
         Raises:
-            StoreUnavailableError: if the database went away; the job is taken up again later.
+            StoreUnavailableError: if the database went away; the job is claimed again later.
         """
         lease_s, tries = self._settings.job_lease_s, self._settings.adapt_tries
         job = self._store.claim(self._id, lease_s, tries=tries)
@@ -203,30 +207,30 @@ class Worker:
             return False
         with Lease(self._store, job, lease_s) as lease:
             try:
-                self._see_through(job, lease, stop)
+                self._run_job(job, lease, stop)
             except (LostLeaseError, UnknownJobError) as error:
-                log.warning("job %s is another's now: %s", job.id, error)
+                log.warning("another worker has job %s now: %s", job.id, error)
         return True
 
-    def _see_through(self, job: Job, lease: Lease, stop: threading.Event) -> None:
+    def _run_job(self, job: Job, lease: Lease, stop: threading.Event) -> None:
         folder = JobFolder(self._settings.jobs, job.id)
         child = Child(folder, self._command)
         try:
             if read_json(folder.report) is None:
                 self._adapt(job, folder, child, lease, stop)
-            self._conclude(job, folder, lease)
+            self._publish(job, folder, lease)
         except CancelledError:
             self._end(job, folder, state=State.CANCELLED)
         except _StoppedError:
             self._store.give_back(job.id, job.token, counts=False)
-        except _BrokenOffError as error:
-            self._again(job, folder, str(error), State.INTERRUPTED)
+        except _ChildDiedError as error:
+            self._retry(job, folder, str(error), State.INTERRUPTED)
         except (OSError, RegistryError) as error:
-            self._again(job, folder, _plainly(error), State.FAILED)
+            self._retry(job, folder, _public_reason(error), State.FAILED)
         except StoreUnavailableError:
             raise
         except LostLeaseError:
-            # Whoever has the job now watches the child; of a job that has ended nobody does.
+            # A worker that has the job now watches the child; after the end of a job none does.
             if self._store.get(job.id).ended:
                 child.stop_own()
             raise
@@ -239,15 +243,15 @@ class Worker:
     def _adapt(
         self, job: Job, folder: JobFolder, child: Child, lease: Lease, stop: threading.Event
     ) -> None:
-        """Have report and bundle made, by a child that may be at work already."""
+        """Let the child make report and bundle; an earlier claim may have started it."""
         if not child.alive():
-            target = prepare(job, folder, self._settings, partial(_go_on, lease, stop))
+            target = prepare(job, folder, self._settings, partial(_check, lease, stop))
             task = self._task(job, folder, target)
             for old in (folder.progress, folder.error):
                 old.unlink(missing_ok=True)
             write_json(folder.request, task.model_dump(mode="json"))
             child.start(self._settings.adapt_threads, self._settings.adapt_nice)
-        self._tell(job, State.ADAPTING, _PREPARED)
+        self._report(job, State.ADAPTING, _PREPARED)
         try:
             self._watch(job, folder, child, lease, stop)
         except (CancelledError, _StoppedError):
@@ -256,7 +260,7 @@ class Worker:
         if read_json(folder.report) is not None:
             return
         if (error := read_json(folder.error)) is None:
-            raise _BrokenOffError(child.how_it_ended())
+            raise _ChildDiedError(child.exit_reason())
         if error.get("errno") is not None:
             raise OSError(error["errno"], str(error.get("detail")))
         raise NnpmError(str(error.get("detail")))
@@ -264,17 +268,17 @@ class Worker:
     def _watch(
         self, job: Job, folder: JobFolder, child: Child, lease: Lease, stop: threading.Event
     ) -> None:
-        told, told_at = None, 0.0
-        pace = Eta()
+        reported, reported_at = None, 0.0
+        eta = Eta()
         while child.alive():
-            _go_on(lease, stop)
+            _check(lease, stop)
             stop.wait(_WATCH_S)
             found = read_json(folder.progress)
             moment = time.monotonic()
-            if found and found != told and moment - told_at >= _TELL_S:
-                told, told_at = found, moment
+            if found and found != reported and moment - reported_at >= _REPORT_S:
+                reported, reported_at = found, moment
                 share = _PREPARED + (_ADAPTED - _PREPARED) * float(found["progress"])
-                self._tell(job, State(found["state"]), share, eta_s=pace.eta_s(share))
+                self._report(job, State(found["state"]), share, eta_s=eta.eta_s(share))
 
     def _task(self, job: Job, folder: JobFolder, target: Path) -> AdaptationTask:
         if job.base is None:
@@ -292,8 +296,8 @@ class Worker:
             min_clips=self._settings.adapt_min_clips,
         )
 
-    def _conclude(self, job: Job, folder: JobFolder, lease: Lease) -> None:
-        """Publish what the child made, or say why not; all of it may be done twice."""
+    def _publish(self, job: Job, folder: JobFolder, lease: Lease) -> None:
+        """Publish the child's bundle, or reject the job; a second call changes nothing."""
         report = read_json(folder.report)
         assert report is not None
         estimate, clips = report["estimated_accuracy"], report["clips"]
@@ -305,30 +309,31 @@ class Worker:
         if report["bundle"] is None:
             self._end(job, folder, state=State.REJECTED, error=" ".join(report["reasons"]), **found)
             return
-        self._tell(job, State.PUBLISHING, _ADAPTED, **found)
+        self._report(job, State.PUBLISHING, _ADAPTED, **found)
         lease.check()
         try:
             version = self._registry.publish(folder.out, job.name, key=job.id)
         except BundleError as error:
-            # What a crash or a disk has spoilt is made anew; what another has published is not.
+            # A bundle that a crash or a disk has damaged is made again; first check that the job is
+            # still ours, for another worker may have published it.
             self._store.update(job.id, job.token)
             folder.report.unlink(missing_ok=True)
-            raise _BrokenOffError(f"The new bundle is damaged: {error}") from error
+            raise _ChildDiedError(f"The new bundle is damaged: {error}") from error
         if job.auto_promote and report["verdict"] == "improved":
             bundles.load(version.path)
             self._registry.promote(job.name, version.version, job.language)
         self._on_published(job.name)
         self._end(job, folder, state=State.SUCCEEDED, version=version.version, progress=1.0)
 
-    def _tell(self, job: Job, state: State, progress: float, **more: Any) -> None:
+    def _report(self, job: Job, state: State, progress: float, **more: Any) -> None:
         self._store.update(job.id, job.token, state=state, progress=progress, **more)
 
-    def _again(self, job: Job, folder: JobFolder, reason: str, last: State) -> None:
+    def _retry(self, job: Job, folder: JobFolder, reason: str, last: State) -> None:
         if job.attempts >= self._settings.adapt_tries:
             self._end(job, folder, state=last, error=reason)
         else:
             log.warning("job %s will be tried again: %s", job.id, reason)
-            self._store.give_back(job.id, job.token, delay_s=_AGAIN_S, error=reason)
+            self._store.give_back(job.id, job.token, delay_s=_RETRY_S, error=reason)
 
     def _end(self, job: Job, folder: JobFolder, **changes: Any) -> None:
         changes.setdefault("error", None)
@@ -336,23 +341,23 @@ class Worker:
         folder.remove_work()
 
 
-def _go_on(lease: Lease, stop: threading.Event) -> None:
-    """See that the job is still to be done, and by this worker."""
+def _check(lease: Lease, stop: threading.Event) -> None:
+    """Check that this worker still has the job, and was not asked to stop."""
     lease.check()
     if stop.is_set():
         raise _StoppedError
 
 
 class _StoppedError(Exception):
-    """This worker was asked to stop."""
+    """The worker was asked to stop."""
 
 
-class _BrokenOffError(Exception):
-    """The child died without a word."""
+class _ChildDiedError(Exception):
+    """The child ended without a report and without an error."""
 
 
-def _plainly(error: Exception) -> str:
-    """What a user of the service may read: no path of this machine."""
+def _public_reason(error: Exception) -> str:
+    """Describe an error without any path of this machine, for the users of the service."""
     if isinstance(error, OSError):
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return "The disk of the service is full."
