@@ -117,7 +117,7 @@ bench: $(VENV)/installed ## Measure what the bundled model costs (benchmarks/res
 
 bench-serving: $(VENV)/installed ## The service beside other servers; ARGS="--peers DIR --venvs DIR"; needs wrk
 	@$(VENV)/bin/python -m benchmarks.serving $(ARGS)
-	@$(VENV)/bin/python -m benchmarks.live
+	@$(VENV)/bin/python -m benchmarks.liveness
 
 bench-long: $(VENV)/installed ## A call of an hour: speed, memory, music and silence; DATA
 	@$(VENV)/bin/python -m benchmarks.long_audio --data $(DATA) $(ARGS)
@@ -129,11 +129,14 @@ bench-formats: $(VENV)/installed ## The same clips in many formats: how far do a
 	@$(VENV)/bin/python -m benchmarks.formats --data $(DATA) $(ARGS)
 
 bench-adapting: $(VENV)/installed ## What requests feel while an adaptation runs; DATA
-	@$(VENV)/bin/python -m benchmarks.adapting --data $(DATA) $(ARGS)
+	@$(VENV)/bin/python -m benchmarks.latency_during_adaptation --data $(DATA) $(ARGS)
 
 benchmark: $(VENV)/installed ## Compare the ways to adapt (hours); PROTOCOL=P1|P1_ravdess|P2|P3, DATA, ARGS="--seeds 1 --runs RUN"
 	$(VENV)/bin/nnpm benchmark --data $(DATA) --protocol $(PROTOCOL) --out build/benchmark-$(PROTOCOL) \
 		$(ARGS)
+
+charts: $(VENV)/installed ## Draw docs/charts/ from benchmarks/results/
+	@$(VENV)/bin/python -m benchmarks.charts
 
 picture: $(VENV)/installed ## Draw docs/architecture.svg and list the files in docs/architecture.md, from the code
 	@$(VENV)/bin/python scripts/picture.py

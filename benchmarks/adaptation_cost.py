@@ -2,9 +2,9 @@
 
     python -m benchmarks.adaptation_cost --data DIR/urdu [--bundle models/default/1]
 
-Every measurement runs in a process of its own, one after the other, and tells its peak of resident
-memory. Where the folder holds too few clips they come again, each a little quieter. Linux only.
-Writes benchmarks/results/adaptation_cost.json and .md.
+Every measurement runs in a process of its own, one after the other, and reports its peak of
+resident memory. Where the folder has too few clips, they are repeated, each a little quieter.
+Linux only. Writes benchmarks/results/adaptation_cost.json and .md.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from typing import Any
 import soundfile
 import torch
 
-from benchmarks.provenance import RESULTS, provenance, write
+from benchmarks.provenance import RESULTS, ROOT, provenance, write
 from nnpm.service.inference import bundle as bundles
 from nnpm.service.inference.audio.decode import decode
 from nnpm.service.inference.audio.formats import audio_files
@@ -68,10 +68,10 @@ def fill(folder: Path, data: Path, count: int) -> None:
 def one_pass(bundle: Path, folder: Path, threads: int, _slots: int) -> Figures:
     """Decode and pool, without views: as ``adapt`` does it."""
     base = bundles.load(bundle)
-    listener = FeatureViews(restore_network(base), num_views=0, seed=0)
+    extractor = FeatureViews(restore_network(base), num_views=0, seed=0)
     start = time.perf_counter()
-    heard = extract_features(folder, listener, base.card, _config(), threads=threads)
-    return {"seconds": time.perf_counter() - start, "clips": heard.accepted}
+    features = extract_features(folder, extractor, base.card, _config(), threads=threads)
+    return {"seconds": time.perf_counter() - start, "clips": features.accepted}
 
 
 def whole(bundle: Path, folder: Path, threads: int, _slots: int) -> Figures:
@@ -96,8 +96,8 @@ def head_alone(bundle: Path, folder: Path, threads: int, slots: int) -> Figures:
     base = bundles.load(bundle)
     network, known = restore_network(base), restore_source(base.memory())
     config = _config()
-    listener = FeatureViews(network, config.views, seed=0)
-    target = extract_features(folder, listener, base.card, config, threads=threads).target()
+    extractor = FeatureViews(network, config.views, seed=0)
+    target = extract_features(folder, extractor, base.card, config, threads=threads).target()
     generator = torch.Generator().manual_seed(0)
     chosen = torch.randint(len(known.emotion), (slots,), generator=generator)
     noise = torch.randn(slots, known.pooled.shape[1], generator=generator)
@@ -126,15 +126,14 @@ def measure(job: str, options: argparse.Namespace, folder: str, slots: int = 0) 
     command = [sys.executable, "-m", "benchmarks.adaptation_cost", "--job", job, "--data", folder]
     command += ["--bundle", str(options.bundle), "--threads", str(options.threads)]
     command += ["--num-slots", str(slots)]
-    root = Path(__file__).parents[1]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=root)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT)
     found: Figures = json.loads(done.stdout)
     print(job, slots or "", found)
     return found
 
 
 def perform(options: argparse.Namespace) -> None:
-    """Do one job here, and tell its figures on standard output."""
+    """Do one job here, and print its figures."""
     with one_torch_thread():
         found = JOBS[options.job](options.bundle, options.data, options.threads, options.num_slots)
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -8,21 +8,18 @@ benchmarks/results/bulk.md.
 """
 
 import argparse
-import csv
 import json
 import os
-import random
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from itertools import chain, zip_longest
 from pathlib import Path
 
-from benchmarks.provenance import provenance, write
+from benchmarks.corpora import clips_in_turn
+from benchmarks.provenance import ROOT, machine_load, provenance, write
 
-ROOT = Path(__file__).parents[1]
 CORES = 2
 
 
@@ -52,20 +49,8 @@ def main() -> None:
             for count, audio_s, clock_s, cpu_s, mib in rows
         ),
     ]
-    facts = provenance(f"benchmarks/bulk.py --clips {options.clips}")
-    facts["load of the machine"] = f"{os.getloadavg()[0]:.1f} (other work beside it where over 2)"
+    facts = provenance(f"benchmarks/bulk.py --clips {options.clips}") | machine_load()
     write("bulk", "\n".join(table), facts)
-
-
-def clips_in_turn(data: Path) -> list[Path]:
-    """Clips of all corpora in turn, each corpus in an order of chance."""
-    corpora = []
-    for manifest in sorted(data.glob("*/metadata.csv")):
-        with manifest.open(newline="", encoding="utf-8") as file:
-            paths = [(manifest.parent / row["path"]).resolve() for row in csv.DictReader(file)]
-        random.Random(0).shuffle(paths)
-        corpora.append(paths)
-    return [clip for clip in chain.from_iterable(zip_longest(*corpora)) if clip is not None]
 
 
 def _measure(folder: Path) -> tuple[int, float, float, float, float]:

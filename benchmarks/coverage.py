@@ -1,10 +1,10 @@
-"""Coverage against accuracy of the bundled model, and what it says of sounds that are no speech.
+"""Coverage against accuracy of the bundled model, and its answers to sounds that are no speech.
 
     python -m benchmarks.coverage --data DIR [--bundle models/default/1]
 
 The held-out speakers of the source are those that the bundle's card names; neither trained the
 network, and the test speakers did not fit its confidence either. Writes
-benchmarks/results/coverage.md and docs/coverage.svg.
+benchmarks/results/coverage.md and coverage.csv, which `make charts` draws.
 """
 
 import argparse
@@ -13,27 +13,26 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from benchmarks.provenance import provenance, write
+from benchmarks.provenance import RESULTS, provenance, write
 from nnpm.service.inference import bundle as bundles
 from nnpm.service.inference.audio.decode import decode
 from nnpm.service.inference.audio.waveform import SAMPLE_RATE_HZ, AudioInfo, Recording, Waveform
 from nnpm.service.inference.card import CORE_EMOTIONS
 from nnpm.service.inference.recognizer import Recognizer
+from nnpm.training.benchmark.tables import Table
 from nnpm.training.corpora import Utterance, load
-from nnpm.training.data import non_speech as strange
+from nnpm.training.data import non_speech
 from nnpm.training.evaluation import Verdict, expected_calibration_error, judge
 
 COVERAGES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
 TARGETS = ("emodb", "urdu", "ased", "emotiontts")
-COLOURS = ("#000000", "#7f7f7f", "#0072b2", "#d55e00", "#009e73", "#cc79a7")
 SOUNDS = 100
-DRAWING = Path("docs/coverage.svg")
-WIDTH, HEIGHT, MARGIN = 460, 300, 46
 
 
 def main() -> None:
-    """Measure, write and draw."""
+    """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--bundle", type=Path, default=Path("models/default/1"))
@@ -54,10 +53,18 @@ def main() -> None:
     sounds = ["| sound | abstains | as no speech | as out of domain | surest answer given |"]
     sounds.append("| --- | --- | --- | --- | --- |")
     for name, make in makers(voices).items():
-        sounds.append(f"| {name} | {' | '.join(told(recognizer, make))} |")
+        sounds.append(f"| {name} | {' | '.join(abstention_cells(recognizer, make))} |")
     facts = provenance(f"benchmarks/coverage.py ({options.bundle}, {SOUNDS} sounds of each kind)")
     write("coverage", "\n".join([*table, "", *sounds]), facts)
-    DRAWING.write_text(drawing(curves))
+    points = pd.DataFrame(
+        [
+            (name, *point)
+            for name, shares in curves.items()
+            for point in zip(COVERAGES, shares, strict=True)
+        ],
+        columns=["clips", "coverage", "accuracy"],
+    )
+    (RESULTS / "coverage.csv").write_text(Table("coverage", "", "", points).csv(facts))
 
 
 def groups(recognizer: Recognizer, data: Path) -> dict[str, list[Verdict]]:
@@ -67,8 +74,8 @@ def groups(recognizer: Recognizer, data: Path) -> dict[str, list[Verdict]]:
     for side in ("validation", "test"):
         utterances: list[Utterance] = []
         for corpus in corpora:
-            kept = set(corpus["speakers"][side])
-            utterances += [u for u in load(corpus["name"], data) if u.speaker in kept]
+            speakers = set(corpus["speakers"][side])
+            utterances += [u for u in load(corpus["name"], data) if u.speaker in speakers]
         found[f"source, {side} speakers, eight emotions"] = judge(recognizer, utterances)
     for name in TARGETS:
         found[name] = judge(recognizer, load(name, data), CORE_EMOTIONS)
@@ -88,14 +95,14 @@ def makers(voices: Sequence[np.ndarray]) -> dict[str, Callable[[], np.ndarray]]:
     return {
         "silence": lambda: np.zeros(length, np.float32),
         "hiss at -60 dB": lambda: (1e-3 * rng.standard_normal(length)).astype(np.float32),
-        "gusts of white to brown noise": lambda: strange.noise(rng, float(rng.integers(3))),
-        "chords": partial(strange.chords, rng),
-        "beeps and sweeps": partial(strange.tones, rng),
-        "eight real voices at once": lambda: strange.babble(rng, voices),
+        "gusts of white to brown noise": lambda: non_speech.noise(rng, float(rng.integers(3))),
+        "chords": partial(non_speech.chords, rng),
+        "beeps and sweeps": partial(non_speech.tones, rng),
+        "eight real voices at once": lambda: non_speech.babble(rng, voices),
     }
 
 
-def told(recognizer: Recognizer, make: Callable[[], np.ndarray]) -> list[str]:
+def abstention_cells(recognizer: Recognizer, make: Callable[[], np.ndarray]) -> list[str]:
     """Shares of abstentions, and the highest confidence of an answer that was given."""
     info = AudioInfo(3.0, SAMPLE_RATE_HZ, 1, "WAV")
     answers = [recognizer.answer(Recording(info, (Waveform(make()),))) for _ in range(SOUNDS)]
@@ -106,41 +113,6 @@ def told(recognizer: Recognizer, make: Callable[[], np.ndarray]) -> list[str]:
         np.mean(["out_of_domain" in a.reasons for a in answers]),
     ]
     return [*(f"{share:.2f}" for share in shares), f"{max(given):.2f}" if given else "none"]
-
-
-def drawing(curves: dict[str, list[float]]) -> str:
-    """The curves as SVG: coverage to the right, accuracy upwards, both from 0 to 1."""
-    wide, high = WIDTH - MARGIN - 10, HEIGHT - 2 * MARGIN
-    tall = HEIGHT + 18 * len(curves)
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {tall}" '
-        'font-family="system-ui, sans-serif" font-size="12">',
-        f'<rect width="{WIDTH}" height="{tall}" fill="#fff"/>',
-    ]
-    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
-        x, y = MARGIN + tick * wide, MARGIN + (1 - tick) * high
-        parts.append(f'<path d="M{MARGIN} {y:.0f}h{wide}M{x:.0f} {MARGIN}v{high}" stroke="#ddd"/>')
-        parts.append(f'<text x="{MARGIN - 6}" y="{y + 4:.0f}" text-anchor="end">{tick:g}</text>')
-        parts.append(
-            f'<text x="{x:.0f}" y="{MARGIN + high + 16}" text-anchor="middle">{tick:g}</text>'
-        )
-    parts.append(f'<text x="{MARGIN}" y="{MARGIN - 14}">accuracy of what is answered</text>')
-    parts.append(
-        f'<text x="{MARGIN + wide}" y="{MARGIN + high + 32}" text-anchor="end">'
-        "share answered, the surest first</text>"
-    )
-    for index, ((name, values), colour) in enumerate(zip(curves.items(), COLOURS, strict=True)):
-        points = " ".join(
-            f"{MARGIN + share * wide:.1f},{MARGIN + (1 - value) * high:.1f}"
-            for share, value in zip(COVERAGES, values, strict=True)
-        )
-        parts.append(
-            f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>'
-        )
-        y = HEIGHT + 18 * index
-        parts.append(f'<path d="M{MARGIN} {y - 4}h24" stroke="{colour}" stroke-width="2"/>')
-        parts.append(f'<text x="{MARGIN + 32}" y="{y}">{name}</text>')
-    return "".join([*parts, "</svg>\n"])
 
 
 if __name__ == "__main__":

@@ -59,8 +59,8 @@ class Row:
 def targets(run: Path, data: Path, cache: Path) -> Iterator[tuple[str, list[Utterance], Part]]:
     """Name, corpus and clips of every target of a run."""
     request = read(run).model_copy(update={"data": data})
-    if strange := set(request.corpora) - set(DEVELOPMENT):
-        raise SystemExit(f"{run} has learnt from {', '.join(strange)}, a test target")
+    if others := set(request.corpora) - set(DEVELOPMENT):
+        raise SystemExit(f"{run} has learnt from {', '.join(others)}, a test target")
     source = "+".join(sorted(request.corpora))
     split = gather(request, cache).split
     held_out = {(u.corpus, u.speaker) for u in (*split.validation, *split.test)}
@@ -86,8 +86,8 @@ def measure(
 ) -> Iterator[Row]:
     """Adapt by every method, and compare what it says of itself with the labels."""
     config = AdaptConfig()
-    heard = extract_corpus(base, corpus, "recorded", config.views, seed, cache)
-    target = Subject(corpus, heard).target(part, config.views)
+    features = extract_corpus(base, corpus, "recorded", config.views, seed, cache)
+    target = Subject(corpus, features).target(part, config.views)
     columns = core_columns(base.network.labels)
     truth = torch.tensor([CORE_EMOTIONS.index(corpus[place].emotion) for place in part.adapt])
     for method in STUDIED:

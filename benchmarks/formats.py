@@ -19,7 +19,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from benchmarks.bulk import clips_in_turn
+from benchmarks.corpora import clips_in_turn
 from benchmarks.provenance import provenance, write
 from nnpm.service.inference import bundle as bundles
 from nnpm.service.inference.answer import Answer

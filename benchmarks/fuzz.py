@@ -1,4 +1,4 @@
-"""Fuzz what strangers send: recordings, archives and forms.
+"""Fuzz the input that a client controls: recordings, archives and forms.
 
     python -m benchmarks.fuzz [--seconds 300] [--only decoder]
 
@@ -14,11 +14,9 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 
-from benchmarks.provenance import provenance, write
+from benchmarks.provenance import ROOT, provenance, write
 
-ROOT = Path(__file__).parents[1]
 FOUND = ROOT / "build/fuzz"
 SHARES = {"decoder": 0.6, "archive": 0.2, "form": 0.2}
 WHAT = {

@@ -1,4 +1,4 @@
-"""A call of an hour, sent to a real service: speed, memory, and what it says of music and silence.
+"""A call of an hour, sent to a real service: speed, memory, and the answers to music and silence.
 
     python -m benchmarks.long_audio --data DIR [--minutes 60]
 
@@ -10,7 +10,6 @@ import argparse
 import io
 import json
 import os
-import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -22,11 +21,9 @@ import numpy as np
 import soundfile
 import soxr
 
-from benchmarks.call import Stretch, build, holds
-from benchmarks.footprint import resident_mib, start
-from benchmarks.provenance import provenance, write
-
-_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+from benchmarks.make_call import Section, build, holds
+from benchmarks.provenance import machine_load, provenance, write
+from benchmarks.service import running_service
 
 
 def main() -> None:
@@ -36,43 +33,32 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0)
     options = parser.parse_args()
     call, truth = build(options.data, 60 * options.minutes, seed=0)
-    os.environ["NNPM_WORKERS"] = "1"
-    rows, said = [], []
-    with tempfile.TemporaryFile() as log:
-        for name, query, body in _cases(call):
-            process, address, _ = start(log)
-            os.sched_setaffinity(process.pid, {min(os.sched_getaffinity(0))})
-            try:
-                idle, cpu_s, begin = (
-                    resident_mib(process.pid),
-                    _cpu_s(process.pid),
-                    time.monotonic(),
-                )
-                answer = _post(f"{address}/predict{query}", body)
-                wall_s = time.monotonic() - begin
-                cpu_s = _cpu_s(process.pid) - cpu_s
-                peak = resident_mib(process.pid, "VmHWM")
-            finally:
-                process.terminate()
-                process.wait()
-            length_s = answer["audio"]["duration_s"]
-            rows.append(
-                f"| {name} | {len(body) / 1e6:.0f} | {len(answer['segments'])} "
-                f"| {len(answer['timeline'])} | {length_s / cpu_s:.0f} | {length_s / wall_s:.0f} "
-                f"| {idle:.0f} | {peak - idle:.0f} |"
-            )
-            said.append(f"| {name} | {' | '.join(_outcomes(answer, truth, 'split' in query))} |")
-    facts = provenance(f"benchmarks/long_audio.py --minutes {options.minutes:g}")
-    facts["load of the machine"] = f"{os.getloadavg()[0]:.1f} (other work beside it where over 2)"
-    write("long_audio", "\n".join([*_HEAD, *rows, "", *_SAID, *said]), facts)
+    rows, outcomes = [], []
+    for name, query, body in _cases(call):
+        with running_service({"NNPM_WORKERS": "1"}) as service:
+            os.sched_setaffinity(service.pid, {min(os.sched_getaffinity(0))})
+            idle, cpu_s, start = service.resident_mib(), service.cpu_s(), time.monotonic()
+            answer = _post(f"{service.address}/predict{query}", body)
+            wall_s = time.monotonic() - start
+            cpu_s = service.cpu_s() - cpu_s
+            peak = service.peak_mib()
+        length_s = answer["audio"]["duration_s"]
+        rows.append(
+            f"| {name} | {len(body) / 1e6:.0f} | {len(answer['segments'])} "
+            f"| {len(answer['timeline'])} | {length_s / cpu_s:.0f} | {length_s / wall_s:.0f} "
+            f"| {idle:.0f} | {peak - idle:.0f} |"
+        )
+        outcomes.append(f"| {name} | {' | '.join(_outcomes(answer, truth, 'split' in query))} |")
+    facts = provenance(f"benchmarks/long_audio.py --minutes {options.minutes:g}") | machine_load()
+    write("long_audio", "\n".join([*_HEAD, *rows, "", *_OUTCOMES, *outcomes]), facts)
 
 
 _HEAD = [
-    "| a call, one core | MB | windows | stretches | times real time (CPU) | (clock) "
+    "| a call, one core | MB | windows | timeline entries | times real time (CPU) | (clock) "
     "| MiB idle | MiB over idle at the peak |",
     "| --- | --- | --- | --- | --- | --- | --- | --- |",
 ]
-_SAID = [
+_OUTCOMES = [
     "| windows that hold only | silence: no_speech | music: flagged | of these no_speech "
     "| out_of_domain | speech: no_speech | out_of_domain |",
     "| --- | --- | --- | --- | --- | --- | --- |",
@@ -117,12 +103,7 @@ def _post(address: str, body: bytes) -> dict[str, Any]:
         return found
 
 
-def _cpu_s(process: int) -> float:
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) * _TICK_S
-
-
-def _outcomes(answer: dict[str, Any], truth: list[Stretch], split: bool) -> list[str]:
+def _outcomes(answer: dict[str, Any], truth: list[Section], split: bool) -> list[str]:
     """Shares of the windows that hold one kind of sound alone."""
     reasons: dict[str, list[set[str]]] = {"silence": [], "music": [], "speech": []}
     for segment in answer["segments"]:

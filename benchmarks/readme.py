@@ -1,15 +1,15 @@
 """Write the README's tables from the committed results: python -m benchmarks.readme."""
 
-import csv
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 
-from nnpm.training.benchmark.tables import spread
+from benchmarks.provenance import ROOT
+from nnpm.training.benchmark.cases import CURATED, PROTOCOLS
+from nnpm.training.benchmark.results import read_frame
+from nnpm.training.benchmark.tables import by_seed, in_order, spread
 
-ROOT = Path(__file__).parents[1]
 NAMES = {
     "source": ("held-out speakers of RAVDESS and nEMO", "en, pl"),
     "urdu": ("URDU", "ur"),
@@ -35,41 +35,34 @@ def accuracy_table() -> str:
     lines.append(
         f"Mean and standard deviation over {len(seeds)} seeds of one recipe "
         "(`benchmarks/results/source_P2.md`). The bundled model is the first seed trained once "
-        "more, as `make train` does it; its own figures are in `docs/experiments.md`."
+        "more, as `make train` does it; its own figures are in `benchmarks/experiments.md`."
     )
     return "\n".join(lines)
 
 
 def adaptation_table() -> str:
     """UAR of every method on every target of P2, mean ± standard deviation over the seeds."""
-    lines = (ROOT / ADAPTATION / "results.csv").read_text(encoding="utf-8").splitlines()
-    rows = [
-        row
-        for row in csv.DictReader(line for line in lines if not line.startswith("#"))
-        if row["table"] == "main" and row["condition"] == "curated" and not row["variant"]
-    ]
-    methods, seeds = (list(dict.fromkeys(row[key] for row in rows)) for key in ("method", "seed"))
-    targets = [name for name in NAMES if name in {row["target"] for row in rows}]
-    uar = {(row["method"], row["target"], row["seed"]): float(row["uar"]) for row in rows}
-    assert len(uar) == len(rows) == len(methods) * len(targets) * len(seeds), "rows lack or repeat"
-    columns = [*([target] for target in targets), targets, [t for t in targets if t != "urdu"]]
-    titles = [*(NAMES[target][0] for target in targets), "mean", "mean without URDU"]
+    frame = read_frame(ROOT / ADAPTATION / "results.csv")
+    rows = in_order(frame[frame["table"] == "main"], PROTOCOLS["P2"])
+    rows = rows[rows["condition"] == CURATED]
+    uar = by_seed(rows, ["method"], "uar")
+    assert not uar.isna().any(axis=None), "a method lacks a target or a seed"
+    targets = [name for name in NAMES if name in uar]
+    columns = {NAMES[name][0]: [name] for name in targets}
+    columns |= {"mean": targets, "mean without URDU": [t for t in targets if t != "urdu"]}
     table = [
-        f"| UAR by method | {' | '.join(titles)} |",
-        "|" + " --- |" * (len(titles) + 1),
+        f"| UAR by method | {' | '.join(columns)} |",
+        "|" + " --- |" * (len(columns) + 1),
     ]
-    for method in methods:
-        cells = [
-            spread([float(np.mean([uar[method, t, seed] for t in column])) for seed in seeds])
-            for column in columns
-        ]
+    for method, seeds in uar.groupby("method", observed=True):
+        cells = [spread(seeds[names].mean(axis=1)) for names in columns.values()]
         table.append(f"| `{method}` | {' | '.join(cells)} |")
-    told = (
-        f"Mean and standard deviation over {len(seeds)} seeds; scored on the clips adapted to, an "
-        f"answer among four emotions forced on each (`{ADAPTATION}/main.md`, where WA, "
-        "calibration, recall and cost are as well)."
+    note = (
+        f"Mean and standard deviation over {rows['seed'].nunique()} seeds; scored on the clips "
+        f"adapted to, an answer among four emotions forced on each (`{ADAPTATION}/main.md`, where "
+        "WA, calibration, recall and cost are as well)."
     )
-    return "\n".join([*table, "", told])
+    return "\n".join([*table, "", note])
 
 
 def between_markers(text: str, name: str, content: str) -> str:

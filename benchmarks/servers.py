@@ -1,4 +1,4 @@
-"""The servers of a comparison: started, stopped in their tracks, weighed by their processes."""
+"""The servers of a comparison: started, paused, and measured by their processes."""
 
 import contextlib
 import os
@@ -12,10 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from benchmarks.footprint import free_port
-
-ROOT = Path(__file__).parents[1]
-_TICK_MS = 1000 / os.sysconf("SC_CLK_TCK")
+from benchmarks.provenance import ROOT
+from benchmarks.service import SERVE, cpu_s, free_port
 
 
 @dataclass(frozen=True)
@@ -36,12 +34,12 @@ class Kind:
     path: str = "/predict"
     raw: str | None = None
     settings: dict[str, str] = field(default_factory=dict)
-    start: tuple[str, ...] = ("-c", "from nnpm.service.cli import main; main(['serve'])")
+    start: tuple[str, ...] = SERVE
 
 
 KINDS = (
     Kind("nnpm", None),
-    Kind("nnpm, one answer kept", None, start=("-m", "benchmarks.kept")),
+    Kind("nnpm, one answer cached", None, start=("-m", "benchmarks.cached_baseline")),
     Kind("plain FastAPI", "fastapi_plain"),
     Kind("KServe", "kserve", "/v1/models/ser:predict", "audio/wav"),
     Kind("MLServer", "mlserver", "/predict", "application/octet-stream"),
@@ -110,13 +108,13 @@ class Server:
         """Let wrk post the clip, as fast as answers come; None if it saw nothing."""
         env = {**os.environ, "CLIP": str(clip)} | ({"RAW": self.kind.raw} if self.kind.raw else {})
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        told = subprocess.run(
+        output = subprocess.run(
             ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s",
              "-s", str(ROOT / "benchmarks/upload.lua"),
              f"http://127.0.0.1:{self.port}{self.kind.path}"],
             env=env, capture_output=True, text=True, check=False,
         )  # fmt: skip
-        found = re.search(r"RESULT (\d+) (\S+) (\S+) (\S+) (\d+)", told.stdout)
+        found = re.search(r"RESULT (\d+) (\S+) (\S+) (\S+) (\d+)", output.stdout)
         if found is None:
             return None
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -126,19 +124,18 @@ class Server:
         return Load(int(requests), *seen, generator_ms=1000 * used_s)
 
     def signal(self, sign: signal.Signals) -> None:
-        """Send a signal to all of its processes: SIGSTOP and SIGCONT let others have the cores."""
+        """Send a signal to all of its processes; SIGSTOP pauses them, SIGCONT resumes them."""
         for pid in self._pids():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, sign)
 
     def cpu_ms(self) -> float:
         """CPU time that its processes have used, in ms."""
-        ticks = 0
+        total_s = 0.0
         for pid in self._pids():
             with contextlib.suppress(OSError):
-                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-                ticks += int(fields[11]) + int(fields[12])
-        return ticks * _TICK_MS
+                total_s += cpu_s(pid)
+        return 1000 * total_s
 
     def memory_mib(self) -> float:
         """Memory of all its processes, pages that they share counted once (PSS)."""

@@ -22,16 +22,16 @@ from pathlib import Path
 
 import soundfile
 
-from benchmarks.loops import ANSWER, DECODED, LAST_STAGE, MODEL, Loops
-from benchmarks.provenance import provenance, write
-from benchmarks.servers import KINDS, ROOT, Load, Server
+from benchmarks.cost_per_answer import ANSWER, DECODED, LAST_STAGE, MODEL, CostProcess
+from benchmarks.provenance import ROOT, provenance, write
+from benchmarks.servers import KINDS, Load, Server
 from nnpm.service.system import available_cores
 from nnpm.training.bundle.files import voice
 
 CONNECTIONS = 16
 STAGES = 100
 _IDLE_S = 3
-_HTTP = "HTTP, form, queue, metrics, log: the service that keeps one answer"
+_HTTP = "HTTP, form, queue, metrics, log: the service with one answer cached"
 _TOGETHER = "what they cost each other: the service, less these two"
 
 Found = dict[str, list[tuple[Load, float]]]
@@ -66,7 +66,7 @@ def main() -> None:
             server.load(clip, connections=CONNECTIONS, seconds=2)
             server.signal(signal.SIGSTOP)
             servers.append(server)
-        loops = stack.enter_context(Loops(clip, options.bundle))
+        loops = stack.enter_context(CostProcess(clip, options.bundle))
         _measure(servers, loops, clip, options)
 
 
@@ -74,15 +74,17 @@ def _venv(folder: str) -> str:
     return "base" if folder == "fastapi_plain" else folder
 
 
-def _measure(servers: list[Server], loops: Loops, clip: Path, options: argparse.Namespace) -> None:
+def _measure(
+    servers: list[Server], loops: CostProcess, clip: Path, options: argparse.Namespace
+) -> None:
     found: Found = {}
     idle: dict[str, float] = {}
     busy = []
     for round_ in range(options.rounds):
         for name in (MODEL, DECODED, ANSWER):
-            told = loops.ask(name, available_cores(), options.seconds)
-            load = Load(int(told["requests"]), told["seconds"], 0.0, 0.0, 0)
-            found.setdefault(name, []).append((load, told["cpu_ms"]))
+            cost = loops.ask(name, available_cores(), options.seconds)
+            load = Load(int(cost["requests"]), cost["seconds"], 0.0, 0.0, 0)
+            found.setdefault(name, []).append((load, cost["cpu_ms"]))
         for server in servers:
             server.signal(signal.SIGCONT)
             server.load(clip, connections=1, seconds=1)
@@ -100,9 +102,9 @@ def _measure(servers: list[Server], loops: Loops, clip: Path, options: argparse.
             busy.append(os.getloadavg()[0])
     memory = {server.kind.name: server.memory_mib() for server in servers}
     stages = loops.ask("stages", STAGES)
-    own, kept = (_cpu(found[server.kind.name]) for server in servers[:2])
-    stages[_HTTP] = kept
-    stages[_TOGETHER] = own - kept - stages[LAST_STAGE]
+    own, cached = (_cpu(found[server.kind.name]) for server in servers[:2])
+    stages[_HTTP] = cached
+    stages[_TOGETHER] = own - cached - stages[LAST_STAGE]
     lines = [
         *_table(found, idle, memory),
         "",

@@ -7,12 +7,10 @@ Linux only (it reads /proc). Writes benchmarks/results/soak.md.
 
 import argparse
 import collections
-import contextlib
 import http.client
 import itertools
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
@@ -23,16 +21,14 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.footprint import free_port, resident_mib
+from benchmarks.make_clips import CLASSES, Clip, draw, make_pool
 from benchmarks.provenance import provenance, write
-from benchmarks.soak_clips import CLASSES, Clip, draw, make_pool
+from benchmarks.service import Service, running_service
 
-ROOT = Path(__file__).parents[1]
 IDLE_S = 30
 WARM_UP = 0.2
 """Share of the clips after which growth is measured: until then buffers find their size."""
 BLOCKS = 20
-_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass
@@ -45,7 +41,7 @@ class Tally:
     resident: list[tuple[int, float]] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def add(self, clip: Clip, status: int, latency_ms: float, process: int) -> None:
+    def add(self, clip: Clip, status: int, latency_ms: float, service: Service) -> None:
         """Count one answer; look at the memory after every tenth."""
         with self.lock:
             self.statuses[status] += 1
@@ -53,7 +49,7 @@ class Tally:
             if status not in clip.expected:
                 self.unexpected[f"{status} for {clip.name}"] += 1
             if len(self.latencies_ms) % 10 == 0:
-                self.resident.append((len(self.latencies_ms), resident_mib(process)))
+                self.resident.append((len(self.latencies_ms), service.resident_mib()))
 
 
 def main() -> None:
@@ -68,61 +64,29 @@ def main() -> None:
         home = Path(folder)
         (home / "clips").mkdir()
         pool = make_pool(home / "clips", options.seed)
-        with _service(home) as (process, port):
-            _soak(options, process.pid, port, pool, home)
-
-
-@contextlib.contextmanager
-def _service(home: Path) -> Iterator[tuple["subprocess.Popen[bytes]", int]]:
-    """The service with the bundled model; its temporary files, jobs and log under ``home``."""
-    port = free_port()
-    (home / "tmp").mkdir()
-    env = {
-        **os.environ,
-        "TMPDIR": str(home / "tmp"),
-        "NNPM_PORT": str(port),
-        "NNPM_JOBS": str(home / "jobs"),
-        "NNPM_DATABASE_URL": f"sqlite:///{home / 'nnpm.db'}",
-    }
-    code = "import sys; from nnpm.service.cli import main; sys.exit(main(['serve']))"
-    with (home / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-c", code], cwd=ROOT, env=env, stdout=log, stderr=log
-        )
-        try:
-            _wait(process, port)
-            yield process, port
-        finally:
-            process.terminate()
-            process.wait(60)
-
-
-def _wait(process: "subprocess.Popen[bytes]", port: int) -> None:
-    for _ in range(600):
-        assert process.poll() is None, "the service ended"
-        with contextlib.suppress(OSError):
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-            connection.request("GET", "/health/ready")
-            if connection.getresponse().status == 200:
-                return
-        time.sleep(0.1)
-    raise TimeoutError("the service does not get ready")
+        (home / "tmp").mkdir()
+        settings = {
+            "TMPDIR": str(home / "tmp"),
+            "NNPM_JOBS": str(home / "jobs"),
+            "NNPM_DATABASE_URL": f"sqlite:///{home / 'nnpm.db'}",
+        }
+        with running_service(settings, home / "log") as service:
+            _soak(options, service, pool, home)
 
 
 def _soak(
     options: argparse.Namespace,
-    process: int,
-    port: int,
+    service: Service,
     pool: tuple[list[list[Clip]], list[Clip]],
     home: Path,
 ) -> None:
     tally = Tally()
-    before = _state(process, home)
+    before = _state(service, home)
     began = time.monotonic()
     clips = draw(pool, options.clips, options.seed)
     deadline = began + 60 * options.minutes
     threads = [
-        threading.Thread(target=_send, args=(clips, tally, process, port, number, deadline))
+        threading.Thread(target=_send, args=(clips, tally, service, number, deadline))
         for number in range(options.connections)
     ]
     for thread in threads:
@@ -131,10 +95,10 @@ def _soak(
         thread.join()
     took_s = time.monotonic() - began
     time.sleep(5)
-    busy_s = _cpu_s(process)
+    busy_s = service.cpu_s()
     time.sleep(IDLE_S)
-    idle_percent = 100 * (_cpu_s(process) - busy_s) / IDLE_S
-    after = _state(process, home)
+    idle_percent = 100 * (service.cpu_s() - busy_s) / IDLE_S
+    after = _state(service, home)
     table = _table(tally, before, after, took_s, busy_s, idle_percent)
     log_lines = len((home / "log").read_bytes().splitlines())
     table.append(f"| lines in the log | {log_lines} |")
@@ -148,10 +112,10 @@ _TAKE = threading.Lock()
 
 
 def _send(
-    clips: Iterator[Clip], tally: Tally, process: int, port: int, number: int, deadline: float
+    clips: Iterator[Clip], tally: Tally, service: Service, number: int, deadline: float
 ) -> None:
     """Send clip after clip on one connection, in turn as a form, raw, and chunked."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=300)
     for turn in itertools.count(number):
         with _TAKE:
             clip = next(clips, None)
@@ -169,7 +133,7 @@ def _send(
             connection.close()
             status = 0
             print(f"{clip.name}: {error!r}", file=sys.stderr)
-        tally.add(clip, status, 1000 * (time.perf_counter() - started), process)
+        tally.add(clip, status, 1000 * (time.perf_counter() - started), service)
     connection.close()
 
 
@@ -186,17 +150,12 @@ def _request(clip: Clip, turn: int) -> tuple[bytes | Iterator[bytes], dict[str, 
     return pieces, {"Content-Type": "application/octet-stream", "Transfer-Encoding": "chunked"}
 
 
-def _cpu_s(process: int) -> float:
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) * _TICK_S
-
-
-def _state(process: int, home: Path) -> dict[str, float]:
+def _state(service: Service, home: Path) -> dict[str, float]:
     temporary = sum(path.is_file() for path in (home / "tmp").rglob("*"))
     return {
-        "resident MiB": round(resident_mib(process), 1),
-        "file descriptors": len(list(Path(f"/proc/{process}/fd").iterdir())),
-        "threads": len(list(Path(f"/proc/{process}/task").iterdir())),
+        "resident MiB": round(service.resident_mib(), 1),
+        "file descriptors": len(list(Path(f"/proc/{service.pid}/fd").iterdir())),
+        "threads": len(list(Path(f"/proc/{service.pid}/task").iterdir())),
         "temporary files": temporary,
     }
 

@@ -24,8 +24,8 @@ import soundfile
 import soxr
 from websockets.asyncio.client import connect
 
-from benchmarks.footprint import ROOT, post, resident_mib, start
-from benchmarks.provenance import provenance, write
+from benchmarks.provenance import ROOT, provenance, write
+from benchmarks.service import Service, running_service
 from nnpm.service.inference import bundle
 from nnpm.service.inference.audio.decode import decode
 from nnpm.service.inference.recognizer import Recognizer
@@ -47,28 +47,23 @@ def main() -> None:
     pressure = [_pressure()]
     head = "| connections | /predict beside | segments | median | 95 % | most |"
     rows = [head, "|" + " --- |" * 6]
-    with Path(os.devnull).open("wb") as log:
-        process, address, _ = start(log)
-        try:
-            _lags(address, 1, 5)  # warm
-            for connections, busy in ((1, False), (4, False), (8, False), (16, False), (8, True)):
-                lags_ms = 1000 * np.array(_measured(address, connections, options.seconds, busy))
-                shown = [f"{np.quantile(lags_ms, q):.0f} ms" for q in (0.5, 0.95, 1.0)]
-                beside = "two clients" if busy else "none"
-                facts = [str(connections), beside, str(len(lags_ms)), *shown]
-                rows.append(f"| {' | '.join(facts)} |")
-            before = resident_mib(process.pid)
-            took_s, final_bytes = asyncio.run(_long(address))
-            after, most = resident_mib(process.pid), resident_mib(process.pid, "VmHWM")
-        finally:
-            process.terminate()
-            process.wait()
+    with running_service() as service:
+        _lags(service, 1, 5)  # warm
+        for connections, busy in ((1, False), (4, False), (8, False), (16, False), (8, True)):
+            lags_ms = 1000 * np.array(_measured(service, connections, options.seconds, busy))
+            shown = [f"{np.quantile(lags_ms, q):.0f} ms" for q in (0.5, 0.95, 1.0)]
+            beside = "two clients" if busy else "none"
+            facts = [str(connections), beside, str(len(lags_ms)), *shown]
+            rows.append(f"| {' | '.join(facts)} |")
+        before = service.resident_mib()
+        took_s, final_bytes = asyncio.run(_long(service))
+        after, most = service.resident_mib(), service.peak_mib()
     close = _closeness(options.data, options.recordings)
     rows += [
         "",
-        f"Two hours in one stream, as fast as they are heard: {took_s:.0f} s. Resident memory "
-        f"{before:.0f} MiB before, {after:.0f} MiB after, {most:.0f} MiB at most; the final answer "
-        f"has {final_bytes / 1024:.0f} KiB.",
+        f"Two hours in one stream, as fast as the service takes it: {took_s:.0f} s. Resident "
+        f"memory {before:.0f} MiB before, {after:.0f} MiB after, {most:.0f} MiB at most; the final "
+        f"answer has {final_bytes / 1024:.0f} KiB.",
         "",
         f"The final answer beside that of the whole recording, {len(close)} recordings of "
         "clips with pauses, half a minute to a minute: largest difference of a score "
@@ -90,35 +85,35 @@ def _pressure() -> float:
     return float(text.split("avg60=")[1].split()[0])
 
 
-def _measured(address: str, connections: int, seconds: int, busy: bool) -> list[float]:
+def _measured(service: Service, connections: int, seconds: int, busy: bool) -> list[float]:
     over = threading.Event()
-    threads = [threading.Thread(target=_ask, args=(address, over)) for _ in range(2 * busy)]
+    threads = [threading.Thread(target=_ask, args=(service, over)) for _ in range(2 * busy)]
     for thread in threads:
         thread.start()
     try:
-        return _lags(address, connections, seconds)
+        return _lags(service, connections, seconds)
     finally:
         over.set()
         for thread in threads:
             thread.join()
 
 
-def _ask(address: str, over: threading.Event) -> None:
+def _ask(service: Service, over: threading.Event) -> None:
     file = io.BytesIO()
     soundfile.write(file, voice(170.0, 3.0, seed=1), 16_000, format="WAV", subtype="PCM_16")
     while not over.is_set():
-        post(address, file.getvalue())
+        service.post(file.getvalue())
 
 
-def _lags(address: str, connections: int, seconds: int) -> list[float]:
+def _lags(service: Service, connections: int, seconds: int) -> list[float]:
     async def all_lines() -> list[list[float]]:
-        lines = [_line(address, number, seconds) for number in range(connections)]
+        lines = [_line(service, number, seconds) for number in range(connections)]
         return await asyncio.gather(*lines)
 
     return [lag_s for line in asyncio.run(all_lines()) for lag_s in line]
 
 
-async def _line(address: str, number: int, seconds: int) -> list[float]:
+async def _line(service: Service, number: int, seconds: int) -> list[float]:
     """One connection in real time; seconds of lag of each segment."""
     rate = _RATES_HZ[number % len(_RATES_HZ)]
     audio = _pcm(np.tile(voice(120.0 + 10 * number, 3.0, seed=number), seconds // 3 + 1), rate)
@@ -126,45 +121,45 @@ async def _line(address: str, number: int, seconds: int) -> list[float]:
     sent_at: list[float] = []
     lags_s: list[float] = []
     await asyncio.sleep(0.137 * number)  # lines do not begin at once
-    async with connect(_url(address)) as client:
+    async with connect(_url(service)) as client:
         hello = {"sample_rate_hz": rate, "channels": 1, "hop_s": 1}
         await client.send(json.dumps(hello))
 
-        async def listen() -> None:
+        async def receive() -> None:
             while (answer := json.loads(await client.recv()))["type"] == "segment":
                 last = round(answer["end_s"] / _STEP_S - 1e-6) - 1  # the message of its last sample
                 lags_s.append(time.perf_counter() - sent_at[min(last, len(sent_at) - 1)])
 
-        listening = asyncio.create_task(listen())
+        receiving = asyncio.create_task(receive())
         begun = time.perf_counter()
         for index in range(len(audio) // step):
             await asyncio.sleep(begun + _STEP_S * (index + 1) - time.perf_counter())
             await client.send(audio[index * step : (index + 1) * step].tobytes())
             sent_at.append(time.perf_counter())
         await client.send(json.dumps({"end": True}))
-        await listening
+        await receiving
     return lags_s
 
 
-async def _long(address: str) -> tuple[float, int]:
+async def _long(service: Service) -> tuple[float, int]:
     """Two hours at once; the seconds that they take, and the size of the answer."""
     minute = _pcm(np.tile(voice(140.0, 3.0, seed=3), 20), 16_000).tobytes()
     begun = time.perf_counter()
-    async with connect(_url(address), max_size=None) as client:
+    async with connect(_url(service), max_size=None) as client:
         await client.send(json.dumps({"sample_rate_hz": 16_000, "channels": 1}))
 
-        async def listen() -> int:
+        async def receive() -> int:
             while True:
                 text = await client.recv()
                 if json.loads(text)["type"] != "segment":
                     return len(text)
 
-        listening = asyncio.create_task(listen())
+        receiving = asyncio.create_task(receive())
         for _ in range(_LONG_S // 60):
             for piece in range(0, len(minute), 64_000):
                 await client.send(minute[piece : piece + 64_000])
         await client.send(json.dumps({"end": True}))
-        return time.perf_counter() - begun, await listening
+        return time.perf_counter() - begun, await receiving
 
 
 def _closeness(data: Path, count: int) -> list[float]:
@@ -186,10 +181,10 @@ def _recording(clips: list[Path], draw: np.random.Generator) -> np.ndarray:
 
 
 def _difference(recognizer: Recognizer, audio: np.ndarray) -> float:
-    listener = StreamRecognizer(recognizer, rate_hz=16_000, channels=1)
+    stream = StreamRecognizer(recognizer, rate_hz=16_000, channels=1)
     for begin in range(0, len(audio), 1600):
-        listener.push(audio[begin : begin + 1600, None])
-    streamed = listener.finish().scores
+        stream.push(audio[begin : begin + 1600, None])
+    streamed = stream.finish().scores
     file = io.BytesIO()
     soundfile.write(file, audio, 16_000, format="WAV", subtype="PCM_16")
     whole = recognizer.answer(decode(file.getvalue())).scores
@@ -202,8 +197,8 @@ def _pcm(samples: np.ndarray, rate: int) -> np.ndarray:
     return np.round(np.clip(samples, -1, 1) * 32767).astype("<i2")
 
 
-def _url(address: str) -> str:
-    return address.replace("http://", "ws://") + "/stream"
+def _url(service: Service) -> str:
+    return f"ws://127.0.0.1:{service.port}/stream"
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.charts import draw
 from benchmarks.readme import ADAPTATION, accuracy_table, adaptation_table
 
 ROOT = Path(__file__).parents[1]
@@ -35,6 +36,22 @@ def test_the_adaptation_table_agrees_with_the_benchmarks_own() -> None:
         assert [_numbers(cell) for cell in cells] == [
             pytest.approx(_numbers(cell), abs=0.0011) for cell in expected[method]
         ]
+
+
+def test_the_charts_are_drawn_from_the_results(tmp_path: Path) -> None:
+    draw(tmp_path)
+    words = {
+        "uar": ["urdu", "ased", "mean", "source_only", "nnpm"],
+        "curve": ["clips adapted to", "entropy", "emotiontts"],
+        "confusion": ["emodb", "self_training", "angry"],
+        "map": ["ased, source_only", "ased, nnpm", "sad"],
+        "coverage": ["share answered, the surest first", "source, test speakers, eight emotions"],
+    }
+    assert {path.stem for path in tmp_path.iterdir()} == set(words)
+    for name, expected in words.items():
+        text = (tmp_path / f"{name}.svg").read_text(encoding="utf-8")
+        for word in expected:
+            assert f">{word}<" in text, (name, word)
 
 
 def _numbers(cell: str) -> list[float]:

@@ -100,7 +100,9 @@ def test_twenty_swaps_under_load(server: Server, models: Path, clip: bytes) -> N
     assert {one["model"]["version"] for one in answers} == {"3", "4"}
     for one in answers:
         assert one["scores"] == pytest.approx(known[one["model"]["version"]], abs=1e-6)
-    assert sorted(back_s)[2] < 1.0  # under load; benchmarks/results/adapting.md says without
+    assert (
+        sorted(back_s)[2] < 1.0
+    )  # under load; benchmarks/results/latency_during_adaptation.md says without
 
 
 @pytest.mark.slow

@@ -1,9 +1,9 @@
 """How long /health/live takes while 64 clients upload.
 
-    python -m benchmarks.live [--seconds 20] [--connections 64] [--clip-s 10]
+    python -m benchmarks.liveness [--seconds 20] [--connections 64] [--clip-s 10]
 
 wrk uploads clips as fast as answers come, and each probe is a connection of its own, as an
-orchestrator's are. Needs Linux and wrk. Writes benchmarks/results/live.md.
+orchestrator's are. Needs Linux and wrk. Writes benchmarks/results/liveness.md.
 """
 
 import argparse
@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from benchmarks.provenance import provenance, write
-from benchmarks.servers import KINDS, ROOT, Load, Server
+from benchmarks.provenance import ROOT, provenance, write
+from benchmarks.servers import KINDS, Load, Server
 from nnpm.training.bundle.files import voice
 
 EVERY_S = 0.02
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--clip-s", type=float, default=10.0)
     options = parser.parse_args()
     if shutil.which("wrk") is None:
-        sys.exit("benchmarks.live needs wrk, which is not on the PATH")
+        sys.exit("benchmarks.liveness needs wrk, which is not on the PATH")
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder) / "clip.wav"
         soundfile.write(clip, voice(180.0, options.clip_s, seed=0), 16_000, subtype="PCM_16")
@@ -72,7 +72,7 @@ def main() -> None:
         f"were answered, {load.failed} of them not with 200. Load generator, probe and "
         f"service share the machine's cores; its load was {os.getloadavg()[0]:.1f} at the end.",
     ]
-    write("live", "\n".join(rows), provenance("python -m benchmarks.live"))
+    write("liveness", "\n".join(rows), provenance("python -m benchmarks.liveness"))
 
 
 def probe(port: int, seconds: float) -> list[float]:

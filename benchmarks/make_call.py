@@ -1,6 +1,5 @@
 """An hour of telephone made of corpus clips, pauses and hold music, with the truth beside it."""
 
-import csv
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.corpora import clips_by_corpus
 from nnpm.service.inference.audio.decode import decode
 from nnpm.service.inference.audio.waveform import SAMPLE_RATE_HZ
 
@@ -23,7 +23,7 @@ _CHORDS = ((0, 4, 7), (-3, 0, 4), (-7, -3, 0), (-5, -1, 2))
 
 
 @dataclass(frozen=True)
-class Stretch:
+class Section:
     """What one channel holds from start to end, in seconds."""
 
     start_s: float
@@ -54,7 +54,7 @@ def hold_music(duration_s: float, seed: int) -> Floats:
     return (0.3 * sound / np.abs(sound).max()).astype(np.float32)
 
 
-def build(corpora: Path, duration_s: float, seed: int) -> tuple[Floats, list[Stretch]]:
+def build(corpora: Path, duration_s: float, seed: int) -> tuple[Floats, list[Section]]:
     """Two people in turn, each on a channel of their own, with pauses, silences and hold music.
 
     Args:
@@ -72,7 +72,7 @@ def build(corpora: Path, duration_s: float, seed: int) -> tuple[Floats, list[Str
     num_frames = round(duration_s * SAMPLE_RATE_HZ)
     rng = np.random.default_rng(seed)
     call = rng.standard_normal((num_frames, 2)).astype(np.float32) * 10 ** (_LINE_DB / 20)
-    truth: list[Stretch] = []
+    truth: list[Section] = []
     position, speaker, clip = 0, 0, 0
     while position < num_frames:
         kind = draw.random()
@@ -80,10 +80,10 @@ def build(corpora: Path, duration_s: float, seed: int) -> tuple[Floats, list[Str
             music = hold_music(draw.uniform(40, 120), seed=len(truth))
             end = min(position + len(music), num_frames)
             call[position:end] += music[: end - position, None]
-            truth += [_stretch(position, end, channel, "music") for channel in (0, 1)]
+            truth += [_section(position, end, channel, "music") for channel in (0, 1)]
         elif kind < 0.16:
             end = min(position + round(draw.uniform(8, 40) * SAMPLE_RATE_HZ), num_frames)
-            truth += [_stretch(position, end, channel, "silence") for channel in (0, 1)]
+            truth += [_section(position, end, channel, "silence") for channel in (0, 1)]
         else:
             end = position
             for _ in range(draw.randint(1, 6)):
@@ -92,15 +92,15 @@ def build(corpora: Path, duration_s: float, seed: int) -> tuple[Floats, list[Str
                 call[end : end + len(samples), speaker] += samples
                 end += len(samples) + round(draw.uniform(0.1, 0.9) * SAMPLE_RATE_HZ)
             end = min(end, num_frames)
-            truth.append(_stretch(position, end, speaker, "speech"))
-            truth.append(_stretch(position, end, 1 - speaker, "silence"))
+            truth.append(_section(position, end, speaker, "speech"))
+            truth.append(_section(position, end, 1 - speaker, "silence"))
             speaker = 1 - speaker
         position = end
     return np.clip(call, -1, 1), truth
 
 
 def holds(
-    truth: Sequence[Stretch], start_s: float, end_s: float, channel: int | None
+    truth: Sequence[Section], start_s: float, end_s: float, channel: int | None
 ) -> set[Sound]:
     """What a window holds, on one channel or (None) on the mean of both."""
     return {
@@ -111,12 +111,7 @@ def holds(
 
 
 def _clips(corpora: Path) -> list[Path]:
-    found: list[Path] = []
-    for manifest in sorted(corpora.glob("*/metadata.csv")):
-        with manifest.open(newline="", encoding="utf-8") as file:
-            paths = [manifest.parent / row["path"] for row in csv.DictReader(file)]
-        found += random.Random(0).sample(paths, min(200, len(paths)))
-    return found
+    return [clip for clips in clips_by_corpus(corpora) for clip in clips[:200]]
 
 
 def _voice(path: Path) -> Floats:
@@ -125,8 +120,8 @@ def _voice(path: Path) -> Floats:
     return voice
 
 
-def _stretch(start: int, end: int, channel: int, sound: Sound) -> Stretch:
-    return Stretch(start / SAMPLE_RATE_HZ, end / SAMPLE_RATE_HZ, channel, sound)
+def _section(start: int, end: int, channel: int, sound: Sound) -> Section:
+    return Section(start / SAMPLE_RATE_HZ, end / SAMPLE_RATE_HZ, channel, sound)
 
 
 def _note(base_hz: float, semitones: int, duration_s: float, decay_s: float) -> NDArray[np.float64]:

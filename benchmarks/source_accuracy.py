@@ -1,10 +1,10 @@
 """Score unadapted bundles of several seeds on held-out source speakers and on unseen corpora.
 
-    python -m benchmarks.milestone --name P2 --data DIR --runs RUN0 RUN1 RUN2
+    python -m benchmarks.source_accuracy --name P2 --data DIR --runs RUN0 RUN1 RUN2
 
 Exports each run, evaluates it as ``nnpm evaluate`` does over the four emotions, and writes
 benchmarks/results/source_NAME.json and .md. Test targets are scored here and nothing is chosen by
-them; every call belongs into docs/experiments.md.
+them; log every call in benchmarks/experiments.md.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def table(name: str, seeds: list[dict[str, dict[str, float]]]) -> str:
 def main() -> None:
     """Score and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--name", required=True, help="of the protocol: P1 or P2")
+    parser.add_argument("--name", required=True, help="of the protocol: P1, P1_ravdess, P2 or P3")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--runs", type=Path, nargs="+", required=True)
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "nnpm")
@@ -75,7 +75,7 @@ def main() -> None:
     source = set(requests[0].corpora)
     targets = [name for name in TARGETS if name not in source]
     seeds = [score(run, options.data, options.cache, targets) for run in options.runs]
-    facts = provenance(f"benchmarks/milestone.py --name {options.name} ({len(seeds)} seeds)")
+    facts = provenance(f"benchmarks/source_accuracy.py --name {options.name} ({len(seeds)} seeds)")
     name = f"source_{options.name}"
     (RESULTS / f"{name}.json").write_text(json.dumps({**facts, "seeds": seeds}, indent=1) + "\n")
     write(name, table(options.name, seeds), facts)

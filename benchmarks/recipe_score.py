@@ -1,9 +1,9 @@
 """Score a recipe where labels may be used: RAVDESS -> nEMO and back, as is and by telephone.
 
-    python -m benchmarks.development --data DIR --config CONFIG [--pairs ravdess:nemo nemo:ravdess]
+    python -m benchmarks.recipe_score --data DIR --config CONFIG [--pairs ravdess:nemo nemo:ravdess]
 
 Recipes are chosen by these figures and never by a test target (docs/research/results.md). One JSON
-line per pair and seed on standard output; the notes are in docs/experiments.md.
+line per pair and seed on standard output; the notes are in benchmarks/experiments.md.
 """
 
 import argparse
@@ -64,7 +64,7 @@ def main() -> None:
         clips = load_clips(source, options.cache)
         versions = [clips, *load_variants(clips, recipe.augment.variants)]
         features = [load_features(version, recipe.front_end) for version in versions]
-        heard = list(load_clips(target, options.cache))
+        recordings = list(load_clips(target, options.cache))
         emotions = [u.emotion for u in target]
         for seed in options.seeds:
             start = time.perf_counter()
@@ -74,8 +74,8 @@ def main() -> None:
                 )
                 encoder = trainer.fit(([], []))
             network = add_functionals(encoder, recipe, source, features, seed)
-            figures = score(network, labels, heard, emotions)
-            far = score(network, labels, [telephone(clip) for clip in heard], emotions)
+            figures = score(network, labels, recordings, emotions)
+            far = score(network, labels, [telephone(clip) for clip in recordings], emotions)
             figures["telephone_core_uar"] = far["core_uar"]
             seconds = round(time.perf_counter() - start)
             print(

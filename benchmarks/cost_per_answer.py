@@ -1,6 +1,6 @@
-"""What one answer costs without HTTP: loops over the same clip, in a process of their own.
+"""What one answer costs without HTTP: loops over the same clip, in a separate process.
 
-    python -m benchmarks.loops CLIP BUNDLE
+    python -m benchmarks.cost_per_answer CLIP BUNDLE
 
 reads lines ``NAME THREADS SECONDS`` and answers each with a line of JSON: requests, seconds, and
 milliseconds of CPU in all. ``stages COUNT`` gives the median of each stage, on one thread.
@@ -19,6 +19,7 @@ from typing import Self
 
 import numpy as np
 
+from benchmarks.provenance import ROOT
 from nnpm.service.inference import bundle as bundles
 from nnpm.service.inference.audio.decode import decode
 from nnpm.service.inference.audio.speech import assess
@@ -27,20 +28,19 @@ from nnpm.service.inference.recognizer import Recognizer
 from nnpm.service.predict.predict import PredictQuery, predict
 from nnpm.service.predict.schemas import ModelPart
 
-ROOT = Path(__file__).parents[1]
 MODEL, DECODED, ANSWER = "model.onnx", "decode, model.onnx", "decode, whole answer, JSON"
 LAST_STAGE = "all of these, decision, JSON"
 Calls = dict[str, Callable[[], object]]
 
 
-class Loops:
-    """The process, from outside."""
+class CostProcess:
+    """The process that runs the loops, from outside."""
 
     def __init__(self, clip: Path, bundle: Path) -> None:
         # One BLAS thread, as ``nnpm serve`` has it.
         env = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.loops", str(clip), str(bundle)],
+            [sys.executable, "-m", "benchmarks.cost_per_answer", str(clip), str(bundle)],
             cwd=ROOT, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 
@@ -73,8 +73,9 @@ def _calls(data: bytes, recognizer: Recognizer) -> tuple[Calls, Calls]:
     index = recognizer.memory
 
     def decoded() -> None:
-        heard = decode(io.BytesIO(data)).waveforms[0].samples
-        recognizer.model.run(heard[None], np.array([len(heard)], np.int64))
+        decoded_samples = decode(io.BytesIO(data)).waveforms[0].samples
+        num_samples = np.array([len(decoded_samples)], np.int64)
+        recognizer.model.run(decoded_samples[None], num_samples)
 
     def answer() -> str:
         return predict(

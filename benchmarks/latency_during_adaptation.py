@@ -1,19 +1,17 @@
-"""What requests feel of an adaptation: /predict while a job runs, beside the idle service.
+"""Latency of /predict while an adaptation runs, beside that of the idle service.
 
-    python -m benchmarks.adapting --data DIR [--rounds 4] [--rate 8] [--note "what else ran"]
+    python -m benchmarks.latency_during_adaptation --data DIR [--rounds 4] [--rate 8] [--note TEXT]
 
 The service is started as users start it. Requests come at a fixed rate (open loop: a slow answer
 does not hold up the next request), a 3 s clip each; phases with and without a job alternate in one
 run. DIR/urdu holds the recordings that are adapted to. Then promotions are rolled back. Writes
-benchmarks/results/adapting.md.
+benchmarks/results/latency_during_adaptation.md.
 """
 
 import argparse
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -25,8 +23,8 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from benchmarks.footprint import ROOT, free_port, post
-from benchmarks.provenance import provenance, write
+from benchmarks.provenance import ROOT, provenance, write
+from benchmarks.service import Service, running_service
 from nnpm.training.bundle.files import voice
 
 _CLIPS = 400
@@ -49,44 +47,26 @@ def main() -> None:
             shutil.copy(path, top / "audio")
         clip = top / "clip.wav"
         soundfile.write(clip, voice(180.0, 3.0, seed=0), 16_000, subtype="PCM_16")
-        process, address = _start(top)
-        try:
-            _measure(address, clip.read_bytes(), top / "audio", options)
-        finally:
-            process.terminate()
-            process.wait()
+        settings = {
+            "NNPM_MODELS": str(top / "models"),
+            "NNPM_ADAPT_ROOTS": str(top / "audio"),
+            "NNPM_JOBS": str(top / "jobs"),
+            "NNPM_DATABASE_URL": f"sqlite:///{top / 'nnpm.db'}",
+        }
+        with running_service(settings) as service:
+            _measure(service, clip.read_bytes(), top / "audio", options)
 
 
-def _start(top: Path) -> tuple[subprocess.Popen[bytes], str]:
-    port = free_port()
-    address = f"http://127.0.0.1:{port}"
-    settings = {
-        "NNPM_PORT": str(port), "NNPM_MODELS": str(top / "models"),
-        "NNPM_ADAPT_ROOTS": str(top / "audio"), "PYTHONPATH": str(ROOT),
-    }  # fmt: skip
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from nnpm.service.cli import main; main(['serve'])"],
-        env={**os.environ, **settings}, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    while True:
-        try:
-            urllib.request.urlopen(f"{address}/health/ready")
-            return process, address
-        except OSError:
-            assert process.poll() is None, "the service ended"
-            time.sleep(0.05)
-
-
-def _measure(address: str, clip: bytes, audio: Path, options: argparse.Namespace) -> None:
-    _requests(address, clip, options.rate, lambda begun: time.monotonic() - begun < 3)
+def _measure(service: Service, clip: bytes, audio: Path, options: argparse.Namespace) -> None:
+    _requests(service, clip, options.rate, lambda begun: time.monotonic() - begun < 3)
     idle, busy, jobs = [], [], []
     for _ in range(options.rounds):
-        job = _adapt(address, audio)
+        job = _adapt(service, audio)
         began = time.monotonic()
-        busy += _requests(address, clip, options.rate, _Running(address, job))
+        busy += _requests(service, clip, options.rate, _Running(service, job))
         took = time.monotonic() - began
         jobs.append(took)
-        idle += _requests(address, clip, options.rate, lambda b, t=took: time.monotonic() - b < t)
+        idle += _requests(service, clip, options.rate, lambda b, t=took: time.monotonic() - b < t)
     rows = [
         "| /predict, 3 s WAV | requests | median ms | p95 ms | p99 ms |",
         "| --- | --- | --- | --- | --- |",
@@ -103,22 +83,24 @@ def _measure(address: str, clip: bytes, audio: Path, options: argparse.Namespace
         f"{options.rounds} jobs of {_CLIPS} clips, {np.median(jobs):.0f} s each (median, with "
         f"requests); {options.rate:g} requests a second in both.",
         "",
-        _rollbacks(address),
+        _rollbacks(service),
     ]
-    facts = provenance("python -m benchmarks.adapting")
-    write("adapting", "\n".join(rows), facts | {"beside it": options.note})
+    facts = provenance("python -m benchmarks.latency_during_adaptation")
+    write("latency_during_adaptation", "\n".join(rows), facts | {"beside it": options.note})
 
 
-def _rollbacks(address: str) -> str:
+def _rollbacks(service: Service) -> str:
     """How long it takes to go back to a version that answered before, over HTTP."""
     times = []
     for _ in range(_ROLLBACKS):
         for version in ("2", "3"):
-            _post(f"{address}/models/default/promote", {"version": version, "language": "ur"})
+            _post(
+                f"{service.address}/models/default/promote", {"version": version, "language": "ur"}
+            )
         start = time.perf_counter()
-        told = _post(f"{address}/models/default/rollback", {"language": "ur"})
+        models = _post(f"{service.address}/models/default/rollback", {"language": "ur"})
         times.append(1000 * (time.perf_counter() - start))
-        assert told["aliases"]["ur"]["live"] == "2", told
+        assert models["aliases"]["ur"]["live"] == "2", models
     return (
         f"Roll-back of a promotion, from request to answer: {np.median(times):.0f} ms (median of "
         f"{_ROLLBACKS}; {max(times):.0f} ms at most), without other requests."
@@ -129,19 +111,19 @@ def _post(url: str, asked: dict[str, str]) -> dict[str, Any]:
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(url, data=json.dumps(asked).encode(), headers=headers)
     with urllib.request.urlopen(request) as answer:
-        told: dict[str, Any] = json.load(answer)
-    return told
+        found: dict[str, Any] = json.load(answer)
+    return found
 
 
-def _adapt(address: str, audio: Path) -> str:
-    return str(_post(f"{address}/adapt", {"folder": str(audio), "language": "ur"})["id"])
+def _adapt(service: Service, audio: Path) -> str:
+    return str(_post(f"{service.address}/adapt", {"folder": str(audio), "language": "ur"})["id"])
 
 
 class _Running:
     """Whether a job still runs, asked once a second: asking is a request, too."""
 
-    def __init__(self, address: str, job: str) -> None:
-        self._url = f"{address}/adapt/{job}"
+    def __init__(self, service: Service, job: str) -> None:
+        self._url = f"{service.address}/adapt/{job}"
         self._asked = time.monotonic()
 
     def __call__(self, _: float) -> bool:
@@ -155,7 +137,7 @@ class _Running:
 
 
 def _requests(
-    address: str, clip: bytes, rate: float, goes_on: Callable[[float], bool]
+    service: Service, clip: bytes, rate: float, goes_on: Callable[[float], bool]
 ) -> list[float]:
     """Milliseconds of each request."""
     times: list[float] = []
@@ -163,7 +145,7 @@ def _requests(
 
     def ask() -> None:
         start = time.perf_counter()
-        post(address, clip)
+        service.post(clip)
         times.append(1000 * (time.perf_counter() - start))
 
     begun = time.monotonic()

@@ -1,4 +1,4 @@
-"""What a soak sends: recordings of many lengths and formats, and some that are none."""
+"""The files that a soak sends: recordings of many lengths and formats, and some bad files."""
 
 import io
 from collections.abc import Iterator
