@@ -20,8 +20,9 @@ RUN /opt/pip/bin/pip --python /opt/nnpm/bin/python install -q \
     && find /opt/nnpm \( -path '*/onnxruntime/transformers' -o -path '*/onnxruntime/tools' \
         -o -path '*/onnxruntime/quantization' -o -path '*/numpy/f2py' -o -path '*/numpy/distutils' \
         -o -path '*/sqlalchemy/testing' -o -path '*/zstandard/_cffi.*' \) -prune -exec rm -rf {} +
-# What changes most comes last.
+# What changes most comes last. nnpm has links to the two other folders.
 COPY pyproject.toml README.md LICENSE ./
+COPY nnpm nnpm
 COPY training training
 COPY service service
 # holds links to the two folders
