@@ -1,4 +1,4 @@
-"""Archives that nobody should unpack, and some that one may."""
+"""Archives that must not be unpacked, and some that may be."""
 
 import gzip
 import io

@@ -1,4 +1,4 @@
-"""Files that are nearly right: a field bent, cut, pieces repeated."""
+"""Nearly valid files: with one field changed, cut short, or with pieces repeated."""
 
 import random
 import struct

@@ -1,4 +1,4 @@
-"""Files that are small and mean much, or mean two things."""
+"""Small files that expand to much, or that two readers understand differently."""
 
 import io
 import struct

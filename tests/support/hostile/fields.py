@@ -1,4 +1,4 @@
-"""Where the fields of a header lie, so that each can be bent."""
+"""Where the fields of a header are, so that each can be changed."""
 
 import struct
 from collections.abc import Iterator

@@ -10,7 +10,7 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(
-    include=["service", "soundfile", "zipfile", "tarfile", "python_multipart", "starlette"]
+    include=["nnpm", "soundfile", "zipfile", "tarfile", "python_multipart", "starlette"]
 ):
     from tests.support.hostile.targets import LARGEST_SEED_BYTES, TARGETS, timed
 

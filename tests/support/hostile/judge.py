@@ -1,4 +1,4 @@
-"""What a hostile file may do: be decoded, or be refused with an error of ours. Nothing else."""
+"""A hostile file is either decoded or refused with one of our errors; anything else is a fault."""
 
 import ctypes
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from nnpm.service.inference.errors import AudioError
 from tests.support.hostile.watch import watched
 
 CPU_S = 3.0
-"""Far over what any of these files takes (0.1 s); far under what a hanging one would."""
+"""Far above what any of these files takes (0.1 s), far below what a hanging one would."""
 
 PEAK_MIB = 48.0
 """A minute at 16 kHz has 4 MiB, and the decoders some."""
@@ -18,7 +18,7 @@ LIMITS = Limits(max_duration_s=60)
 
 
 def verdict(data: bytes, limits: Limits = LIMITS) -> str:
-    """Decode mixed and split; the name of the error, or ok.
+    """Decode mixed and split; return the name of the error, or ok.
 
     Whatever is not an AudioError is raised.
     """
@@ -36,7 +36,7 @@ def verdict(data: bytes, limits: Limits = LIMITS) -> str:
 
 
 def faults(cases: Iterable[tuple[str, bytes]]) -> list[str]:
-    """Judge each case; what is wrong, by name."""
+    """Decode each case; return the faults, by name."""
     found = []
     for name, data in cases:
 
@@ -45,7 +45,7 @@ def faults(cases: Iterable[tuple[str, bytes]]) -> list[str]:
 
         try:
             cost = watched(judge)
-        except Exception as error:  # all of them are what is looked for
+        except Exception as error:  # any other error is a fault
             found.append(f"{name}: {type(error).__name__}: {error}")
             continue
         if cost.cpu_s > CPU_S:
@@ -56,5 +56,5 @@ def faults(cases: Iterable[tuple[str, bytes]]) -> list[str]:
 
 
 def flush_c_streams() -> None:
-    """Let what C libraries have printed reach the descriptors."""
+    """Flush what C libraries have printed to the descriptors."""
     ctypes.CDLL(None).fflush(None)

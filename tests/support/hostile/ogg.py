@@ -1,4 +1,4 @@
-"""Pages of Ogg: found, and made with a checksum that holds."""
+"""Ogg pages: finding them, and making them with a valid checksum."""
 
 import struct
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ def pages(clip: bytes) -> Iterator[tuple[int, int]]:
 
 
 def signed(clip: bytes) -> bytes:
-    """Make the checksum of every page hold again."""
+    """Recompute the checksum of every page."""
     signed_clip = bytearray(clip)
     for start, end in pages(clip):
         page = bytearray(clip[start:end])

@@ -1,4 +1,4 @@
-"""Sound clips, one of each kind that is read: what hostile files are made of."""
+"""Short clips, one of each format that is read: hostile files are made from them."""
 
 import io
 from functools import cache
@@ -40,7 +40,7 @@ _MEDIA = (
 
 @cache
 def seeds() -> dict[str, bytes]:
-    """A third of a second of speechlike sound in each kind, by name."""
+    """A third of a second of speechlike sound in each format, by name."""
     made = {}
     for container, subtype, num_channels in _SOUNDFILE:
         samples = np.stack([speechlike(0.35)] * num_channels, axis=1)

@@ -1,4 +1,4 @@
-"""What is fuzzed: calls that may refuse whatever they are given, and may do nothing else."""
+"""The calls that are fuzzed: each may refuse its input with one of our errors, nothing else."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ LARGEST_SEED_BYTES = 50_000
 
 
 class FaultError(AssertionError):
-    """Something that a refusal does not excuse."""
+    """A fault that no refusal excuses."""
 
 
 def decoder(data: bytes) -> None:
@@ -91,7 +91,7 @@ def _check_files(folder: Path) -> None:
 
 
 def timed(target: Callable[[bytes], None], data: bytes) -> None:
-    """Run a target; one that takes too long is a fault."""
+    """Run a target; taking too long is a fault."""
     started_s = time.thread_time()
     target(data)
     if (took_s := time.thread_time() - started_s) > CPU_S:
@@ -128,4 +128,4 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], Callable[[], Iterator[bytes]]]
     "archive": (archive, lambda: (make() for make in archives().values())),
     "form": (form, _forms),
 }
-"""By name: the call, and what its fuzzing begins with."""
+"""By name: the call, and the seeds that its fuzzing starts from."""

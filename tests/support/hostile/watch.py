@@ -1,4 +1,4 @@
-"""What a call cost: CPU of its thread, and memory at its peak."""
+"""The cost of a call: CPU seconds of its thread, and peak memory."""
 
 import re
 import time
@@ -12,7 +12,7 @@ _RESET = Path("/proc/self/clear_refs")
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of one call.
+    """The cost of one call.
 
     Attributes:
         cpu_s: of the calling thread.
@@ -31,7 +31,7 @@ def resident_mib(field: str = "VmRSS") -> float:
 
 
 def watched(call: Callable[[], object]) -> Cost:
-    """Call, and tell what it cost."""
+    """Make the call and measure its cost."""
     can_reset = _forget_the_peak()
     before_mib, started_s = resident_mib(), time.thread_time()
     call()
