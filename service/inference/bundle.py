@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..files import sync, write_new
 from .card import SCHEMA_VERSION, Card
-from .errors import BundleError
+from .errors import BundleError, validation_detail
 
 CARD = "bundle.json"
 SEAL = "bundle.sha256"
@@ -140,8 +140,9 @@ def load(path: Path) -> Bundle:
     except OSError as error:
         raise BundleError(f"{path / CARD} cannot be read: {error.strerror}.") from None
     except ValidationError as error:
+        fault = validation_detail(error.errors(), document="the file", limit=1)
         raise BundleError(
-            f"{path / CARD} is not a card of schema {SCHEMA_VERSION}: {_fault(error)}."
+            f"{path / CARD} is not a card of schema {SCHEMA_VERSION}: {fault}"
         ) from None
     _verify(path, CARD, _read_seal(path), "the seal")
     for name in FILES:
@@ -185,22 +186,6 @@ def save(path: Path, card: Card, files: Mapping[str, bytes]) -> Bundle:
     except OSError as error:
         raise BundleError(f"{path} cannot be written: {error.strerror or error}.") from error
     return Bundle(path, card)
-
-
-def _fault(error: ValidationError) -> str:
-    """The first fault of a card in our words; pydantic's speak of its types."""
-    fault = error.errors()[0]
-    field = ".".join(map(str, fault["loc"]))[:64]
-    match fault["type"]:
-        case "value_error":  # of our own validators
-            return f"{field}: {fault['ctx']['error']}" if field else str(fault["ctx"]["error"])
-        case "missing":
-            return f"{field} is missing"
-        case "extra_forbidden":
-            return f"{field} is not a field of the card"
-    if not field:
-        return "it is not a JSON object"
-    return f"{field} is {str(fault['input'])[:64]!r}, which is not allowed"
 
 
 def _pick(names: str, indices: NDArray[np.integer]) -> tuple[str, ...]:

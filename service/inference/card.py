@@ -45,7 +45,7 @@ def canonical_language(tag: str) -> str:
 
 def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(names)) < len(names):
-        raise ValueError("it contains a name twice")
+        raise ValueError(f"labels is {', '.join(names)[:64]}; no name may be there twice.")
     return names
 
 
@@ -125,6 +125,7 @@ class Card(_Part):
         for name in ("logit_bias", "vote_bias"):
             if (count := len(getattr(self.decision, name))) not in (0, len(self.labels)):
                 raise ValueError(
-                    f"decision.{name} has {count} numbers for {len(self.labels)} emotions"
+                    f"decision.{name} has {count} numbers; it must have "
+                    f"{len(self.labels)}, one per emotion, or none."
                 )
         return self
