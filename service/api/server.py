@@ -282,7 +282,7 @@ def _health_only(app: ASGIApp, error: TooManyConnectionsError) -> ASGIApp:
 
 def _head_too_large() -> HeadTooLargeError:
     return HeadTooLargeError(
-        f"The request line and headers have more than {MAX_HEAD_BYTES} bytes; send fewer."
+        f"The path, query and headers have more than {MAX_HEAD_BYTES} bytes; send fewer."
     )
 
 
