@@ -23,8 +23,7 @@ from ..errors import (
 )
 from .ffmpeg import MediaReader
 from .formats import format_of, supported_formats
-from .reader import DecodeBudget, Reader, Source, stopped_early
-from .sndfile import SoundFileReader
+from .sndfile import DecodeBudget, Reader, SoundFileReader, Source, stopped_early
 from .waveform import (
     CLIPPED_LEVEL,
     AudioInfo,

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from ..errors import DamagedAudioError, NotAudioError
 from .formats import Format
-from .reader import BLOCK_SAMPLES, DecodeBudget, Source, stopped_early
+from .sndfile import BLOCK_SAMPLES, DecodeBudget, Source, stopped_early
 
 if TYPE_CHECKING:
     from av import AudioFrame, AudioStream

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nnpm.service.inference.audio import reader
+from nnpm.service.inference.audio import sndfile
 from nnpm.service.inference.audio.decode import decode
 from nnpm.service.inference.audio.waveform import Limits
 from nnpm.service.inference.errors import AudioError, AudioTooLongError, CostlyAudioError
@@ -113,7 +113,7 @@ def test_a_tag_larger_than_the_budget_is_not_kept() -> None:
         with pytest.raises(CostlyAudioError, match=r"more than 67108864 bytes without a sample"):
             decode(clip, limits=limits)
 
-    assert watched(judge).peak_mib < 1.5 * reader.MAX_BYTES_WITHOUT_AUDIO / (1 << 20)
+    assert watched(judge).peak_mib < 1.5 * sndfile.MAX_BYTES_WITHOUT_AUDIO / (1 << 20)
 
 
 def test_tags_are_skipped_whatever_follows_them() -> None:
@@ -139,16 +139,16 @@ class Clock:
 @pytest.mark.parametrize("container", ["WAV", "FLAC", "OGG", "MP3"])
 def test_slow_decoding_ends(monkeypatch: pytest.MonkeyPatch, container: str) -> None:
     clip = encode(speechlike(20, rate=48_000), 48_000, container=container)
-    monkeypatch.setattr(reader.time, "thread_time", Clock())
-    monkeypatch.setattr(reader, "CPU_S_PER_AUDIO_S", 0.0)
+    monkeypatch.setattr(sndfile.time, "thread_time", Clock())
+    monkeypatch.setattr(sndfile, "CPU_S_PER_AUDIO_S", 0.0)
     with pytest.raises(CostlyAudioError, match=r"took \d+\.\d s for \d+\.\d s of audio"):
         decode(clip)
 
 
 def test_long_audio_earns_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     clip = encode(speechlike(20, rate=48_000), 48_000)
-    monkeypatch.setattr(reader.time, "thread_time", Clock())
-    monkeypatch.setattr(reader, "CPU_S_PER_AUDIO_S", 1000.0)
+    monkeypatch.setattr(sndfile.time, "thread_time", Clock())
+    monkeypatch.setattr(sndfile, "CPU_S_PER_AUDIO_S", 1000.0)
     assert decode(clip).info.duration_s == 20
 
 
