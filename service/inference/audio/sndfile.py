@@ -268,7 +268,7 @@ class SoundFileReader:
         self.stated_frames = None if frames >= _UNKNOWN_FRAMES else frames
 
     def blocks(self) -> Iterator[npt.NDArray[np.float32]]:
-        """Yield the audio in blocks; see :meth:`.reader.Reader.blocks`."""
+        """Yield the audio in blocks; see :meth:`Reader.blocks`."""
         stated = self.stated_frames
         block_frames = max(1, BLOCK_SAMPLES // self.num_channels)
         if stated is not None:
@@ -288,7 +288,7 @@ class SoundFileReader:
             raise stopped_early(num_frames, stated, self.rate_hz)
 
     def warnings(self, num_frames: int, peak: float) -> Iterator[str]:
-        """Yield sentences for the user; see :meth:`.reader.Reader.warnings`."""
+        """Yield sentences for the user; see :meth:`Reader.warnings`."""
         if peak > 1.0 and self._stream.subtype in ("FLOAT", "DOUBLE"):
             yield f"Samples up to {peak:.4g} were clipped to 1."
         if self.format == "MP3" and self.stated_frames is not None:
