@@ -29,13 +29,13 @@ from nnpm.service.inference.audio.formats import audio_files
 from nnpm.service.inference.audio.waveform import SAMPLE_RATE_HZ
 from nnpm.service.jobs.folder import AdaptationTask
 from nnpm.training.adaptation.command import adapt, one_torch_thread
-from nnpm.training.adaptation.contract import AdaptConfig
-from nnpm.training.adaptation.decision import decide
-from nnpm.training.adaptation.evidence import judge
+from nnpm.training.adaptation.config import AdaptConfig
+from nnpm.training.adaptation.decision import adapt_decision
+from nnpm.training.adaptation.evidence import collect_evidence
 from nnpm.training.adaptation.features import FeatureViews, extract_features
 from nnpm.training.adaptation.head import Source
 from nnpm.training.adaptation.train import adapt_head
-from nnpm.training.bundle.files import restore_network, restore_source
+from nnpm.training.bundle.files import restore_network
 
 CLIPS = (100, 200, 400, 1600)
 SLOTS = (4_000, 100_000)
@@ -94,7 +94,7 @@ def whole(bundle: Path, folder: Path, threads: int, _slots: int) -> Figures:
 def head_alone(bundle: Path, folder: Path, threads: int, slots: int) -> Figures:
     """Adapt, judge and decide with a memory of so many slots, drawn from the bundle's own."""
     base = bundles.load(bundle)
-    network, known = restore_network(base), restore_source(base.memory())
+    network, known = restore_network(base), Source.from_memory(base.memory())
     config = _config()
     extractor = FeatureViews(network, config.views, seed=0)
     target = extract_features(folder, extractor, base.card, config, threads=threads).target()
@@ -106,9 +106,9 @@ def head_alone(bundle: Path, folder: Path, threads: int, slots: int) -> Figures:
     start = time.perf_counter()
     adapted = adapt_head(network.head, source, target, METHOD, config, 0)
     trained = time.perf_counter()
-    evidence = judge(network.head, adapted, source, target, base.labels)
+    evidence = collect_evidence(network.head, adapted, source, target, base.labels)
     judged = time.perf_counter()
-    decide(base.card.decision, adapted, source, target, base.labels, evidence, config)
+    adapt_decision(base.card.decision, adapted, source, target, base.labels, evidence, config)
     end = time.perf_counter()
     stages = {"adapt": trained - start, "judge": judged - trained, "decide": end - judged}
     return {"seconds": end - start, "clips": len(target.pooled), "stages": stages}

@@ -20,7 +20,7 @@ import torch
 from benchmarks.provenance import RESULTS, provenance, write
 from nnpm.service.inference.card import CORE_EMOTIONS
 from nnpm.training.adaptation.command import one_torch_thread
-from nnpm.training.adaptation.contract import AdaptConfig
+from nnpm.training.adaptation.config import AdaptConfig
 from nnpm.training.adaptation.evidence import agreement, core_columns
 from nnpm.training.adaptation.train import adapt_head
 from nnpm.training.benchmark.cases import PROTOCOLS, SKEWED, STUDIED, Part, core_clips, shift
@@ -28,7 +28,7 @@ from nnpm.training.benchmark.networks import Base, load_base
 from nnpm.training.benchmark.trial import Subject
 from nnpm.training.benchmark.work import extract_corpus
 from nnpm.training.corpora import Utterance, load
-from nnpm.training.source.run import gather, read
+from nnpm.training.source.run import load_training_data, read
 
 DEVELOPMENT = ("ravdess", "nemo")
 SKEWED_TO = ("sad", "angry")
@@ -62,7 +62,7 @@ def targets(run: Path, data: Path, cache: Path) -> Iterator[tuple[str, list[Utte
     if others := set(request.corpora) - set(DEVELOPMENT):
         raise SystemExit(f"{run} has learnt from {', '.join(others)}, a test target")
     source = "+".join(sorted(request.corpora))
-    split = gather(request, cache).split
+    split = load_training_data(request, cache).split
     held_out = {(u.corpus, u.speaker) for u in (*split.validation, *split.test)}
     for name in request.corpora:
         corpus = [u for u in load(name, data) if (u.corpus, u.speaker) in held_out]

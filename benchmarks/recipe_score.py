@@ -23,7 +23,7 @@ from nnpm.training.corpora import load
 from nnpm.training.data.clips import load_clips, load_features
 from nnpm.training.data.variants import load_variants
 from nnpm.training.evaluation import accuracy, unweighted_average_recall
-from nnpm.training.source.functionals import add_functionals
+from nnpm.training.source.functionals_head import add_functionals
 from nnpm.training.source.trainer import Trainer, embed
 
 

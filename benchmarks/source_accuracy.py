@@ -21,7 +21,7 @@ from nnpm.service.inference.recognizer import Recognizer
 from nnpm.training.bundle.export import export
 from nnpm.training.corpora import load
 from nnpm.training.evaluation import judge, report
-from nnpm.training.source.run import gather, read
+from nnpm.training.source.run import load_training_data, read
 
 TARGETS = ("urdu", "emodb", "ased", "emotiontts", "nemo", "ravdess")
 FIGURES = ("wa", "uar", "macro_f1", "ece", "coverage", "wa_answered")
@@ -33,7 +33,7 @@ def score(run: Path, data: Path, cache: Path, targets: list[str]) -> dict[str, d
         bundle = Path(folder) / "bundle"
         export(run, bundle, cache=cache, data=data)
         recognizer = Recognizer(bundles.load(bundle))
-        held_out = gather(read(run).model_copy(update={"data": data}), cache).split.test
+        held_out = load_training_data(read(run).model_copy(update={"data": data}), cache).split.test
         corpora = {"source": held_out} | {name: load(name, data) for name in targets}
         return {
             name: report(judge(recognizer, utterances, CORE_EMOTIONS), CORE_EMOTIONS)

@@ -198,10 +198,9 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _adapt(options: argparse.Namespace) -> None:
     from ..service.jobs.folder import AdaptationTask, read_request
-    from .adaptation import command
-    from .adaptation import contract as config
+    from .adaptation import command, config
     from .adaptation.report import Bars, describe
-    from .config import TrainingError
+    from .errors import TrainingError
 
     if options.job is not None:
         from .adaptation.job import run_job
@@ -228,7 +227,7 @@ def _adapt(options: argparse.Namespace) -> None:
 
 def _benchmark(options: argparse.Namespace) -> None:
     from . import config as recipes
-    from .adaptation import contract as config
+    from .adaptation import config
     from .benchmark.cases import PROTOCOLS, all_methods
     from .benchmark.command import Request, benchmark
     from .benchmark.plan import TABLES

@@ -1,7 +1,4 @@
-"""Errors of the training package; the command line prints them and exits with 2.
-
-The recipe of a run: one TOML file, checked when read; every default lives here.
-"""
+"""The recipe of a training run: one TOML file, checked when it is read; every default is here."""
 
 import tomllib
 from pathlib import Path
@@ -17,12 +14,7 @@ from pydantic import (
 )
 
 from ..service.inference.card import EMOTIONS
-from ..service.inference.errors import NnpmError
-
-
-class TrainingError(NnpmError):
-    """A run that cannot start or go on; the message says why and what to do."""
-
+from .errors import TrainingError
 
 DEFAULT = Path(__file__).parent / "configs" / "default.toml"
 """The recipe of the bundled model."""

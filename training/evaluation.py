@@ -20,9 +20,9 @@ from ..service.inference.answer import Options
 from ..service.inference.audio.decode import decode
 from ..service.inference.errors import AudioError
 from ..service.inference.recognizer import Recognizer
-from .config import TrainingError
 from .corpora import Utterance
 from .corpora.file_names import absolute
+from .errors import TrainingError
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.floating]

@@ -70,7 +70,9 @@ def test_bad_usage(data: Path, tmp_path: Path, capsys: Captured) -> None:
 def test_places_that_cannot_be_written_are_found_before_any_work(
     data: Path, tmp_path: Path, bundle: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nnpm.training.source.run.gather", lambda *_: pytest.fail("worked"))
+    monkeypatch.setattr(
+        "nnpm.training.source.run.load_training_data", lambda *_: pytest.fail("worked")
+    )
     monkeypatch.setattr("nnpm.training.evaluation.judge", lambda *_: pytest.fail("worked"))
     file = tmp_path / "file"
     file.write_text("")
@@ -117,7 +119,7 @@ def test_an_interrupt_is_one_line(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nnpm.training.source.run.gather", interrupt)
+    monkeypatch.setattr("nnpm.training.source.run.load_training_data", interrupt)
     line = fails(capsys, *train(data, tmp_path), code=130)
     assert "nothing half-written is left" in line
     assert "--resume" in line

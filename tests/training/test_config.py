@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from nnpm.training import config
-from nnpm.training.config import TrainingError
+from nnpm.training.errors import TrainingError
 
 
 def test_the_committed_recipe_is_valid() -> None:

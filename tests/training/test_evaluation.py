@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from nnpm.service.inference.recognizer import Recognizer
-from nnpm.training.config import TrainingError
 from nnpm.training.corpora import Utterance, load_folder
+from nnpm.training.errors import TrainingError
 from nnpm.training.evaluation import Verdict, judge, report, write_predictions
 from tests.support.sounds import encode, speechlike
 from tests.support.tiny_bundle import LABELS, tiny_card, write_tiny_bundle

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from nnpm.training.config import Config, EncoderConfig, TrainingError
+from nnpm.training.config import Config, EncoderConfig
 from nnpm.training.corpora import Utterance
 from nnpm.training.data.clips import cached
 from nnpm.training.data.splits import split_speakers
+from nnpm.training.errors import TrainingError
 from nnpm.training.network.network import Network
 from nnpm.training.source import run as runs
 from nnpm.training.source import trainer as checkpoint
-from nnpm.training.source.run import Material, Request, check_material, trained_network
+from nnpm.training.source.run import Request, TrainingData, check_same_data, trained_network
 from nnpm.training.source.trainer import Trainer, _decaying_average, embed, warm_cosine
 
 LABELS = ("angry", "sad")
@@ -34,28 +35,29 @@ def utterances() -> list[Utterance]:
     ]
 
 
-def material(utterances: list[Utterance], tmp_path: Path) -> Material:
+def training_data(utterances: list[Utterance], tmp_path: Path) -> TrainingData:
     split = split_speakers(utterances, Config().split, 0)
     clips = cached(tmp_path / "clips", lambda: [np.zeros(9, np.float32) for _ in utterances])
-    return Material(LABELS, split, {u.path: i for i, u in enumerate(utterances)}, clips, [])
+    return TrainingData(LABELS, split, {u.path: i for i, u in enumerate(utterances)}, clips, [])
 
 
 def test_a_run_notices_that_its_corpora_changed(
     utterances: list[Utterance], tmp_path: Path
 ) -> None:
-    check_material(tmp_path, material(utterances, tmp_path))  # of an older nnpm: nothing to compare
-    described = runs._describe(material(utterances, tmp_path))
+    # a run of an older nnpm has nothing to compare
+    check_same_data(tmp_path, training_data(utterances, tmp_path))
+    described = runs._describe(training_data(utterances, tmp_path))
     (tmp_path / "split.json").write_text(json.dumps(described))
     assert described["clips"] == {"train": 4, "validation": 2, "test": 2}
     moved = [replace(u, path=Path("/elsewhere") / u.path.relative_to("/data")) for u in utterances]
-    check_material(tmp_path, material(moved, tmp_path))
+    check_same_data(tmp_path, training_data(moved, tmp_path))
 
     fewer = utterances[2:]
     renamed = [replace(utterances[0], speaker="s9"), *utterances[1:]]
     relabelled = [replace(utterances[0], emotion="sad"), *utterances[1:]]
     for changed in (fewer, renamed, relabelled):
         with pytest.raises(TrainingError, match=r"not those that .* was started with"):
-            check_material(tmp_path, material(changed, tmp_path))
+            check_same_data(tmp_path, training_data(changed, tmp_path))
 
 
 def test_a_damaged_checkpoint_is_one_sentence(tmp_path: Path) -> None:

@@ -2,9 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from nnpm.training.config import SplitConfig, TrainingError
+from nnpm.training.config import SplitConfig
 from nnpm.training.corpora import Utterance
 from nnpm.training.data.splits import split_speakers
+from nnpm.training.errors import TrainingError
 
 
 def corpus(name: str, speakers: int) -> list[Utterance]:

@@ -13,14 +13,15 @@ from ...service.files import require_place
 from ...service.inference import bundle as bundles
 from ...service.inference.bundle import SEAL, Bundle, Memory
 from ...service.jobs.folder import AdaptationTask
-from ..bundle.files import restore_network, restore_source
-from ..config import TrainingError
+from ..bundle.files import restore_network
+from ..errors import TrainingError
 from ..network.network import Network
-from .contract import AdaptConfig
-from .decision import decide
-from .evidence import judge
+from .config import AdaptConfig
+from .decision import adapt_decision
+from .evidence import collect_evidence
 from .features import FeatureViews, TargetFeatures, extract_features, whole_log_mel
 from .full import fine_tune, in_memory, load_source
+from .head import Source
 from .publish import Adapted, publish
 from .report import AdaptationReport, Base, Clips
 from .train import adapt_head
@@ -99,13 +100,15 @@ def adapt(
         threads=task.threads,
         on_file=clock.stage("listen"),
     )
-    source, target = restore_source(memory), heard.target()
+    source, target = Source.from_memory(memory), heard.target()
     head = adapt_head(
         network.head, source, target, task.method, config, task.seed, clock.stage("adapt")
     )
     clock.stage("judge")
-    evidence = judge(network.head, head, source, target, base.labels)
-    decision = decide(base.card.decision, head, source, target, base.labels, evidence, config)
+    evidence = collect_evidence(network.head, head, source, target, base.labels)
+    decision = adapt_decision(
+        base.card.decision, head, source, target, base.labels, evidence, config
+    )
     clock.stage("publish")
     report = AdaptationReport(
         method=task.method,

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from ...service.inference.card import Decision
-from .contract import AdaptConfig
+from .config import AdaptConfig
 from .evidence import core_columns
 from .head import AdaptedHead, Source, Target
 from .pseudo_labels import prior, vote
@@ -17,7 +17,7 @@ _ROUNDS = 30
 _TINY = 1e-8
 
 
-def decide(
+def adapt_decision(
     base: Decision,
     head: AdaptedHead,
     source: Source,
@@ -35,15 +35,15 @@ def decide(
     if not config.answer_vote:
         base = base.model_copy(update={"vote_weight": 0.0})
     if config.prior_correction > 0:
-        base = corrected(base, head, target, config.nnpm.balance, config.prior_correction)
+        base = correct_prior(base, head, target, config.nnpm.balance, config.prior_correction)
     expected = evidence.estimated_accuracy
     if not config.calibrate or expected is None:
         return base
-    return refit(base, head, source, target, core_columns(labels), expected.value)
+    return fit_temperatures(base, head, source, target, core_columns(labels), expected.value)
 
 
 @torch.no_grad()
-def corrected(
+def correct_prior(
     decision: Decision, head: AdaptedHead, target: Target, balance: float, strength: float
 ) -> Decision:
     """Move the classifier's answers towards the emotions to expect: prior-aware calibration.
@@ -73,7 +73,7 @@ def corrected(
 
 
 @torch.no_grad()
-def refit(
+def fit_temperatures(
     decision: Decision,
     head: AdaptedHead,
     source: Source,

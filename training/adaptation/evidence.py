@@ -106,7 +106,7 @@ _TAIL = 4.0
 
 
 @torch.no_grad()
-def judge(
+def collect_evidence(
     old: Head,
     adapted: AdaptedHead,
     source: Source,

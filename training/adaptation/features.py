@@ -24,11 +24,11 @@ from ...service.inference.audio.waveform import SAMPLE_RATE_HZ, Waveform
 from ...service.inference.card import Card
 from ...service.inference.errors import AudioError, AudioTooLongError, AudioTooShortError
 from ...service.inference.recognizer import TOO_SHORT_S, windows
-from ..config import TrainingError
 from ..data.augment import SpectralAugment
+from ..errors import TrainingError
 from ..network.frontend import FrontEnd
 from ..network.network import Network
-from .contract import AdaptConfig
+from .config import AdaptConfig
 from .head import Target
 
 

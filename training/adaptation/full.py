@@ -16,17 +16,18 @@ from torch import Tensor, nn
 from ...service.inference.bundle import Memory
 from ...service.inference.card import Card
 from ..bundle.calibration import build_memory
-from ..config import TrainingError
 from ..corpora import Utterance, load, load_folder
 from ..corpora.manifest import MANIFEST
 from ..data.augment import SpectralAugment
 from ..data.batches import BalancedSampler, training_batches
 from ..data.clips import Ragged, load_clips, load_features
+from ..errors import TrainingError
 from ..network.memory import multilabel_loss, smooth_one_hot, soft_cross_entropy
 from ..network.network import Network
-from .contract import AdaptConfig, Batch
+from .config import AdaptConfig
 from .head import AdaptedHead, Source, Target
 from .methods import METHODS
+from .methods.method import Batch
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
+from ...service.inference.bundle import Memory
 from ..network.head import Head
 
 _LEAST_VARIANCE = 1e-2
@@ -25,6 +26,11 @@ class Source:
 
     pooled: Tensor
     emotion: Tensor
+
+    @classmethod
+    def from_memory(cls, memory: Memory) -> "Source":
+        """The memory of a bundle as tensors, without a copy."""
+        return cls(torch.from_numpy(memory.features), torch.from_numpy(memory.emotion))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -17,7 +17,7 @@ from pathlib import Path
 from ...service.files import lock
 from ...service.inference.errors import NnpmError, ParameterError
 from ...service.jobs.folder import AdaptationTask, JobFolder, read_request, write_json
-from ..config import TrainingError
+from ..errors import TrainingError
 
 _SHARES = {
     "listen": ("adapting", 0.0, 0.5),
@@ -69,8 +69,7 @@ def _read(folder: JobFolder) -> AdaptationTask:
 
 
 def _adapt(folder: JobFolder, task: AdaptationTask) -> None:
-    from . import command
-    from . import contract as config
+    from . import command, config
 
     shutil.rmtree(task.out, ignore_errors=True)  # left by an earlier try that died
     numbers = config.load(config.DEFAULT)

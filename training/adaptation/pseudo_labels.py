@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
-from .contract import NNPMConfig
+from .config import NNPMConfig
 
 _ROWS_AT_ONCE = 1024
 _BALANCING_ROUNDS = 20

@@ -26,10 +26,10 @@ from ...service.inference.recognizer import Recognizer
 from ..bundle.files import memory_file, probe_file, timestamp, weights_file
 from ..bundle.graphs import head_graph, network_graph, require_parity
 from ..bundle.model_card import INTENDED_USE, NOT_FOR
-from ..config import TrainingError
+from ..errors import TrainingError
 from ..network.head import Head
 from ..network.network import Network
-from .contract import AdaptConfig
+from .config import AdaptConfig
 from .head import AdaptedHead
 from .report import AdaptationReport
 

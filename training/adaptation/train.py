@@ -5,12 +5,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..config import TrainingError
+from ..errors import TrainingError
 from ..network.head import Head
 from ..network.memory import soft_cross_entropy
-from .contract import AdaptConfig, Batch, Method
+from .config import AdaptConfig
 from .head import AdaptedHead, Source, Target
 from .methods import METHODS
+from .methods.method import Batch, Method
 
 
 def adapt_head(

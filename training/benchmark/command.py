@@ -8,10 +8,11 @@ from tqdm import tqdm
 
 from ...service.files import require_place
 from ...service.inference.card import CORE_EMOTIONS
-from ..adaptation.contract import AdaptConfig
+from ..adaptation.config import AdaptConfig
 from ..adaptation.methods import METHODS
-from ..config import Config, TrainingError
+from ..config import Config
 from ..corpora import Utterance, load
+from ..errors import TrainingError
 from ..source.run import fingerprint
 from .cases import Protocol, core_clips
 from .networks import find_runs, train_runs

@@ -16,11 +16,18 @@ from ...service.inference.bundle import Memory
 from ...service.inference.card import CORE_EMOTIONS, Decision
 from ..adaptation.head import Source
 from ..bundle.calibration import build_memory, fit_decision
-from ..bundle.files import restore_source
-from ..config import Config, TrainingError
+from ..config import Config
+from ..errors import TrainingError
 from ..network.network import Network
 from ..source import run as runs
-from ..source.run import check_material, fingerprint, gather, labels, read, trained_network
+from ..source.run import (
+    check_same_data,
+    fingerprint,
+    labels,
+    load_training_data,
+    read,
+    trained_network,
+)
 
 
 def find_runs(folders: Sequence[Path], source: Sequence[str], num_seeds: int) -> dict[int, Path]:
@@ -103,7 +110,7 @@ class Base:
     @property
     def source(self) -> Source:
         """The memory, as methods take it."""
-        return restore_source(self.memory)
+        return Source.from_memory(self.memory)
 
 
 def load_base(run: Path, data: Path, cache: Path) -> Base:
@@ -130,8 +137,8 @@ def load_base(run: Path, data: Path, cache: Path) -> Base:
     name = hashlib.sha256(f"{_VERSION} {digest} {request.config!r}".encode()).hexdigest()[:16]
     path = cache / f"benchmark-base-{name}.npz"
     if not path.exists():
-        material = gather(request, cache)
-        check_material(run, material)
+        material = load_training_data(request, cache)
+        check_same_data(run, material)
         train = material.split.train
         memory = build_memory(network, train, material.clips(train))
         _write(path, memory, fit_decision(network, memory, material, request.seed))

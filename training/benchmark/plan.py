@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..adaptation.contract import AdaptConfig
+from ..adaptation.config import AdaptConfig
 from ..adaptation.methods import METHODS
 from ..corpora import Utterance
 from .cases import CASES, KINDS, STUDIED, Case, Protocol

@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from ... import __version__
-from ..config import TrainingError
+from ..errors import TrainingError
 
 Row = dict[str, Any]
 """The values of :data:`KEY`, and the figures of one trial."""

@@ -24,9 +24,9 @@ from ...service.inference.card import CORE_EMOTIONS, Decision
 from ...service.inference.graphs import softmax
 from ...service.inference.memory import MemoryIndex
 from .. import evaluation as metrics
-from ..adaptation.contract import AdaptConfig
-from ..adaptation.decision import decide
-from ..adaptation.evidence import judge
+from ..adaptation.config import AdaptConfig
+from ..adaptation.decision import adapt_decision
+from ..adaptation.evidence import collect_evidence
 from ..adaptation.head import AdaptedHead, Target
 from ..adaptation.report import Evidence
 from ..adaptation.train import adapt_head
@@ -268,8 +268,8 @@ def _adapt(
         start = time.perf_counter()
         adapted = adapt_head(head, base.source, target, method, config, seed)
         seconds = time.perf_counter() - start
-    evidence = judge(head, adapted, base.source, target, base.network.labels)
-    decision = decide(
+    evidence = collect_evidence(head, adapted, base.source, target, base.network.labels)
+    decision = adapt_decision(
         base.decision, adapted, base.source, target, base.network.labels, evidence, config
     )
     scored = subject.heard[0, torch.from_numpy(part.score)]

@@ -27,8 +27,8 @@ from ...service.files import replacing
 from ...service.inference.audio.speech import assess
 from ...service.inference.audio.waveform import SAMPLE_RATE_HZ, Waveform
 from ..adaptation.command import one_torch_thread
-from ..adaptation.contract import AdaptConfig
-from ..adaptation.evidence import judge
+from ..adaptation.config import AdaptConfig
+from ..adaptation.evidence import collect_evidence
 from ..adaptation.features import FeatureViews
 from ..adaptation.head import Target
 from ..adaptation.train import adapt_head
@@ -123,7 +123,7 @@ def run_non_speech(
         return {**row, "verdict": ["refused"], "reasons": [[]], "evidence": [{}]}
     target = Target(heard[0], heard[1:])
     head = adapt_head(base.network.head, base.source, target, method, config, seed)
-    evidence = judge(base.network.head, head, base.source, target, base.network.labels)
+    evidence = collect_evidence(base.network.head, head, base.source, target, base.network.labels)
     return {
         **row,
         "verdict": [evidence.verdict],

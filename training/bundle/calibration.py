@@ -18,7 +18,7 @@ from ..corpora import Utterance
 from ..data.clips import Ragged
 from ..data.non_speech import non_speech_sounds
 from ..network.network import Network
-from ..source.run import Material
+from ..source.run import TrainingData
 from ..source.trainer import embed
 
 Floats = NDArray[np.float32]
@@ -144,7 +144,7 @@ def build_memory(network: Network, utterances: Sequence[Utterance], clips: Ragge
     )
 
 
-def fit_decision(network: Network, memory: Memory, material: Material, seed: int) -> Decision:
+def fit_decision(network: Network, memory: Memory, material: TrainingData, seed: int) -> Decision:
     """Fit temperatures, vote weight and thresholds on the validation speakers.
 
     Args:

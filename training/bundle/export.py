@@ -14,16 +14,17 @@ from ...service.inference.bundle import Bundle
 from ...service.inference.card import Card, Decision
 from ...service.inference.graphs import Model
 from ...service.inference.recognizer import Recognizer
-from ..config import DEFAULT, TrainingError
+from ..config import DEFAULT
 from ..config import load as load_config
 from ..corpora import CORPORA
+from ..errors import TrainingError
 from ..evaluation import Verdict, judge, report
 from ..network.network import Network
 from ..source.run import (
-    Material,
     Request,
-    check_material,
-    gather,
+    TrainingData,
+    check_same_data,
+    load_training_data,
     read,
     require_finished,
     trained_network,
@@ -61,8 +62,8 @@ def export(run: Path, out: Path, *, cache: Path, data: Path | None = None) -> di
         raise TrainingError(f"{out} exists, and bundles are not overwritten; choose another --out")
     require_place(out)
     require_finished(run)
-    material = gather(request, cache)
-    check_material(run, material)
+    material = load_training_data(request, cache)
+    check_same_data(run, material)
     network = trained_network(run, request, material.labels)
     train = material.split.train
     memory = build_memory(network, train, material.clips(train))
@@ -84,7 +85,7 @@ def export(run: Path, out: Path, *, cache: Path, data: Path | None = None) -> di
     return {"parity": parity, **metrics}
 
 
-def _card(request: Request, material: Material, decision: Decision) -> Card:
+def _card(request: Request, material: TrainingData, decision: Decision) -> Card:
     names = sorted({u.corpus for u in material.split.train})
     corpora = [_corpus(name, material) for name in names]
     licences = sorted({str(corpus["licence"]) for corpus in corpora})
@@ -118,7 +119,7 @@ def _command(request: Request) -> str:
     )
 
 
-def _corpus(name: str, material: Material) -> dict[str, Any]:
+def _corpus(name: str, material: TrainingData) -> dict[str, Any]:
     known = CORPORA.get(name)
     speakers = {
         side: sorted({u.speaker for u in utterances if u.corpus == name})
@@ -141,7 +142,7 @@ def _corpus(name: str, material: Material) -> dict[str, Any]:
 
 
 def _check(
-    card: Card, files: dict[str, bytes], network: Network, material: Material
+    card: Card, files: dict[str, bytes], network: Network, material: TrainingData
 ) -> tuple[dict[str, float], list[Verdict]]:
     """Load the bundle as the service will; compare it with torch, and score the test speakers."""
     with tempfile.TemporaryDirectory() as folder:

@@ -21,8 +21,8 @@ from safetensors.torch import save as save_tensors
 
 from ...service.inference.audio.waveform import SAMPLE_RATE_HZ
 from ...service.inference.bundle import Bundle, Memory
-from ..adaptation.head import Source
-from ..config import Config, TrainingError
+from ..config import Config
+from ..errors import TrainingError
 from ..network.network import Network
 
 _VOICES = ((120.0, 1.0), (210.0, 0.7), (165.0, 0.4))  # pitch in Hz, seconds
@@ -151,8 +151,3 @@ def restore_network(bundle: Bundle) -> Network:
     except (SafetensorError, RuntimeError):
         raise TrainingError(f"{path} does not hold the network of the card's recipe") from None
     return network.eval()
-
-
-def restore_source(memory: Memory) -> Source:
-    """The memory of a bundle, as methods take it."""
-    return Source(torch.from_numpy(memory.features), torch.from_numpy(memory.emotion))

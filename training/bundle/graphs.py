@@ -16,8 +16,8 @@ from torch.export import Dim
 
 from ...service.inference.audio.waveform import SAMPLE_RATE_HZ
 from ...service.inference.graphs import Model, softmax
-from ..config import TrainingError
 from ..data.batches import pad
+from ..errors import TrainingError
 from ..network.network import Network
 
 OPSET = 20

@@ -20,8 +20,9 @@ from ...service.inference.audio.decode import decode
 from ...service.inference.audio.speech import trim_edges
 from ...service.inference.audio.waveform import Waveform
 from ...service.inference.errors import AudioError
-from ..config import FrontEndConfig, TrainingError
+from ..config import FrontEndConfig
 from ..corpora import Utterance
+from ..errors import TrainingError
 from ..network.frontend import FrontEnd
 
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..config import SplitConfig, TrainingError
+from ..config import SplitConfig
 from ..corpora import Utterance
+from ..errors import TrainingError
 
 _FEWEST_SPEAKERS = 3
 

@@ -13,13 +13,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ...service.files import replacing, require_place
-from ..config import Config, FrontEndConfig, TrainingError
+from ..config import Config, FrontEndConfig
 from ..corpora import Utterance, load
 from ..data.clips import Ragged, load_clips, load_features
 from ..data.splits import Split, split_speakers
 from ..data.variants import load_variants
+from ..errors import TrainingError
 from ..network.network import Network
-from .functionals import add_functionals
+from .functionals_head import add_functionals
 from .trainer import Trainer
 
 _REQUEST, _SPLIT, _NETWORK = "run.json", "split.json", "network.safetensors"
@@ -37,7 +38,7 @@ class Request(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
+class TrainingData:
     """The utterances of a request with their clips, split by speaker, and their emotions."""
 
     labels: tuple[str, ...]
@@ -65,7 +66,7 @@ class Material:
         return [self._place[utterance.path] for utterance in utterances]
 
 
-def gather(request: Request, cache: Path) -> Material:
+def load_training_data(request: Request, cache: Path) -> TrainingData:
     """Read the corpora, decode and vary their clips, and split their speakers.
 
     Args:
@@ -93,7 +94,7 @@ def gather(request: Request, cache: Path) -> Material:
         )
     split = split_speakers(utterances, request.config.split, request.seed)
     clips = load_clips(utterances, cache)
-    return Material(
+    return TrainingData(
         labels,
         split,
         {utterance.path: place for place, utterance in enumerate(utterances)},
@@ -117,10 +118,10 @@ def train(run: Path, request: Request, *, cache: Path, device: torch.device, res
         CorpusError: if a corpus cannot be read.
     """
     _check(run, request, resume=resume)
-    material = gather(request, cache)
+    material = load_training_data(request, cache)
     _check(run, request, resume=resume)  # gathering may take an hour
     run.mkdir(parents=True, exist_ok=True)
-    check_material(run, material)
+    check_same_data(run, material)
     split = material.split
     _write(run / _REQUEST, request.model_dump_json(indent=2) + "\n")
     _write(run / _SPLIT, json.dumps(_describe(material), indent=2) + "\n")
@@ -173,7 +174,7 @@ def _write(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def check_material(run: Path, material: Material) -> None:
+def check_same_data(run: Path, material: TrainingData) -> None:
     """Check that the corpora still are what a run was started with.
 
     The split is drawn from the corpora as they are found. If they changed, it would put speakers
@@ -192,7 +193,7 @@ def check_material(run: Path, material: Material) -> None:
         )
 
 
-def _describe(material: Material) -> dict[str, Any]:
+def _describe(material: TrainingData) -> dict[str, Any]:
     """The emotions, the speakers of each side, and a digest of which clip is what."""
     sides = {
         "train": material.split.train,

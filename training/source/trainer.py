@@ -23,11 +23,12 @@ from tqdm import tqdm
 
 from ...service.files import replacing
 from ...service.inference.card import CORE_EMOTIONS
-from ..config import Config, FunctionalsConfig, TrainingError
+from ..config import Config, FunctionalsConfig
 from ..corpora import Utterance
 from ..data.augment import SpectralAugment, mixup
 from ..data.batches import BalancedSampler, pad, training_batches
 from ..data.clips import Ragged
+from ..errors import TrainingError
 from ..evaluation import unweighted_average_recall
 from ..network.memory import ExternalMemory, multilabel_loss, smooth_one_hot, soft_cross_entropy
 from ..network.network import Network

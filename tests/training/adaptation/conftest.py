@@ -7,8 +7,9 @@ import pytest
 import soundfile
 import torch
 
-from nnpm.training.adaptation.contract import AdaptConfig, Batch, Method
+from nnpm.training.adaptation.config import AdaptConfig
 from nnpm.training.adaptation.head import AdaptedHead, Source, Target
+from nnpm.training.adaptation.methods.method import Batch, Method
 from nnpm.training.bundle.files import voice
 from nnpm.training.config import HeadConfig
 from nnpm.training.network.head import Head

@@ -64,7 +64,9 @@ def verdict(monkeypatch: pytest.MonkeyPatch):
             {"verdict": word, "reasons": ("So it is.",), "estimated_accuracy": None,
              "figures": {"answers_changed": 0.5, "seen": 1.0}}
         )  # fmt: skip
-        monkeypatch.setattr("nnpm.training.adaptation.command.judge", lambda *_: evidence)
+        monkeypatch.setattr(
+            "nnpm.training.adaptation.command.collect_evidence", lambda *_: evidence
+        )
 
     return says
 

@@ -4,7 +4,7 @@ import torch
 from skada.deep.losses import deepcoral_loss
 
 from nnpm.training.adaptation.methods.coral import Coral, coral_loss
-from nnpm.training.config import TrainingError
+from nnpm.training.errors import TrainingError
 
 
 def brute_force(source: np.ndarray, target: np.ndarray) -> float:

@@ -7,8 +7,8 @@ from nnpm.service.inference.bundle import Memory
 from nnpm.service.inference.card import Decision
 from nnpm.service.inference.graphs import softmax
 from nnpm.service.inference.memory import MemoryIndex
-from nnpm.training.adaptation.contract import AdaptConfig
-from nnpm.training.adaptation.decision import corrected, decide, refit
+from nnpm.training.adaptation.config import AdaptConfig
+from nnpm.training.adaptation.decision import adapt_decision, correct_prior, fit_temperatures
 from nnpm.training.adaptation.head import Source
 from nnpm.training.adaptation.report import Estimate, Evidence
 
@@ -50,7 +50,7 @@ def confidence(problem, decision: Decision, columns: list[int]) -> float:
 
 
 def refitted(problem, accuracy: float, base: Decision = BASE, columns=ALL) -> Decision:
-    return refit(base, problem.head, problem.source, problem.target, columns, accuracy)
+    return fit_temperatures(base, problem.head, problem.source, problem.target, columns, accuracy)
 
 
 @pytest.mark.parametrize("base", [BASE, BIASED], ids=["plain", "biased"])
@@ -100,7 +100,7 @@ def decided(problem, changed: float, expected: float | None, **config: object) -
         estimated_accuracy=None if expected is None else Estimate(value=expected, error=0.1),
         figures={"answers_changed": changed},
     )
-    return decide(
+    return adapt_decision(
         BASE, problem.head, problem.source, problem.target, LABELS, evidence, AdaptConfig(**config)
     )
 
@@ -134,7 +134,7 @@ def test_without_the_vote_the_classifier_answers_alone(problem) -> None:
 
 @pytest.mark.parametrize("strength", [0.25, 1.0])
 def test_prior_correction_adds_the_log_ratio_of_the_priors(problem, strength: float) -> None:
-    found = corrected(BIASED, problem.head, problem.target, 1.0, strength)
+    found = correct_prior(BIASED, problem.head, problem.target, 1.0, strength)
     with torch.no_grad():
         logits = problem.head.classify(problem.head.project_target(problem.target.pooled)).numpy()
     before = np.array(BIASED.logit_bias)

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
-from nnpm.training.adaptation.evidence import agreement, estimate, judge
+from nnpm.training.adaptation.evidence import agreement, collect_evidence, estimate
 from nnpm.training.adaptation.head import AdaptedHead, Source, Target
 from nnpm.training.adaptation.report import Evidence
 from nnpm.training.config import HeadConfig
@@ -38,7 +38,7 @@ class Case:
         return head.eval().requires_grad_(False)
 
     def judge(self, adapted: AdaptedHead) -> Evidence:
-        return judge(self.head, adapted, self.source, self.target, LABELS)
+        return collect_evidence(self.head, adapted, self.source, self.target, LABELS)
 
 
 @pytest.fixture
@@ -184,7 +184,7 @@ def test_one_slot_of_each_emotion_is_enough(case) -> None:
 def test_a_memory_of_one_slot_and_one_of_equal_slots_are_finite(case) -> None:
     for places in ([0], [0, 0, 0, 0]):
         source = Source(case.source.pooled[places], case.source.emotion[places])
-        found = judge(case.head, case.adapted(), source, case.target, LABELS)
+        found = collect_evidence(case.head, case.adapted(), source, case.target, LABELS)
         assert np.isfinite(list(found.figures.values())).all()
 
 
@@ -199,13 +199,13 @@ def test_without_views_there_is_no_estimate_and_still_a_verdict(case) -> None:
 
 def test_a_head_of_one_part_has_no_estimate(problem) -> None:
     base = problem.head.export()
-    found = judge(base, problem.head, problem.source, problem.target, LABELS)
+    found = collect_evidence(base, problem.head, problem.source, problem.target, LABELS)
     assert found.estimated_accuracy is None
     assert found.figures["answers_changed"] == 0.0
 
 
 def test_labels_without_the_core_are_looked_at_as_they_are(case) -> None:
-    found = judge(
+    found = collect_evidence(
         case.head, case.adapted(), case.source, case.target, ("angry", "calm", "fear", "sad")
     )
     assert found.figures["largest_share_after"] == found.figures["largest_emotion_share"]

@@ -13,14 +13,14 @@ from nnpm.service.inference.audio.decode import decode
 from nnpm.service.inference.bundle import Bundle
 from nnpm.service.inference.recognizer import Recognizer
 from nnpm.training import cli
-from nnpm.training.adaptation.contract import AdaptConfig, FullConfig
+from nnpm.training.adaptation.config import AdaptConfig, FullConfig
 from nnpm.training.adaptation.features import whole_log_mel
 from nnpm.training.adaptation.full import SourceAudio, fine_tune, in_memory, load_source
 from nnpm.training.adaptation.methods import METHODS
 from nnpm.training.adaptation.report import Evidence
 from nnpm.training.bundle.files import voice
-from nnpm.training.config import TrainingError
 from nnpm.training.data.clips import Ragged
+from nnpm.training.errors import TrainingError
 from nnpm.training.network.network import Network
 from tests.support.tiny_network import LABELS, WIDTH, tiny_network
 
@@ -146,7 +146,7 @@ def test_the_command_makes_a_bundle_that_answers(
     evidence = Evidence(
         verdict="improved", reasons=(), estimated_accuracy=None, figures={"answers_changed": 0.5}
     )
-    monkeypatch.setattr("nnpm.training.adaptation.command.judge", lambda *_: evidence)
+    monkeypatch.setattr("nnpm.training.adaptation.command.collect_evidence", lambda *_: evidence)
     config, out = tmp_path / "adapt.toml", tmp_path / "bundle"
     config.write_text("steps = 5\nviews = 1\n[full]\nsteps = 3\nbatch = 8\n")
     command = ["adapt", "--bundle", base.path, "--target", voices, "--out", out, "--json"]

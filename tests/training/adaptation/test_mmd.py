@@ -6,7 +6,7 @@ import torch
 from pydantic import ValidationError
 from skada.deep.losses import dan_loss
 
-from nnpm.training.adaptation.contract import MMDConfig
+from nnpm.training.adaptation.config import MMDConfig
 from nnpm.training.adaptation.methods.mmd import MMD, maximum_mean_discrepancy
 
 BANK = (0.25, 1.0, 4.0)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
-from nnpm.training.adaptation.contract import AdaptConfig
+from nnpm.training.adaptation.config import AdaptConfig
 from nnpm.training.adaptation.head import AdaptedHead, Source, Target
 from nnpm.training.adaptation.methods.entropy import information_maximisation
 from nnpm.training.adaptation.methods.nnpm import NNPM, _evenly

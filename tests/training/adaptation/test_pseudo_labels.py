@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
-from nnpm.training.adaptation.contract import NNPMConfig
+from nnpm.training.adaptation.config import NNPMConfig
 from nnpm.training.adaptation.pseudo_labels import (
     balanced,
     confidence,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from nnpm.training.adaptation.contract import SelfTrainingConfig
+from nnpm.training.adaptation.config import SelfTrainingConfig
 from nnpm.training.adaptation.methods.self_training import SelfTraining, select
 
 THRESHOLD = 0.6

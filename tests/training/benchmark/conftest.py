@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from nnpm.service.inference.bundle import Bundle
-from nnpm.training.adaptation.contract import AdaptConfig
+from nnpm.training.adaptation.config import AdaptConfig
 from nnpm.training.benchmark.cases import Protocol, all_methods
 from nnpm.training.benchmark.command import Request
 from nnpm.training.bundle.files import voice

@@ -5,16 +5,16 @@ import torch
 
 from nnpm.service.inference.bundle import Bundle
 from nnpm.service.inference.recognizer import Recognizer
-from nnpm.training.adaptation.contract import AdaptConfig
+from nnpm.training.adaptation.config import AdaptConfig
 from nnpm.training.adaptation.features import FeatureViews
-from nnpm.training.adaptation.head import AdaptedHead, Target
+from nnpm.training.adaptation.head import AdaptedHead, Source, Target
 from nnpm.training.adaptation.publish import Adapted, publish
 from nnpm.training.adaptation.report import AdaptationReport, Clips
 from nnpm.training.adaptation.report import Base as Parent
 from nnpm.training.adaptation.train import adapt_head
 from nnpm.training.benchmark.networks import Base
 from nnpm.training.benchmark.trial import answer
-from nnpm.training.bundle.files import restore_network, restore_source, voice
+from nnpm.training.bundle.files import restore_network, voice
 
 VOICES = [voice(100.0 + 9 * number, 0.7, seed=number) for number in range(20)]
 
@@ -43,7 +43,7 @@ def test_an_adapted_head_answers_as_its_bundle(bundle: Bundle, tmp_path) -> None
     listen = FeatureViews(network, num_views=0, seed=0)
     pooled = torch.cat([listen(sound) for sound in VOICES])
     target, config = Target(pooled, torch.zeros(0, *pooled.shape)), AdaptConfig(steps=3)
-    head = adapt_head(network.head, restore_source(memory), target, "adabn", config, 0)
+    head = adapt_head(network.head, Source.from_memory(memory), target, "adabn", config, 0)
     ours = answer(base, head, decision, pooled)
 
     adapted = Adapted(network, memory, head, decision)

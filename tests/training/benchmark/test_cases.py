@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nnpm.training.adaptation.contract import AdaptConfig
+from nnpm.training.adaptation.config import AdaptConfig
 from nnpm.training.benchmark import cases
 from nnpm.training.benchmark.cases import PROTOCOLS
 from nnpm.training.benchmark.plan import ABLATIONS, WHOLE, changed

@@ -12,14 +12,14 @@ import pytest
 from nnpm.service.inference.card import CORE_EMOTIONS
 from nnpm.training import cli
 from nnpm.training.adaptation.command import one_torch_thread
-from nnpm.training.adaptation.contract import AdaptConfig
+from nnpm.training.adaptation.config import AdaptConfig
 from nnpm.training.benchmark import command, work
 from nnpm.training.benchmark.cases import all_methods
 from nnpm.training.benchmark.command import Request, benchmark
 from nnpm.training.benchmark.plan import ABLATIONS, TABLES
 from nnpm.training.benchmark.results import Results, Row
-from nnpm.training.config import TrainingError
 from nnpm.training.corpora import CorpusError
+from nnpm.training.errors import TrainingError
 
 MEASURED = {"seconds", "rise_mib", "peak_mib"}
 
@@ -131,12 +131,12 @@ def test_rejected_means_the_base_answers(
 ) -> None:
     from nnpm.training.benchmark import trial
 
-    real = trial.judge
+    real = trial.collect_evidence
 
     def reject(*given: object) -> object:
         return real(*given).model_copy(update={"verdict": "reject"})  # type: ignore[arg-type]
 
-    monkeypatch.setattr(trial, "judge", reject)
+    monkeypatch.setattr(trial, "collect_evidence", reject)
     config = AdaptConfig(steps=30, views=0, learning_rate=0.05, replay_weight=0.0)
     benchmark(replace(request_of, methods=("source_only", "entropy"), config=config))
     base, moved = (row for row in rows_of(request_of) if row["condition"] == "curated")

@@ -1,10 +1,10 @@
 """Adaptation methods: one file each, one contract for all."""
 
-from ..contract import Method
 from .adabn import AdaBN
 from .coral import Coral
 from .dann import DANN
 from .entropy import Entropy
+from .method import Method
 from .mmd import MMD
 from .nnpm import NNPM
 from .self_training import SelfTraining

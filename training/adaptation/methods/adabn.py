@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..contract import Batch, Method
+from .method import Batch, Method
 
 
 class AdaBN(Method):

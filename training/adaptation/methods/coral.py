@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from ...config import TrainingError
-from ..contract import Batch, Method
+from ...errors import TrainingError
+from .method import Batch, Method
 
 
 def coral_loss(source: Tensor, target: Tensor) -> Tensor:

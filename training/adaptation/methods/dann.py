@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
-from ..contract import AdaptConfig, Batch, Method
+from ..config import AdaptConfig
 from ..head import AdaptedHead, Source, Target
+from .method import Batch, Method
 
 
 def reverse_gradient(features: Tensor, strength: float) -> Tensor:

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from ..contract import AdaptConfig, Batch, Method
+from ..config import AdaptConfig
 from ..head import AdaptedHead, Source, Target
+from .method import Batch, Method
 
 
 def information_maximisation(logits: Tensor, prior: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..contract import Batch, Method
+from .method import Batch, Method
 
 
 def squared_distances(points: Tensor) -> Tensor:

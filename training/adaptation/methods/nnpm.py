@@ -4,10 +4,11 @@ import torch
 from torch import Tensor
 
 from ...network.memory import ExternalMemory, multilabel_loss, soft_cross_entropy
-from ..contract import AdaptConfig, Batch, Method
+from ..config import AdaptConfig
 from ..head import AdaptedHead, Source, Target
 from ..pseudo_labels import confidence, prior, pseudo_labels
 from .entropy import information_maximisation
+from .method import Batch, Method
 
 _ROWS_AT_ONCE = 1024
 _ROUNDING = 1e-5

@@ -4,8 +4,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
-from ..contract import AdaptConfig, Batch, Method, SelfTrainingConfig
+from ..config import AdaptConfig, SelfTrainingConfig
 from ..head import AdaptedHead, Source, Target
+from .method import Batch, Method
 
 
 def select(probabilities: Tensor, config: SelfTrainingConfig) -> tuple[Tensor, Tensor]:

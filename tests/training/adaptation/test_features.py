@@ -9,10 +9,10 @@ import soundfile
 from nnpm.service.inference.audio.decode import decode
 from nnpm.service.inference.audio.speech import trim_edges
 from nnpm.service.inference.recognizer import Recognizer, windows
-from nnpm.training.adaptation.contract import AdaptConfig
+from nnpm.training.adaptation.config import AdaptConfig
 from nnpm.training.adaptation.features import FeatureViews, TargetFeatures, extract_features
 from nnpm.training.bundle.files import voice
-from nnpm.training.config import TrainingError
+from nnpm.training.errors import TrainingError
 from tests.support.tiny_network import WIDTH, tiny_network
 
 

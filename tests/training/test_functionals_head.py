@@ -12,8 +12,8 @@ from nnpm.training.data.augment import SpectralAugment
 from nnpm.training.data.clips import Ragged, cached
 from nnpm.training.network.encoders.functionals import Functionals
 from nnpm.training.network.network import Network
-from nnpm.training.source import functionals as branch
-from nnpm.training.source.functionals import add_functionals
+from nnpm.training.source import functionals_head
+from nnpm.training.source.functionals_head import add_functionals
 
 LABELS = ("angry", "sad")
 ENCODER = EncoderConfig(channels=(8,), depths=(0,), pooled_channels=8, mixstyle_stages=())
@@ -74,7 +74,7 @@ def test_half_of_the_answer_is_the_encoders(trained, utterances, versions) -> No
 
 def test_it_learns_what_the_functionals_tell(trained, utterances, versions) -> None:
     network = add_functionals(trained, CONFIG, utterances, versions, seed=0)
-    functionals = branch._compute(network.functionals, versions[0], None)
+    functionals = functionals_head._compute(network.functionals, versions[0], None)
     # the encoder, which was not trained, says the same of all clips
     pooled = torch.cat([torch.zeros(len(functionals), 16), functionals], dim=1)
     with torch.no_grad():
@@ -105,7 +105,7 @@ def test_a_recipe_without_functionals_has_no_second_stage(trained, utterances) -
 def test_every_clip_has_a_row_per_version_and_per_view(versions) -> None:
     functionals = Functionals(CONFIG.front_end)
     torch.manual_seed(0)
-    bank = branch._bank(functionals, CONFIG, versions)
+    bank = functionals_head._bank(functionals, CONFIG, versions)
     assert bank.shape == (4, len(versions[0]), functionals.width)  # two versions and a view of each
     for place in (0, 7):
         row = torch.from_numpy(versions[1][place].T)[None, None]
@@ -119,7 +119,7 @@ def test_a_padded_clip_is_augmented_as_it_would_be_alone(versions) -> None:
     config = AugmentConfig(warp=0.15, stretch=0.15, telephone_p=0.0, noise_p=0.0)
     telephone = AugmentConfig(telephone_p=1.0, noise_p=0.0)
     order = np.argsort(versions[0].ends - versions[0].starts)[[0, -1]]  # shortest and longest
-    ((places, log_mel, mask),) = branch._padded(versions[0], order)
+    ((places, log_mel, mask),) = functionals_head._padded(versions[0], order)
     frames = int(mask[0].sum())
     assert frames < log_mel.shape[3]
     assert np.array_equal(log_mel[0, 0, :, :frames].numpy(), versions[0][int(places[0])].T)
@@ -138,6 +138,8 @@ def test_a_padded_clip_is_augmented_as_it_would_be_alone(versions) -> None:
 
 def test_long_clips_are_heard_for_ten_seconds(tmp_path: Path) -> None:
     rows = [np.zeros((700, 64), np.float32), np.zeros((30, 64), np.float32)]
-    ((_, log_mel, mask),) = branch._padded(cached(tmp_path / "a", lambda: rows), np.array([1, 0]))
+    ((_, log_mel, mask),) = functionals_head._padded(
+        cached(tmp_path / "a", lambda: rows), np.array([1, 0])
+    )
     assert log_mel.shape == (2, 1, 64, 625)
     assert mask.sum((1, 2, 3)).tolist() == [30, 625]

@@ -5,11 +5,12 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from nnpm.training.adaptation.contract import AdaptConfig, Batch, Method
+from nnpm.training.adaptation.config import AdaptConfig
 from nnpm.training.adaptation.head import AdaptedHead, Source, Target
 from nnpm.training.adaptation.methods import METHODS
+from nnpm.training.adaptation.methods.method import Batch, Method
 from nnpm.training.adaptation.train import adapt_head
-from nnpm.training.config import TrainingError
+from nnpm.training.errors import TrainingError
 
 CONFIG = AdaptConfig(steps=12, ramp_steps=3, refresh_steps=5, source_batch=16, target_batch=8)
 
