@@ -1,1 +1,1 @@
-"""The training package: corpora, networks, recipes, and the bundles that the service reads."""
+"""Training: corpora, networks, recipes, adaptation, and the bundles that the service reads."""

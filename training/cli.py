@@ -1,4 +1,4 @@
-"""``python -m nnpm.training``: the long commands of ``nnpm``."""
+"""``python -m nnpm.training``: the commands train, export, evaluate, adapt and benchmark."""
 
 import argparse
 import json
@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,77 +18,102 @@ _EXTRA = ("torch", "audiomentations", "tensorboard", "onnx", "onnxscript", "lang
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The commands and their options, as docs/use/command-line.md lists them."""
-    parser = OneLineParser(prog="nnpm", description="Train, export, evaluate, adapt.")
+    """Build the parser of the commands and options that docs/use/command-line.md lists."""
+    parser = OneLineParser(
+        prog="nnpm", description="Train, export, evaluate, adapt and benchmark models."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
+    for name, (summary, add_options, run) in {
+        "train": ("train a network on labelled corpora", _train_options, _train),
+        "export": ("make a bundle from a finished run", _export_options, _export),
+        "evaluate": ("score a bundle on a labelled corpus", _evaluate_options, _evaluate),
+        "adapt": ("adapt a bundle to unlabelled audio", _adapt_options, _adapt),
+        "benchmark": ("compare adaptation methods on corpora", _benchmark_options, _benchmark),
+    }.items():
+        command = commands.add_parser(name, help=summary)
+        add_options(command.add_argument)
+        if name != "evaluate":
+            command.add_argument(
+                "--cache",
+                type=Path,
+                default=_default_cache(),
+                help="folder of decoded clips (%(default)s)",
+            )
+        command.set_defaults(run=run)
+    return parser
 
-    train = commands.add_parser("train", help="train a network on labelled corpora")
-    train.add_argument("--corpora", nargs="+", required=True, metavar="NAME")
-    train.add_argument("--data", type=Path, required=True, help="holds one folder per corpus")
-    train.add_argument("--out", type=Path, required=True, help="run folder")
-    train.add_argument("--config", type=Path, help="TOML recipe (default: the bundled model's)")
-    train.add_argument("--seed", type=_count, default=0)
-    train.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
-    train.add_argument(
+
+def _train_options(add: Callable[..., Any]) -> None:
+    add("--corpora", nargs="+", required=True, metavar="NAME", help="names of folders in --data")
+    add("--data", type=Path, required=True, help="folder with one folder per corpus")
+    add("--out", type=Path, required=True, help="folder of the run")
+    add("--config", type=Path, help="recipe, a TOML file (default: the bundled model's)")
+    add("--seed", type=_count, default=0, help="of all random draws (%(default)s)")
+    add("--resume", action="store_true", help="continue from the last checkpoint")
+    add(
         "--device",
         choices=["auto", "cpu", "cuda", "mps"],
         default="auto",
-        help="(%(default)s)",
+        help="where to train (%(default)s)",
     )
-    train.add_argument("--threads", type=_count, default=0, help="of torch on the CPU; 0 for all")
-    train.set_defaults(run=_train)
+    add("--threads", type=_count, default=0, help="CPU threads of torch; 0 for all cores")
 
-    export = commands.add_parser("export", help="make a bundle of a finished run")
-    export.add_argument("run_folder", type=Path, metavar="RUN")
-    export.add_argument("--out", type=Path, required=True, metavar="BUNDLE")
-    export.add_argument("--data", type=Path, help="where the corpora are, if they have moved")
-    export.add_argument("--json", action="store_true")
-    export.set_defaults(run=_export)
 
-    evaluate = commands.add_parser("evaluate", help="score a bundle on a labelled corpus")
-    evaluate.add_argument("--bundle", type=Path, required=True)
-    evaluate.add_argument("--data", type=Path, required=True, help="folder of one corpus")
-    evaluate.add_argument("--emotions", nargs="+", choices=EMOTIONS, metavar="EMOTION")
-    evaluate.add_argument("--predictions", type=Path, metavar="FILE", help="CSV, one row per clip")
-    evaluate.add_argument("--json", action="store_true")
-    evaluate.set_defaults(run=_evaluate)
+def _export_options(add: Callable[..., Any]) -> None:
+    add("run_folder", type=Path, metavar="RUN", help="folder of the run")
+    add("--out", type=Path, required=True, metavar="BUNDLE", help="folder of the new bundle")
+    add("--data", type=Path, help="folder of the corpora, if they have moved")
+    add("--json", action="store_true", help="print the figures as JSON")
 
-    adapt = commands.add_parser("adapt", help="adapt a bundle to unlabelled audio")
-    adapt.add_argument("--bundle", type=Path, help="the base")
-    adapt.add_argument("--target", type=Path, help="folder of audio, searched below")
-    adapt.add_argument("--out", type=Path, metavar="BUNDLE")
-    adapt.add_argument("--method", default="nnpm", help="(%(default)s)")
-    adapt.add_argument("--language", default="und", help="BCP-47 tag, such as ur (%(default)s)")
-    adapt.add_argument("--seed", type=_count, default=0)
-    adapt.add_argument("--config", type=Path, help="TOML (default: training/configs/adapt.toml)")
-    adapt.add_argument("--threads", type=_count, default=0, help="0 for all")
-    adapt.add_argument("--full", action="store_true", help="move the whole network first")
-    adapt.add_argument("--source", type=Path, metavar="DIR", help="the source's audio, for --full")
-    adapt.add_argument("--corpora", nargs="+", default=(), metavar="NAME", help="in --source")
-    adapt.add_argument("--force", action="store_true", help="write it whatever the evidence says")
-    adapt.add_argument("--json", action="store_true", help="print the report")
-    adapt.add_argument("--job", type=Path, help="the folder of a service's job; nothing else then")
-    adapt.set_defaults(run=_adapt)
 
-    benchmark = commands.add_parser("benchmark", help="try every method on corpora, in tables")
-    benchmark.add_argument("--data", type=Path, required=True, help="holds one folder per corpus")
-    benchmark.add_argument("--protocol", choices=["P1", "P1_ravdess", "P2", "P3"], required=True)
-    benchmark.add_argument("--out", type=Path, required=True, help="folder; a call goes on there")
-    benchmark.add_argument("--methods", nargs="+", default=(), metavar="NAME", help="(all)")
-    benchmark.add_argument("--tables", nargs="+", default=(), metavar="NAME", help="(all)")
-    benchmark.add_argument("--targets", nargs="+", default=(), metavar="NAME", help="corpora")
-    benchmark.add_argument("--seeds", type=_count, default=3, help="how many (%(default)s)")
-    benchmark.add_argument("--runs", nargs="+", type=Path, default=(), metavar="RUN")
-    benchmark.add_argument("--recipe", type=Path, help="TOML, of the runs that are trained")
-    benchmark.add_argument("--config", type=Path, help="TOML, of the adaptation")
-    benchmark.add_argument("--jobs", type=_count, default=1, help="processes (%(default)s)")
-    benchmark.set_defaults(run=_benchmark)
+def _evaluate_options(add: Callable[..., Any]) -> None:
+    add("--bundle", type=Path, required=True, help="folder of the bundle")
+    add("--data", type=Path, required=True, help="folder of one corpus")
+    add(
+        "--emotions",
+        nargs="+",
+        choices=EMOTIONS,
+        metavar="EMOTION",
+        help="use only these clips and answers (all)",
+    )
+    add("--predictions", type=Path, metavar="FILE", help="CSV file to write, one row per clip")
+    add("--json", action="store_true", help="print the figures as JSON")
 
-    for command in (train, export, adapt, benchmark):
-        command.add_argument(
-            "--cache", type=Path, default=_default_cache(), help="decoded clips (%(default)s)"
-        )
-    return parser
+
+def _adapt_options(add: Callable[..., Any]) -> None:
+    add("--bundle", type=Path, help="folder of the base")
+    add("--target", type=Path, help="folder of audio, searched recursively")
+    add("--out", type=Path, metavar="BUNDLE", help="folder of the new bundle")
+    add("--method", default="nnpm", help="adaptation method (%(default)s)")
+    add("--language", default="und", help="BCP-47 tag, such as ur (%(default)s)")
+    add("--seed", type=_count, default=0, help="of all random draws (%(default)s)")
+    add("--config", type=Path, help="settings, a TOML file (default: training/configs/adapt.toml)")
+    add("--threads", type=_count, default=0, help="CPU threads; 0 for all cores")
+    add("--full", action="store_true", help="fine-tune the whole network first")
+    add("--source", type=Path, metavar="DIR", help="folder of the source corpora, for --full")
+    add("--corpora", nargs="+", default=(), metavar="NAME", help="source corpora, for --full")
+    add("--force", action="store_true", help="write the bundle even if it is rejected")
+    add("--json", action="store_true", help="print the report as JSON")
+    add("--job", type=Path, help="folder of a job of the service, instead of all other options")
+
+
+def _benchmark_options(add: Callable[..., Any]) -> None:
+    add("--data", type=Path, required=True, help="folder with one folder per corpus")
+    add(
+        "--protocol",
+        choices=["P1", "P1_ravdess", "P2", "P3"],
+        required=True,
+        help="source and target corpora",
+    )
+    add("--out", type=Path, required=True, help="folder of the results; finished work is kept")
+    add("--methods", nargs="+", default=(), metavar="NAME", help="methods (all)")
+    add("--tables", nargs="+", default=(), metavar="NAME", help="tables (all)")
+    add("--targets", nargs="+", default=(), metavar="NAME", help="target corpora")
+    add("--seeds", type=_count, default=3, help="number of seeds (%(default)s)")
+    add("--runs", nargs="+", type=Path, default=(), metavar="RUN", help="finished runs to use")
+    add("--recipe", type=Path, help="recipe of the runs that are trained, a TOML file")
+    add("--config", type=Path, help="settings of the adaptation, a TOML file")
+    add("--jobs", type=_count, default=1, help="parallel processes (%(default)s)")
 
 
 class _Warnings(logging.Handler):
@@ -111,14 +136,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings = _Warnings()
     options.warnings = warnings.lines
     more = {
-        "train": "; a run that had begun goes on with --resume",
-        "benchmark": "; the same command goes on",
+        "train": "; --resume continues the run",
+        "benchmark": "; the same command continues",
     }.get(options.command, "")
     log = logging.getLogger(__package__)
     log.addHandler(warnings)
     try:
         return run_command(
-            lambda: _run(options), interrupted=f"interrupted; nothing half-written is left{more}"
+            lambda: _run(options), interrupted=f"interrupted; no incomplete file is left{more}"
         )
     finally:
         log.removeHandler(warnings)
@@ -132,7 +157,7 @@ def _run(options: argparse.Namespace) -> None:
             raise
         raise UsageError(
             f"{options.command} needs {error.name}, which is not installed; "
-            "install the training extra: pip install '.[train]' in the checkout"
+            "install the extra train: pip install '.[train]' in the checkout"
         ) from None
 
 
@@ -181,26 +206,16 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from ..service.files import require_place
-    from ..service.inference import bundle
-    from ..service.inference.recognizer import Recognizer
-    from .corpora import load_folder
-    from .evaluation import judge, report, write_predictions
+    from .evaluation import evaluate
 
-    if options.predictions:
-        require_place(options.predictions)
-    recognizer = Recognizer(bundle.load(options.bundle))
-    verdicts = judge(recognizer, load_folder(options.data), options.emotions)
-    if options.predictions:
-        write_predictions(verdicts, options.data, options.predictions)
-    _print(report(verdicts, options.emotions or recognizer.bundle.labels), options)
+    figures = evaluate(options.bundle, options.data, options.emotions, options.predictions)
+    _print(figures, options)
 
 
 def _adapt(options: argparse.Namespace) -> None:
     from ..service.jobs.folder import AdaptationTask, read_request
     from .adaptation import command, config
     from .adaptation.report import Bars, describe
-    from .errors import TrainingError
 
     if options.job is not None:
         from .adaptation.job import run_job
@@ -208,9 +223,9 @@ def _adapt(options: argparse.Namespace) -> None:
         run_job(options.job)
         return
     if lacking := [n for n in ("bundle", "target", "out") if getattr(options, n) is None]:
-        raise TrainingError(f"the following arguments are required: --{', --'.join(lacking)}")
+        raise UsageError(f"the following arguments are required: --{', --'.join(lacking)}")
     if options.full != (options.source is not None):
-        raise TrainingError("--full and --source DIR go together: one is not there")
+        raise UsageError("--full and --source DIR must be given together")
     full = command.Full(options.source, tuple(options.corpora), options.cache)
     names = ("bundle", "target", "out", "method", "language", "seed", "force")
     given = {name: getattr(options, name) for name in names}

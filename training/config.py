@@ -12,6 +12,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
 from ..service.inference.card import EMOTIONS
 from .errors import TrainingError
@@ -22,7 +23,7 @@ DEFAULT = Path(__file__).parent / "configs" / "default.toml"
 
 def _known(emotion: str) -> str:
     if emotion not in EMOTIONS:
-        raise ValueError(f"{emotion!r} is none of {', '.join(EMOTIONS)}")
+        raise ValueError(f"{emotion} is no emotion; choose among {', '.join(EMOTIONS)}")
     return emotion
 
 
@@ -33,12 +34,12 @@ Count = Annotated[int, Field(ge=0)]
 Above0 = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Emotion = Annotated[str, AfterValidator(_known)]
-# 8 at least, for squeeze-excite divides them by 8
+# at least 8: squeeze-excite divides them by 8
 Channels = Annotated[tuple[Annotated[int, Field(ge=8)], ...], Field(min_length=1)]
 
 
 class Section(BaseModel):
-    """A part of a configuration: fields that are documented, checked and never changed."""
+    """A section of a configuration: documented, checked and immutable fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -67,10 +68,13 @@ class FrontEndConfig(Section):
     def _whole_hops(self) -> "FrontEndConfig":
         if self.win_length % self.hop_length:
             raise ValueError(
-                f"win_length {self.win_length} is not a multiple of hop_length {self.hop_length}"
+                f"win_length is {self.win_length}; it must be a multiple of hop_length "
+                f"({self.hop_length})"
             )
         if self.low_hz >= self.high_hz:
-            raise ValueError(f"low_hz {self.low_hz:g} is not below high_hz {self.high_hz:g}")
+            raise ValueError(
+                f"low_hz is {self.low_hz:g}; it must be below high_hz ({self.high_hz:g})"
+            )
         return self
 
 
@@ -92,15 +96,18 @@ class EncoderConfig(Section):
     @model_validator(mode="after")
     def _a_depth_per_stage(self) -> "EncoderConfig":
         if len(self.depths) != len(self.channels):
-            raise ValueError(f"{len(self.depths)} depths for {len(self.channels)} channels")
+            raise ValueError(
+                f"depths has {len(self.depths)} values; it must have one per stage, as channels "
+                f"({len(self.channels)})"
+            )
         return self
 
 
 class HeadConfig(Section):
-    """The part that adaptation trains: projection and classifier."""
+    """Sizes of the head: projection and classifier."""
 
     projection: Positive = 128
-    """Numbers that each part of h gives to z, the feature that the memory compares."""
+    """Width of z, the feature that the memory compares, per part of h."""
     dropout: Share = 0.3
     logit_scale: Above0 = 10.0
     """Initial factor of the cosine logits (learnt)."""
@@ -122,7 +129,7 @@ class LossConfig(Section):
 
 
 class AugmentConfig(Section):
-    """How training clips are varied; spectral changes are drawn anew in every batch."""
+    """Augmentation of the training clips; spectral changes are drawn in every batch."""
 
     variants: Count = 0
     """Waveform variants per clip (room, codec, noise, speed, pitch), made once and cached."""
@@ -151,13 +158,14 @@ class AugmentConfig(Section):
     def _shortest_first(self) -> "AugmentConfig":
         if self.shortest_crop > self.longest_crop:
             raise ValueError(
-                f"shortest_crop {self.shortest_crop} is above longest_crop {self.longest_crop}"
+                f"shortest_crop is {self.shortest_crop}; it must be at most longest_crop "
+                f"({self.longest_crop})"
             )
         return self
 
 
 class TrainConfig(Section):
-    """The loop."""
+    """The training loop of the encoder."""
 
     epochs: Positive = 30
     steps_per_epoch: Count = 0
@@ -174,10 +182,10 @@ class TrainConfig(Section):
 
 
 class FunctionalsConfig(Section):
-    """The second part of h, and how its head is fitted once the encoder is trained."""
+    """The second part of h, and the training of its head after that of the encoder."""
 
     enabled: bool = True
-    """False: h is what the encoder pools, and no more."""
+    """False: h is the output of the encoder only."""
     views: Count = 3
     """Spectral augmentations of each clip as recorded; each waveform variant has one."""
     steps: Positive = 1200
@@ -203,7 +211,7 @@ class Config(Section):
     """A whole recipe."""
 
     emotions: tuple[Emotion, ...] = ()
-    """Only these are learnt; empty for all that the corpora have."""
+    """The emotions to learn; empty for all that the corpora have."""
     front_end: FrontEndConfig = FrontEndConfig()
     encoder: EncoderConfig = EncoderConfig()
     head: HeadConfig = HeadConfig()
@@ -218,13 +226,13 @@ class Config(Section):
         n_mels, hop_length = self.front_end.n_mels, self.front_end.hop_length
         if self.functionals.enabled and (n_mels % 8 or n_mels < 24):
             raise ValueError(
-                f"front_end.n_mels {n_mels} is not 24 or more in eights, which the functionals "
-                "need; take another, or functionals.enabled = false"
+                f"front_end.n_mels is {n_mels}; with functionals it must be a multiple of 8 and at "
+                "least 24 (or set functionals.enabled = false)"
             )
         if self.functionals.enabled and hop_length > 320:
             raise ValueError(
-                f"front_end.hop_length {hop_length} is above 320, and the functionals hear "
-                "changes of up to 24 Hz; take another, or functionals.enabled = false"
+                f"front_end.hop_length is {hop_length}; with functionals, which measure changes up "
+                "to 24 Hz, it must be at most 320 (or set functionals.enabled = false)"
             )
         return self
 
@@ -242,15 +250,44 @@ AnySection = TypeVar("AnySection", bound=Section)
 
 
 def parse(path: Path, kind: type[AnySection]) -> AnySection:
-    """Read a TOML file as the section ``kind``; raises as :func:`load`."""
+    """Read a TOML file as the section ``kind``.
+
+    Raises:
+        TrainingError: as :func:`load`.
+    """
     try:
         return kind.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise TrainingError(f"cannot read the configuration {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise TrainingError(f"{path} is not TOML: {error}") from None
+        raise TrainingError(f"{path} is not a TOML file: {error}") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        what = first["msg"].removeprefix("Value error, ")
-        raise TrainingError(f"{path}: {where}: {what}") from None
+        raise TrainingError(f"{path}: {_sentence(error.errors()[0])}") from None
+
+
+_RULES = {
+    "greater_than_equal": "it must be at least {ge}",
+    "greater_than": "it must be above {gt}",
+    "less_than_equal": "it must be at most {le}",
+    "less_than": "it must be below {lt}",
+    "finite_number": "it must be a finite number",
+    "literal_error": "it must be {expected}",
+    "too_short": "it must have at least {min_length} values",
+}
+_TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "tuple": "a list"}
+
+
+def _sentence(error: ErrorDetails) -> str:
+    """What is wrong with one field: its name, the value found, and the rule."""
+    name = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "value_error":  # raised by a section above, as a sentence of ours
+        return f"{name}: {error['ctx']['error']}" if name else str(error["ctx"]["error"])
+    if error["type"] == "extra_forbidden":
+        return f"there is no setting {name}; remove it"
+    rule = _RULES.get(error["type"])
+    if rule is None:
+        kind = _TYPES.get(error["type"].split("_")[0], "a section or value of another type")
+        rule = f"it must be {kind}"
+    value = error["input"]
+    shown = f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{name} is {shown}; {rule.format(**error.get('ctx', {}))}"

@@ -1,7 +1,4 @@
-"""Figures of merit, in numpy.
-
-Scoring a bundle on a labelled corpus, through the same recognizer that serves.
-"""
+"""``nnpm evaluate``: score a bundle on a labelled corpus, with the recognizer of the service."""
 
 import csv
 from collections import defaultdict
@@ -15,17 +12,186 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ..service.files import replacing
+from ..service.files import replacing, require_place
+from ..service.inference import bundle as bundles
 from ..service.inference.answer import Options
 from ..service.inference.audio.decode import decode
 from ..service.inference.errors import AudioError
 from ..service.inference.recognizer import Recognizer
-from .corpora import Utterance
+from .corpora import Utterance, load_folder
 from .corpora.file_names import absolute
 from .errors import TrainingError
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.floating]
+
+
+def evaluate(
+    bundle: Path, data: Path, emotions: Sequence[str] | None, predictions: Path | None
+) -> dict[str, Any]:
+    """Score a bundle on one corpus.
+
+    Args:
+        bundle: its folder.
+        data: folder of the corpus.
+        emotions: restricts both the clips and the possible answers; None takes all of the bundle.
+        predictions: CSV file to write, one row per clip; None writes none.
+
+    Returns:
+        The figures, as from :func:`report`.
+
+    Raises:
+        BundleError: if the bundle cannot be read.
+        CorpusError: if the corpus cannot be read.
+        TrainingError: as from :func:`judge`.
+        OSError: if the predictions cannot be written.
+    """
+    if predictions:
+        require_place(predictions)
+    recognizer = Recognizer(bundles.load(bundle))
+    verdicts = judge(recognizer, load_folder(data), emotions)
+    if predictions:
+        write_predictions(verdicts, data, predictions)
+    return report(verdicts, emotions or recognizer.bundle.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer on one clip.
+
+    Attributes:
+        utterance: the clip and its true emotion.
+        prediction: the emotion with the highest score, even if the bundle abstained; None if the
+            clip cannot be decoded.
+        confidence: in [0, 1]; of a clip that cannot be decoded, that of a guess.
+        scores: probability by emotion; empty if the clip cannot be decoded.
+        abstained: whether the bundle gave no answer.
+    """
+
+    utterance: Utterance
+    prediction: str | None
+    confidence: float
+    scores: dict[str, float]
+    abstained: bool
+
+
+def judge(
+    recognizer: Recognizer,
+    utterances: Sequence[Utterance],
+    emotions: Sequence[str] | None = None,
+    *,
+    workers: int = 2,
+) -> list[Verdict]:
+    """Answer every clip.
+
+    Args:
+        recognizer: the bundle.
+        utterances: labelled clips.
+        emotions: restricts both the clips and the possible answers; None takes all of the bundle.
+        workers: threads.
+
+    Returns:
+        One verdict per clip, in the order of the utterances.
+
+    Raises:
+        TrainingError: if no clip is left, or a clip has an emotion that is no label of the bundle.
+    """
+    allowed = tuple(dict.fromkeys(emotions or recognizer.bundle.labels))
+    chosen = [u for u in utterances if not emotions or u.emotion in allowed]
+    unknown = sorted({*(u.emotion for u in chosen), *allowed} - set(recognizer.bundle.labels))
+    if unknown:
+        raise TrainingError(
+            f"the bundle cannot answer {', '.join(unknown)}, only "
+            f"{', '.join(recognizer.bundle.labels)}: choose among these with --emotions"
+        )
+    if not chosen:
+        raise TrainingError(
+            f"0 of the {len(utterances)} clips have the emotion {' or '.join(allowed)}"
+        )
+    options = Options(emotions=allowed)
+    with ThreadPoolExecutor(workers) as pool:
+        answers = pool.map(lambda u: _judge_one(recognizer, u, options), chosen)
+        bar = tqdm(answers, desc="evaluate", total=len(chosen), unit="clip", disable=None)
+        return list(bar)
+
+
+def _judge_one(recognizer: Recognizer, utterance: Utterance, options: Options) -> Verdict:
+    try:
+        answer = recognizer.answer(decode(utterance.path), options)
+    except AudioError:
+        allowed = options.emotions or recognizer.bundle.labels
+        return Verdict(utterance, None, 1.0 / len(allowed), {}, abstained=True)
+    best = max(answer.scores, key=answer.scores.__getitem__)
+    return Verdict(utterance, best, answer.confidence, answer.scores, answer.abstained)
+
+
+def report(verdicts: Sequence[Verdict], emotions: Sequence[str]) -> dict[str, Any]:
+    """The figures of ``nnpm evaluate``.
+
+    WA, UAR, F1 and ECE count the best-scored answer on every clip, without abstention; a clip that
+    cannot be decoded counts as wrong.
+
+    Args:
+        verdicts: one per clip.
+        emotions: the possible answers, in the order of the confusion matrix.
+
+    Returns:
+        The fields that docs/research/training.md lists. In ``per_speaker`` a speaker is
+        ``corpus/speaker`` if there are several corpora: one name in two corpora is two people.
+    """
+    labels = list(dict.fromkeys(emotions))
+    truth = np.array([labels.index(v.utterance.emotion) for v in verdicts])
+    prediction = np.array(
+        [len(labels) if v.prediction is None else labels.index(v.prediction) for v in verdicts]
+    )
+    confidence = np.array([v.confidence for v in verdicts])
+    abstained = np.array([v.abstained for v in verdicts])
+    # A clip that cannot be decoded is in no column; "undecodable" counts them.
+    size = len(labels)
+    confusion = confusion_matrix(truth, prediction, size + 1)[:size, :size]
+    by_class = recalls(truth, prediction)
+    speakers: dict[str, list[bool]] = defaultdict(list)
+    several = len({verdict.utterance.corpus for verdict in verdicts}) > 1
+    for verdict in verdicts:
+        spoken = verdict.utterance
+        name = f"{spoken.corpus}/{spoken.speaker}" if several else spoken.speaker
+        speakers[name].append(verdict.prediction == spoken.emotion)
+    answered = ~abstained
+    return {
+        "clips": len(verdicts),
+        "undecodable": int(np.sum(prediction == len(labels))),
+        "wa": accuracy(truth, prediction),
+        "uar": unweighted_average_recall(truth, prediction),
+        "macro_f1": macro_f1(truth, prediction),
+        "ece": expected_calibration_error(truth == prediction, confidence),
+        "coverage": float(answered.mean()),
+        "wa_answered": (
+            accuracy(truth[answered], prediction[answered]) if answered.any() else None
+        ),
+        "labels": labels,
+        "confusion": confusion.tolist(),
+        "per_class": {
+            labels[index]: {"clips": int(np.sum(truth == index)), "recall": recall}
+            for index, recall in by_class.items()
+        },
+        "per_speaker": {
+            speaker: {"clips": len(hits), "wa": float(np.mean(hits))}
+            for speaker, hits in sorted(speakers.items())
+        },
+    }
+
+
+def write_predictions(verdicts: Sequence[Verdict], root: Path, path: Path) -> None:
+    """Write path (from ``root``), truth, prediction and scores of every clip as CSV."""
+    labels = sorted({label for verdict in verdicts for label in verdict.scores})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "truth", "prediction", *labels])
+        for verdict in verdicts:
+            scores = [f"{verdict.scores.get(label, 0.0):.6f}" for label in labels]
+            place = verdict.utterance.path.relative_to(absolute(root)).as_posix()
+            writer.writerow([place, verdict.utterance.emotion, verdict.prediction or "", *scores])
 
 
 def confusion_matrix(truth: Ints, prediction: Ints, num_classes: int) -> Ints:
@@ -40,7 +206,7 @@ def confusion_matrix(truth: Ints, prediction: Ints, num_classes: int) -> Ints:
 
 
 def accuracy(truth: Ints, prediction: Ints) -> float:
-    """Share of clips answered right: the paper's WA."""
+    """Share of clips with the right answer (WA, weighted accuracy)."""
     return float(np.mean(np.asarray(truth) == np.asarray(prediction)))
 
 
@@ -102,7 +268,7 @@ def expected_calibration_error(
 
 
 Counts = Sequence[Sequence[int]]
-"""A confusion: truth by row, answer by column."""
+"""A confusion matrix: truth by row, answer by column."""
 
 _BOOTSTRAP_DRAWS = 2000
 _BOOTSTRAP_LEVEL = 0.95
@@ -111,13 +277,13 @@ _BOOTSTRAP_LEVEL = 0.95
 def bootstrap_interval(
     seeds: Sequence[Mapping[str, Counts]],
 ) -> tuple[tuple[float, float], tuple[float, float]] | None:
-    """Bootstrap UAR and WA, each the mean over seeds: what other speakers would change.
+    """Confidence intervals of UAR and WA over speakers, by bootstrap; each is the mean over seeds.
 
     Args:
-        seeds: for every seed the confusion of each speaker; the same speakers.
+        seeds: for each seed the confusion matrix by speaker, of the same speakers.
 
     Returns:
-        Lower and upper limit of UAR, then of WA; None with fewer than two speakers.
+        Lower and upper limit (95 %) of UAR, then of WA; None for fewer than two speakers.
     """
     names = sorted(seeds[0])
     if len(names) < 2 or any(sorted(seed) != names for seed in seeds):
@@ -136,131 +302,3 @@ def bootstrap_interval(
     low, high = np.quantile(uar, tails)
     below, above = np.quantile(wa, tails)
     return (float(low), float(high)), (float(below), float(above))
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """One clip: its truth, the forced answer (None if undecodable) and whether it abstained.
-
-    The confidence of a clip that cannot be decoded is that of a guess.
-    """
-
-    utterance: Utterance
-    prediction: str | None
-    confidence: float
-    scores: dict[str, float]
-    abstained: bool
-
-
-def judge(
-    recognizer: Recognizer,
-    utterances: Sequence[Utterance],
-    emotions: Sequence[str] | None = None,
-    *,
-    workers: int = 2,
-) -> list[Verdict]:
-    """Answer every clip.
-
-    Args:
-        recognizer: the bundle.
-        utterances: labelled clips.
-        emotions: restricts both the clips and the classes that may be answered.
-        workers: threads.
-
-    Raises:
-        TrainingError: if no clip is left, or the bundle does not know an emotion of the clips.
-    """
-    allowed = tuple(dict.fromkeys(emotions or recognizer.bundle.labels))
-    chosen = [u for u in utterances if not emotions or u.emotion in allowed]
-    unknown = sorted({*(u.emotion for u in chosen), *allowed} - set(recognizer.bundle.labels))
-    if unknown:
-        raise TrainingError(
-            f"the bundle does not know {', '.join(unknown)}; it knows "
-            f"{', '.join(recognizer.bundle.labels)}: choose among these with --emotions"
-        )
-    if not chosen:
-        raise TrainingError(f"none of the {len(utterances)} clips is {' or '.join(allowed)}")
-    options = Options(emotions=allowed)
-    with ThreadPoolExecutor(workers) as pool:
-        answers = pool.map(lambda u: _judge_one(recognizer, u, options), chosen)
-        bar = tqdm(answers, desc="evaluate", total=len(chosen), unit="clip", disable=None)
-        return list(bar)
-
-
-def _judge_one(recognizer: Recognizer, utterance: Utterance, options: Options) -> Verdict:
-    try:
-        answer = recognizer.answer(decode(utterance.path), options)
-    except AudioError:
-        allowed = options.emotions or recognizer.bundle.labels
-        return Verdict(utterance, None, 1.0 / len(allowed), {}, abstained=True)
-    best = max(answer.scores, key=answer.scores.__getitem__)
-    return Verdict(utterance, best, answer.confidence, answer.scores, answer.abstained)
-
-
-def report(verdicts: Sequence[Verdict], emotions: Sequence[str]) -> dict[str, Any]:
-    """The figures of ``nnpm evaluate``.
-
-    WA, UAR, F1 and ECE force an answer on every clip; an undecodable clip counts as wrong.
-
-    Args:
-        verdicts: one per clip.
-        emotions: the classes that could be answered, in the order of the confusion matrix.
-
-    Returns:
-        As docs/research/training.md lists them. ``per_speaker`` names a speaker
-        ``corpus/speaker`` where the clips are of several corpora, for the same name in two
-        corpora is two people.
-    """
-    labels = list(dict.fromkeys(emotions))
-    truth = np.array([labels.index(v.utterance.emotion) for v in verdicts])
-    prediction = np.array(
-        [len(labels) if v.prediction is None else labels.index(v.prediction) for v in verdicts]
-    )
-    confidence = np.array([v.confidence for v in verdicts])
-    abstained = np.array([v.abstained for v in verdicts])
-    # An undecodable clip is in none of the columns; "undecodable" counts them.
-    size = len(labels)
-    confusion = confusion_matrix(truth, prediction, size + 1)[:size, :size]
-    by_class = recalls(truth, prediction)
-    speakers: dict[str, list[bool]] = defaultdict(list)
-    several = len({verdict.utterance.corpus for verdict in verdicts}) > 1
-    for verdict in verdicts:
-        spoken = verdict.utterance
-        name = f"{spoken.corpus}/{spoken.speaker}" if several else spoken.speaker
-        speakers[name].append(verdict.prediction == spoken.emotion)
-    answered = ~abstained
-    return {
-        "clips": len(verdicts),
-        "undecodable": int(np.sum(prediction == len(labels))),
-        "wa": accuracy(truth, prediction),
-        "uar": unweighted_average_recall(truth, prediction),
-        "macro_f1": macro_f1(truth, prediction),
-        "ece": expected_calibration_error(truth == prediction, confidence),
-        "coverage": float(answered.mean()),
-        "wa_answered": (
-            accuracy(truth[answered], prediction[answered]) if answered.any() else None
-        ),
-        "labels": labels,
-        "confusion": confusion.tolist(),
-        "per_class": {
-            labels[index]: {"clips": int(np.sum(truth == index)), "recall": recall}
-            for index, recall in by_class.items()
-        },
-        "per_speaker": {
-            speaker: {"clips": len(hits), "wa": float(np.mean(hits))}
-            for speaker, hits in sorted(speakers.items())
-        },
-    }
-
-
-def write_predictions(verdicts: Sequence[Verdict], root: Path, path: Path) -> None:
-    """Write path (from ``root``), truth, prediction and scores of every clip as CSV."""
-    labels = sorted({label for verdict in verdicts for label in verdict.scores})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", "truth", "prediction", *labels])
-        for verdict in verdicts:
-            scores = [f"{verdict.scores.get(label, 0.0):.6f}" for label in labels]
-            place = verdict.utterance.path.relative_to(absolute(root)).as_posix()
-            writer.writerow([place, verdict.utterance.emotion, verdict.prediction or "", *scores])

@@ -21,7 +21,7 @@ PITCH_HZ = {"angry": 320.0, "happy": 240.0, "neutral": 160.0, "sad": 110.0}
 
 @pytest.fixture(scope="session")
 def tiny_corpus(make_once: MakeOnce) -> Path:
-    """DIR with one corpus, DIR/tiny: six speakers, four emotions told by pitch, two clips each."""
+    """DIR with one corpus, DIR/tiny: six speakers, four emotions (by pitch), two clips each."""
     return make_once("corpora", write_tiny_corpus)
 
 

@@ -15,7 +15,7 @@ def unit(values: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture
-def material(rng: np.random.Generator) -> tuple[Memory, np.ndarray, Scores, np.ndarray]:
+def case(rng: np.random.Generator) -> tuple[Memory, np.ndarray, Scores, np.ndarray]:
     """A memory in four clusters, boastful logits for new clips of them, and far-off sounds."""
     centres = rng.standard_normal((4, 16))
     emotion = np.arange(200) % 4
@@ -25,27 +25,27 @@ def material(rng: np.random.Generator) -> tuple[Memory, np.ndarray, Scores, np.n
     embedding = (centres[truth] + 2 * rng.standard_normal((2_000, 16))).astype(np.float32)
     honest = -((embedding[:, None] - centres) ** 2).sum(2) / 8
     scores = Scores((3 * honest).astype(np.float32), embedding, unit(embedding), truth)
-    strange = (rng.standard_normal((100, 16)) * 2 - 12).astype(np.float32)
-    return memory, unit(features), scores, strange
+    non_speech = (rng.standard_normal((100, 16)) * 2 - 12).astype(np.float32)
+    return memory, unit(features), scores, non_speech
 
 
-def test_a_boastful_network_is_calmed(material) -> None:
-    memory, slots, scores, strange = material
-    decision = calibrate(memory, slots, LABELS, scores, strange)
+def test_a_boastful_network_is_calmed(case) -> None:
+    memory, slots, scores, non_speech = case
+    decision = calibrate(memory, slots, LABELS, scores, non_speech)
     assert decision.temperature == pytest.approx(3.0, rel=0.15)
-    neighbourhood = MemoryIndex(memory, slots, decision, LABELS)
+    index = MemoryIndex(memory, slots, decision, LABELS)
     weight = decision.vote_weight
     probabilities = (1 - weight) * softmax(scores.logits / decision.temperature)
-    probabilities += weight * neighbourhood.vote(scores.projection)
+    probabilities += weight * index.vote(scores.projection)
     correct = probabilities.argmax(1) == scores.truth
     assert expected_calibration_error(correct, probabilities.max(1)) < 0.04
     assert np.mean(probabilities.max(1) < decision.low_confidence) == pytest.approx(0.05, abs=0.005)
 
 
-def test_strange_sounds_are_told_from_known_ones(material) -> None:
-    memory, slots, scores, strange = material
-    decision = calibrate(memory, slots, LABELS, scores, strange)
-    neighbourhood = MemoryIndex(memory, slots, decision, LABELS)
-    known = neighbourhood.out_of_domain(scores.embedding)
+def test_non_speech_is_farther_out_than_speech(case) -> None:
+    memory, slots, scores, non_speech = case
+    decision = calibrate(memory, slots, LABELS, scores, non_speech)
+    index = MemoryIndex(memory, slots, decision, LABELS)
+    known = index.out_of_domain(scores.embedding)
     assert np.mean(known > decision.out_of_domain) <= 0.0101
-    assert np.median(neighbourhood.out_of_domain(strange)) > np.median(known)
+    assert np.median(index.out_of_domain(non_speech)) > np.median(known)

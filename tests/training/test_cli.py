@@ -99,13 +99,15 @@ def test_corpora_that_cannot_be_learnt(data: Path, tmp_path: Path, capsys: Captu
     assert "0 recordings named as in ravdess" in line
     twice = train(data, tmp_path)
     twice[2:3] = ["small", "small"]
-    assert "names one twice: small small" in fails(capsys, *twice)
+    assert "--corpora is small small: name each corpus only once" in fails(capsys, *twice)
     recipe = tmp_path / "recipe.toml"
     recipe.write_text('emotions = ["sad", "fear"]')
     line = fails(capsys, *train(data, tmp_path, config=recipe))
-    assert "1 emotions to learn (sad), and 2 or more are wanted" in line
+    assert "have 1 of the emotions to learn (sad); at least 2 are required" in line
     recipe.write_text('emotions = ["hapy"]')
-    assert "'hapy' is none of angry" in fails(capsys, *train(data, tmp_path, config=recipe))
+    assert "hapy is no emotion; choose among angry" in fails(
+        capsys, *train(data, tmp_path, config=recipe)
+    )
 
 
 def test_export_of_what_is_no_finished_run(tmp_path: Path, capsys: Captured) -> None:
@@ -121,7 +123,7 @@ def test_an_interrupt_is_one_line(
 
     monkeypatch.setattr("nnpm.training.source.run.load_training_data", interrupt)
     line = fails(capsys, *train(data, tmp_path), code=130)
-    assert "nothing half-written is left" in line
+    assert "no incomplete file is left" in line
     assert "--resume" in line
 
 

@@ -129,7 +129,7 @@ def test_a_run_folder_is_not_overwritten_and_resumes_only_itself(
     assert "is not empty; add --resume" in fails(capsys, *same, finished)
     assert "other corpora, data, seed or config" in fails(capsys, *same, finished, "--resume")
     assert "holds no run to resume" in fails(capsys, *same, tmp_path / "new", "--resume")
-    assert "has not finished training" in fails(
+    assert "has not finished; continue it" in fails(
         capsys, "export", _unfinished(finished, tmp_path), "--out", tmp_path / "b", "--cache", cache
     )
 
@@ -206,8 +206,8 @@ def test_evaluate_gives_the_contracts_figures(
     )
     assert code == 0
     figures = json.loads(capsys.readouterr().out)
-    wanted = "clips wa uar macro_f1 ece coverage labels confusion per_class per_speaker"
-    assert set(wanted.split()) <= set(figures)
+    expected = "clips wa uar macro_f1 ece coverage labels confusion per_class per_speaker"
+    assert set(expected.split()) <= set(figures)
     assert figures["clips"] == 24
     assert figures["labels"] == ["angry", "sad"]
     assert np.sum(figures["confusion"]) == 24

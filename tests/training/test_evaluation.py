@@ -125,7 +125,7 @@ def test_emotions_restrict_the_clips_and_the_answers(recognizer: Recognizer, cor
     for verdict in judged:
         assert verdict.scores["happy"] + verdict.scores["sad"] == pytest.approx(1.0)
     assert report(judged, ["happy", "sad", "happy"])["labels"] == ["happy", "sad"]
-    with pytest.raises(TrainingError, match="none of the 6 clips is calm"):
+    with pytest.raises(TrainingError, match="0 of the 6 clips have the emotion calm"):
         judge(recognizer, [u for u in load_folder(corpus) if u.emotion != "calm"], ["calm"])
 
 

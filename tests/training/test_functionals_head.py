@@ -105,7 +105,7 @@ def test_a_recipe_without_functionals_has_no_second_stage(trained, utterances) -
 def test_every_clip_has_a_row_per_version_and_per_view(versions) -> None:
     functionals = Functionals(CONFIG.front_end)
     torch.manual_seed(0)
-    bank = functionals_head._bank(functionals, CONFIG, versions)
+    bank = functionals_head._compute_versions(functionals, CONFIG, versions)
     assert bank.shape == (4, len(versions[0]), functionals.width)  # two versions and a view of each
     for place in (0, 7):
         row = torch.from_numpy(versions[1][place].T)[None, None]

@@ -8,14 +8,14 @@ from nnpm.training.network.memory import multilabel_loss, smooth_one_hot, soft_c
 def brute_force(similarities, positives, weight, share, own=None) -> list[float]:
     """The loss again, clip by clip and slot by slot."""
     losses = []
-    for row, wanted in zip(similarities.tolist(), positives.tolist(), strict=True):
+    for row, expected in zip(similarities.tolist(), positives.tolist(), strict=True):
         skip = None if own is None else own[len(losses)]
         near = [
             (1 - s) ** 2
-            for k, (s, p) in enumerate(zip(row, wanted, strict=True))
+            for k, (s, p) in enumerate(zip(row, expected, strict=True))
             if p and k != skip
         ]
-        far = sorted((s for s, p in zip(row, wanted, strict=True) if not p), reverse=True)
+        far = sorted((s for s, p in zip(row, expected, strict=True) if not p), reverse=True)
         hardest = far[: max(1, int(np.ceil(np.float32(len(far)) * np.float32(share))))]
         losses.append(
             weight * (sum(near) / max(1, len(near)))
@@ -32,10 +32,10 @@ def test_multilabel_loss_is_the_brute_force_one() -> None:
     for share in (0.01, 0.1, 1.0):
         for slots in (None, own):
             found = multilabel_loss(similarities, positives, 5.0, share, own=slots)
-            wanted = brute_force(
+            expected = brute_force(
                 similarities, positives, 5.0, share, None if slots is None else slots.tolist()
             )
-            np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-5)
+            np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5)
 
 
 def test_a_perfect_clip_costs_nothing_and_a_clip_without_positives_only_repels() -> None:
@@ -54,8 +54,8 @@ def test_slots_that_are_neither_positive_nor_negative_do_nothing() -> None:
     found = multilabel_loss(similarities, positives, 2.0, 0.3, negatives=negatives)
     for clip, row in enumerate(similarities.detach()):
         kept = positives[clip] | negatives[clip]
-        wanted = brute_force(row[kept][None], positives[clip][kept][None], 2.0, 0.3)
-        np.testing.assert_allclose(found[clip].item(), wanted[0], rtol=1e-5)
+        expected = brute_force(row[kept][None], positives[clip][kept][None], 2.0, 0.3)
+        np.testing.assert_allclose(found[clip].item(), expected[0], rtol=1e-5)
     found.sum().backward()
     assert (similarities.grad[~positives & ~negatives] == 0).all()
 

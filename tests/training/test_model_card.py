@@ -17,10 +17,10 @@ def clip(corpus: str, speaker: str, emotion: str, gender: str) -> Utterance:
 def text() -> str:
     people = [("one", "anna", "f"), ("one", "bert", "m"), ("two", "anna", "")]
     clips = [clip(c, s, emotion, g) for c, s, g in people for emotion in LABELS]
-    # women are always heard right, men never, the third in half of the clips
-    heard = {"f": LABELS, "m": LABELS[1:] + LABELS[:1], "": LABELS[:2] + LABELS[:2]}
+    # women always get the right answer, men never, the third in half of the clips
+    answers = {"f": LABELS, "m": LABELS[1:] + LABELS[:1], "": LABELS[:2] + LABELS[:2]}
     held_out = [
-        Verdict(u, heard[u.gender][LABELS.index(u.emotion)], 0.5, {}, abstained=number == 0)
+        Verdict(u, answers[u.gender][LABELS.index(u.emotion)], 0.5, {}, abstained=number == 0)
         for number, u in enumerate(clips)
     ]
     speakers = {"train": ["x", "y"], "validation": ["v"], "test": ["anna", "bert"]}
@@ -59,7 +59,7 @@ def test_recall_is_told_by_gender_and_by_corpus(text: str) -> None:
     ):
         assert row in rows
     assert "WA 0.500, UAR 0.500" in text
-    assert "answers 92% of them" in text
+    assert "answers 92% of the clips" in text
 
 
 def test_it_names_the_law_and_the_limits(text: str) -> None:

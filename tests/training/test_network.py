@@ -29,7 +29,7 @@ def test_neither_padding_nor_company_changes_an_answer(network: Network) -> None
     generator = torch.Generator().manual_seed(0)
     clips = [torch.randn(n, generator=generator).numpy() for n in (512, 1_600, 8_001, 20_000, 33)]
     waveform, lengths = pad(clips)
-    waveform[0, lengths[0] :] = 9.0  # what lies in the padding is not heard either
+    waveform[0, lengths[0] :] = 9.0  # values in the padding have no effect either
     together, pooled = network(waveform, lengths)
     for row, clip in enumerate(clips[:4]):
         alone, pooled_alone = network(torch.from_numpy(clip)[None], torch.tensor([len(clip)]))

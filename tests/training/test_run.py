@@ -76,13 +76,13 @@ def test_a_damaged_checkpoint_is_one_sentence(tmp_path: Path) -> None:
 
 def test_a_network_that_does_not_fit_its_run_is_one_sentence(tmp_path: Path) -> None:
     request = Request(corpora=("one",), data=tmp_path, seed=0, config=SMALL)
-    with pytest.raises(TrainingError, match="has not finished training"):
+    with pytest.raises(TrainingError, match="has not finished; continue it"):
         trained_network(tmp_path, request, LABELS)
     network = Network(SMALL, LABELS)
     path = tmp_path / "network.safetensors"
     runs.save_file(network.state_dict(), path)
     assert not trained_network(tmp_path, request, LABELS).training
-    with pytest.raises(TrainingError, match="not of the recipe"):
+    with pytest.raises(TrainingError, match="does not fit the recipe"):
         trained_network(tmp_path, request, ("angry", "happy", "sad"))
     path.write_bytes(b"damaged")
     with pytest.raises(TrainingError, match="is damaged"):

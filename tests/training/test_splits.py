@@ -47,5 +47,5 @@ def test_a_corpus_of_two_speakers_is_trained_on_whole() -> None:
 
 
 def test_without_speakers_to_hold_out_it_says_what_to_do() -> None:
-    with pytest.raises(TrainingError, match=r"no corpus has 3 speakers or more.*metadata.csv"):
+    with pytest.raises(TrainingError, match=r"no corpus has 3 or more speakers.*metadata.csv"):
         split_speakers(corpus("one", 2), SplitConfig(), 0)

@@ -61,7 +61,7 @@ def test_the_walk_through(service: str, corpora: Path, tmp_path: Path) -> None:
     (tmp_path / "clips").mkdir()
     for clip in clips:
         shutil.copy(clip, tmp_path / "clips")
-    told = subprocess.run(
+    reported = subprocess.run(
         ["bash", "-c", script],
         cwd=tmp_path,
         env={**os.environ, "NNPM": service, "CLIPS": "clips"},
@@ -70,10 +70,10 @@ def test_the_walk_through(service: str, corpora: Path, tmp_path: Path) -> None:
         timeout=600,
         check=True,
     )
-    out = told.stdout
+    out = reported.stdout
     states = re.findall(r'"state":"(\w+)"', out)
-    assert "adapting" in states, out + told.stderr
-    assert states[-1] == "succeeded", out + told.stderr
+    assert "adapting" in states, out + reported.stderr
+    assert states[-1] == "succeeded", out + reported.stderr
     assert "\nimproved\n" in out
     before, after = map(int, re.search(r"1: (\d+) right, version 2: (\d+) right", out).groups())  # type: ignore[union-attr]
     assert after >= before + 5  # of 200

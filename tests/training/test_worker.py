@@ -123,9 +123,9 @@ def test_a_worker_elsewhere_does_what_a_service_takes(top: Path) -> None:
         assert asked.returncode == 0
     finally:
         process.terminate()
-        _, told = process.communicate(timeout=30)
-    assert process.returncode == 0, told
-    assert b"Ready. Waiting for jobs." in told
+        _, reported = process.communicate(timeout=30)
+    assert process.returncode == 0, reported
+    assert b"Ready. Waiting for jobs." in reported
 
 
 def test_a_second_child_leaves_the_job_alone(top: Path) -> None:

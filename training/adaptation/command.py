@@ -1,4 +1,4 @@
-"""``nnpm adapt``: a bundle and a folder of unlabelled audio to a better bundle."""
+"""``nnpm adapt``: adapt a bundle to a folder of unlabelled audio."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -29,10 +29,10 @@ from .train import adapt_head
 
 @contextmanager
 def one_torch_thread() -> Iterator[None]:
-    """Compute each operation in one thread.
+    """Run each torch operation in one thread.
 
-    They are small here: more threads gain little, wait for one another where the cores are shared
-    with other work (measured: forty times slower), and change the rounding.
+    The operations are small: more threads gain little, are forty times slower (measured) if other
+    work uses the cores, and change the rounding.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -43,18 +43,18 @@ def one_torch_thread() -> Iterator[None]:
 
 
 Progress = Callable[[str, int, int], None]
-"""Called with the stage, what is done of it, and all that there is to do."""
+"""Called with the stage, the units done and all units of the stage."""
 
 _EXAMPLES = 5  # names of skipped files per reason
 
 
 @dataclass(frozen=True, slots=True)
 class Full:
-    """What ``--full`` needs besides.
+    """The additional inputs of ``--full``.
 
     Attributes:
         source: holds one folder per source corpus, or is the one corpus.
-        corpora: their names; empty for those that the base's card names.
+        corpora: their names; empty for those in the base's card.
         cache: for decoded clips.
     """
 
@@ -71,19 +71,23 @@ def adapt(
     *,
     full: Full | None = None,
 ) -> AdaptationReport:
-    """Adapt, judge, and write the bundle unless the evidence says reject.
+    """Adapt, collect evidence, and write the bundle unless the verdict is reject.
+
+    The same task gives the same bundle on the same machine, except for the time in its card and
+    README, which ``SOURCE_DATE_EPOCH`` sets.
 
     Args:
-        task: what to adapt to what, and where the bundle goes.
-        config: all numbers of the methods.
-        progress: called while it works.
-        full: move the whole network first; None adapts the head alone.
+        task: the base, the target, the method, and the folder of the new bundle.
+        config: the settings of adaptation and method.
+        progress: called as the work goes on.
+        full: fine-tune the whole network first; None adapts the head only.
 
-    The same task gives the same bundle on the same machine, but for the hour in its card and its
-    README, which ``SOURCE_DATE_EPOCH`` sets.
+    Returns:
+        The report; its ``bundle`` is None if no bundle was written.
 
     Raises:
         TrainingError: if the task cannot be carried out; nothing is written then.
+        CorpusError: if a source corpus of ``full`` cannot be read.
         BundleError: if the base cannot be read.
     """
     _check(task)
@@ -91,8 +95,8 @@ def adapt(
     base = bundles.load(task.bundle)
     network, memory = restore_network(base), base.memory()
     if full is not None:
-        network, memory = _move(task, config, full, base, network, clock)
-    heard = extract_features(
+        network, memory = _fine_tune(task, config, full, base, network, clock)
+    features = extract_features(
         task.target,
         FeatureViews(network, config.views, task.seed),
         base.card,
@@ -100,7 +104,7 @@ def adapt(
         threads=task.threads,
         on_file=clock.stage("listen"),
     )
-    source, target = Source.from_memory(memory), heard.target()
+    source, target = Source.from_memory(memory), features.target()
     head = adapt_head(
         network.head, source, target, task.method, config, task.seed, clock.stage("adapt")
     )
@@ -118,7 +122,7 @@ def adapt(
         base=Base(
             version=base.path.resolve().name, digest=(base.path / SEAL).read_text("ascii")[:64]
         ),
-        clips=_clips(heard),
+        clips=_clips(features),
         windows=len(target.pooled),
         evidence=evidence.figures,
         seconds={},
@@ -127,12 +131,12 @@ def adapt(
     )
     if evidence.verdict != "reject" or task.force:
         adapted = Adapted(network, memory, head, decision)
-        publish(task.out, base, adapted, report, config, heard.examples)
+        publish(task.out, base, adapted, report, config, features.examples)
         report = report.model_copy(update={"bundle": str(task.out)})
     return report.model_copy(update={"seconds": clock.seconds()})
 
 
-def _move(
+def _fine_tune(
     task: AdaptationTask,
     config: AdaptConfig,
     full: Full,
@@ -140,7 +144,7 @@ def _move(
     network: Network,
     clock: "_Clock",
 ) -> tuple[Network, Memory]:
-    """Fine-tune the whole network; the memory is made anew by the one that comes out."""
+    """Fine-tune the whole network, and build the memory again with the result."""
     front_end = network.front_end
     audio = load_source(full.source, full.corpora, base.card, network, full.cache)
     clips = extract_features(
@@ -151,7 +155,7 @@ def _move(
         threads=task.threads,
         on_file=clock.stage("decode"),
     )
-    moved = fine_tune(
+    tuned = fine_tune(
         network,
         audio,
         in_memory(clips.rows),
@@ -160,11 +164,11 @@ def _move(
         task.seed,
         clock.stage("fine-tune"),
     )
-    return moved, audio.memory(moved)
+    return tuned, audio.memory(tuned)
 
 
 class _Clock:
-    """Tells progress by stage, and what each stage took."""
+    """Passes on progress by stage, and measures the time of each stage."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
@@ -182,17 +186,19 @@ class _Clock:
         }
 
 
-def _clips(heard: TargetFeatures) -> Clips:
-    skipped = sorted(heard.skipped.items())
+def _clips(features: TargetFeatures) -> Clips:
+    skipped = sorted(features.skipped.items())
     return Clips(
-        accepted=heard.accepted,
+        accepted=features.accepted,
         skipped={reason: len(paths) for reason, paths in skipped},
         examples={reason: tuple(paths[:_EXAMPLES]) for reason, paths in skipped},
     )
 
 
 def _check(task: AdaptationTask) -> None:
-    """Find what is wrong before any work."""
+    """Check the task before any work."""
     if task.out.exists():
-        raise TrainingError(f"{task.out} exists, and bundles are not overwritten")
+        raise TrainingError(
+            f"{task.out} exists, and bundles are not overwritten; choose another --out"
+        )
     require_place(task.out)

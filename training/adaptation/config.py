@@ -8,7 +8,7 @@ from pydantic import Field
 from ..config import Above0, Count, HeldOut, Positive, Section, Share, Weight, parse
 
 DEFAULT = Path(__file__).parents[1] / "configs" / "adapt.toml"
-"""What ``nnpm adapt`` takes unless told otherwise."""
+"""The settings of ``nnpm adapt`` without ``--config``."""
 
 
 class CoralConfig(Section):
@@ -41,7 +41,7 @@ class EntropyConfig(Section):
 
     weight: Weight = 1.0
     prior: Literal["uniform", "source"] = "uniform"
-    """Shares of the emotions that the mean answer is drawn to: equal, or those of the memory."""
+    """Shares of the emotions that the mean answer approaches: equal, or those of the memory."""
 
 
 class SelfTrainingConfig(Section):
@@ -49,23 +49,23 @@ class SelfTrainingConfig(Section):
 
     weight: Weight = 1.0
     selection: Literal["threshold", "balanced"] = "balanced"
-    """Whose answers are taken for labels: all clips above ``threshold``, or of each answer the
-    ``share`` that is most confident."""
+    """Which answers become labels: those above ``threshold``, or of each emotion the most confident
+    ``share``."""
     threshold: Share = 0.8
-    """Least probability of the answer; not used when balanced."""
+    """Minimum probability of the answer; not used with ``balanced``."""
     share: Share = 0.2
-    """Of the clips that have an answer, of each; not used with a threshold."""
+    """Of the clips with the same answer; not used with ``threshold``."""
 
 
 class NNPMConfig(Section):
-    """Pseudo multilabels from the memory. Every weight of 0 and every False leaves a part out."""
+    """Pseudo multilabels from the memory. A weight of 0, or False, disables a part."""
 
     pseudo_label_weight: Weight = 1.0
     """Of the cross-entropy with soft pseudo labels."""
     multilabel_weight: Weight = 0.3
     """Of the multilabel loss between a clip and the memory's slots."""
     information_weight: Weight = 0.3
-    """Of information maximisation, drawn to the estimated prior."""
+    """Of information maximisation towards the estimated prior."""
     vote_share: Share = 0.5
     """Of the memory's vote in a pseudo label; the rest is the classifier's."""
     vote_slots: Positive = 20
@@ -105,12 +105,12 @@ class FullConfig(Section):
 
 
 class AdaptConfig(Section):
-    """Everything that adaptation can be told."""
+    """All settings of an adaptation."""
 
     min_clips: Positive = 20
     """Usable clips; with fewer, adaptation is refused."""
     windows_per_clip: Positive = 10
-    """Of a recording longer than the bundle's window, at most so many windows of speech."""
+    """Windows of speech at most, of a recording longer than the bundle's window."""
     views: Count = 3
     """Spectral augmentations of every clip, besides the clip as recorded."""
     steps: Count = 300
@@ -123,24 +123,24 @@ class AdaptConfig(Section):
     ramp_steps: Count = 60
     """Steps over which the method's loss rises to its full weight."""
     refresh_steps: Positive = 50
-    """Steps between two looks of the method at the whole target set."""
+    """Steps between two passes of the method over the whole target set."""
     replay_weight: Weight = 1.0
-    """Of the cross-entropy with the old head's answers on the source, which holds it still."""
+    """Of the cross-entropy with the old head's answers on the source (replay)."""
     target_statistics: Share = 0.7
     """How far target features are normalised by their own mean and variance (1) instead of the
     source's (0)."""
     anchor: bool = True
-    """Train only what reads the convolutional part of the feature; the functionals stay as a second
-    opinion."""
+    """Train only the weights of the convolutional part of the feature; the functionals keep theirs
+    and give a second opinion."""
     answer_vote: bool = True
     """Keep the memory's vote in the answer, with the weight that the base gives it."""
     prior_correction: Share = 0.0
-    """How far the classifier's answers are moved towards ``nnpm.balance``'s prior; on development
-    pairs it neither helped nor harmed."""
+    """How far the classifier's answers are moved towards the prior of ``nnpm.balance``; it made no
+    difference on the development pairs."""
     calibrate: bool = True
     """Fit the confidence to the estimated accuracy; else the base's temperatures stay."""
     dropout: bool = False
-    """Keep the head's dropout on; without it replay holds the old head where it was."""
+    """Keep the head's dropout on during adaptation."""
     coral: CoralConfig = CoralConfig()
     mmd: MMDConfig = MMDConfig()
     dann: DANNConfig = DANNConfig()
@@ -151,7 +151,7 @@ class AdaptConfig(Section):
 
 
 def load(path: Path) -> AdaptConfig:
-    """Read the numbers of an adaptation.
+    """Read the settings of an adaptation.
 
     Raises:
         TrainingError: if the file is missing, not TOML, or holds an unknown or impossible value.

@@ -1,4 +1,4 @@
-"""The decision of an adapted bundle: confidence that fits the accuracy to be expected."""
+"""The decision of an adapted bundle: its confidence is fitted to the estimated accuracy."""
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from .pseudo_labels import prior, vote
 from .report import Evidence
 
 _WIDEST = 8.0
-"""Factor by which a temperature may change."""
+"""Maximum factor by which a temperature may change."""
 _ROUNDS = 30
 _TINY = 1e-8
 
@@ -26,9 +26,18 @@ def adapt_decision(
     evidence: Evidence,
     config: AdaptConfig,
 ) -> Decision:
-    """The decision for an adapted head: the base's, with confidence fitted to the evidence.
+    """Make the decision of an adapted head: the base's, with confidence fitted to the evidence.
 
-    It stays the base's where no answer has changed.
+    It is the base's if no answer has changed.
+
+    Args:
+        base: decision of the base.
+        head: adapted, in evaluation mode.
+        source: the memory.
+        target: the clips.
+        labels: emotions in the order of the logits.
+        evidence: on the adapted head.
+        config: which corrections are made.
     """
     if evidence.figures["answers_changed"] == 0:
         return base
@@ -46,20 +55,20 @@ def adapt_decision(
 def correct_prior(
     decision: Decision, head: AdaptedHead, target: Target, balance: float, strength: float
 ) -> Decision:
-    """Move the classifier's answers towards the emotions to expect: prior-aware calibration.
+    """Move the classifier's answers towards the estimated shares of the emotions.
 
     References:
         Saerens et al., *Adjusting the Outputs of a Classifier to New a Priori Probabilities*
         (Neural Computation, 2002): answers times the ratio of the priors. Theirs comes from EM,
-        which is biased where the source knows few clips of an emotion; here it is
-        :func:`training.adaptation.pseudo_labels.prior`, in one step, and part of the way.
+        which is biased if the source has few clips of an emotion; here it is
+        :func:`nnpm.training.adaptation.pseudo_labels.prior`, in one step and part of the way.
 
     Args:
         decision: of the base.
         head: adapted, in evaluation mode.
         target: the clips.
         balance: of the prior.
-        strength: 0 leaves the answers, 1 corrects by the whole ratio.
+        strength: 0 keeps the answers, 1 corrects by the whole ratio.
 
     Returns:
         The decision with ``strength * log(prior / mean answer)`` added to its ``logit_bias``.
@@ -81,15 +90,15 @@ def fit_temperatures(
     columns: list[int],
     accuracy: float,
 ) -> Decision:
-    """Stretch both temperatures until the mean confidence on the target is ``accuracy``.
+    """Scale both temperatures until the mean confidence on the target is ``accuracy``.
 
-    Temperatures fitted on the source's speakers are far too sure of a language that they have not
-    heard. There are no labels to fit others by, but there is an estimate of the accuracy, and a
-    calibrated confidence has it as its mean.
+    Temperatures that are fitted on the source's speakers give too much confidence in another
+    language. Without labels they cannot be fitted there, but the mean of a calibrated confidence is
+    the accuracy, and the accuracy can be estimated.
 
     References:
         The constraint is that of Guillory et al. (*Predicting with Confidence on Unseen
-        Distributions*, arXiv 2107.03315), turned round: they predict accuracy by confidence.
+        Distributions*, arXiv 2107.03315), reversed: they predict accuracy from confidence.
 
     Args:
         decision: of the base.
@@ -97,21 +106,21 @@ def fit_temperatures(
         source: the memory.
         target: the clips.
         columns: emotions among which the accuracy was estimated.
-        accuracy: to be expected.
+        accuracy: estimated, in [0, 1].
 
     Returns:
         The decision with its temperatures multiplied by one factor between 1/8 and 8.
     """
     projection = head.project_target(target.pooled)
     logits = head.classify(projection) / decision.temperature
-    known = head.project_source(source.pooled)
-    votes = vote(projection, known, source.emotion, logits.shape[1], decision.vote_slots)
+    slots = head.project_source(source.pooled)
+    votes = vote(projection, slots, source.emotion, logits.shape[1], decision.vote_slots)
     if decision.vote_bias:
         votes = votes + torch.tensor(decision.vote_bias)
-    silent = torch.bincount(source.emotion, minlength=logits.shape[1]) == 0
-    votes[:, silent] = -torch.inf  # as the service: an emotion without slots has no votes
+    absent = torch.bincount(source.emotion, minlength=logits.shape[1]) == 0
+    votes[:, absent] = -torch.inf  # as in the service: an emotion without slots has no votes
     votes = votes / decision.vote_temperature
-    bias = torch.tensor(decision.logit_bias or 0.0)  # a temperature does not divide it
+    bias = torch.tensor(decision.logit_bias or 0.0)  # the temperature does not apply to it
 
     def confidence(factor: float) -> float:
         return _confidence(logits / factor + bias, votes / factor, decision.vote_weight, columns)

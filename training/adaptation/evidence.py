@@ -1,7 +1,4 @@
-"""How accurate is a head on clips without labels? By whether its parts say the same.
-
-Evidence without labels: whether an adapted head is to be trusted.
-"""
+"""Evidence without labels: the verdict on an adapted head, and an estimate of its accuracy."""
 
 import torch
 from torch import Tensor
@@ -15,89 +12,24 @@ from .report import Estimate, Evidence, Verdict
 
 _INTERCEPT, _BLOCKS, _VIEWS, _LARGEST = -0.946, 1.013, 1.412, -0.154
 _ERROR = 0.092
-"""Fitted by ``python -m benchmarks.estimator`` on development pairs; the error is the mean absolute
-one on pairs left out."""
-
-
-def core_columns(labels: tuple[str, ...]) -> list[int]:
-    """Columns of the four emotions that all corpora share; of all emotions where some lack."""
-    columns = [labels.index(name) for name in CORE_EMOTIONS if name in labels]
-    return columns if len(columns) == len(CORE_EMOTIONS) else list(range(len(labels)))
-
-
-@torch.no_grad()
-def agreement(head: AdaptedHead, target: Target, columns: list[int]) -> dict[str, float]:
-    """What the estimate rests on, each in [0, 1].
-
-    Args:
-        head: adapted, in evaluation mode.
-        target: the clips.
-        columns: emotions that are answered.
-
-    Returns:
-        ``block_agreement``: share of clips for which the first part of the feature (convolutional)
-        and the second (functionals) say the same by themselves; ``view_agreement``: share of
-        augmented clips answered as the clip as recorded; ``largest_share``: of one emotion in the
-        answers. The first two are missing where there is one part, or no view.
-    """
-    projection = head.project_target(target.pooled)
-    answer = head.classify(projection)[:, columns].argmax(1)
-    counts = torch.bincount(answer, minlength=len(columns))
-    figures = {"largest_share": float(counts.max()) / len(answer)}
-    width = head.head.projection.width
-    classes = F.normalize(head.head.classes, dim=1)
-    opinions = [
-        (part @ own.T)[:, columns].argmax(1)
-        for part, own in zip(
-            torch.split(projection, width, 1), torch.split(classes, width, 1), strict=True
-        )
-    ]
-    if len(opinions) > 1:
-        figures["block_agreement"] = _agreeing_share(opinions[0] == opinions[1])
-    if len(target.views):
-        views = torch.stack([head.classify(head.project_target(view)) for view in target.views])
-        figures["view_agreement"] = _agreeing_share(views[:, :, columns].argmax(2) == answer)
-    return figures
-
-
-def estimate(figures: dict[str, float]) -> Estimate | None:
-    """Estimate the accuracy from :func:`agreement`; None where one of its figures is missing.
-
-    References:
-        Jiang et al., *Assessing Generalization of SGD via Disagreement*, arXiv 2106.13799: two
-        networks agree about as often as they are right. Here the two are the parts of one feature,
-        and a line fitted between corpora with labels takes the place of the equality.
-    """
-    if not {"block_agreement", "view_agreement"} <= figures.keys():
-        return None
-    value = (
-        _INTERCEPT
-        + _BLOCKS * figures["block_agreement"]
-        + _VIEWS * figures["view_agreement"]
-        + _LARGEST * figures["largest_share"]
-    )
-    return Estimate(value=min(1.0, max(0.0, value)), error=_ERROR)
-
-
-def _agreeing_share(hits: Tensor) -> float:
-    return float(hits.float().mean())
-
+"""Coefficients of the estimated accuracy, fitted by ``python -m benchmarks.estimator`` on the
+development pairs; the error is the mean absolute error on pairs left out."""
 
 _LEAST_KEPT = 0.9
-"""Share of the old head's accuracy on the source that must be left."""
+"""Minimum accuracy on the source, as a share of the old head's."""
 
 _COLLAPSE = 0.9
-"""Share of the target in one emotion that is no answer any more."""
+"""Maximum share of one emotion in the answers on the target."""
 
 _FARTHEST = 1.6
-"""Distance of the middle clip from the memory, in distances within the memory. Development: speech
-of another corpus 1.07 to 1.26, synthetic noise, music and babble 1.98 to 2.16."""
+"""Maximum median distance of the clips from the memory, relative to distances within the memory. In
+development, speech of another corpus had 1.07 to 1.26; noise, music and babble 1.98 to 2.16."""
 
 _WORSE = 0.03
-"""Fall of the estimated accuracy that is not put up with."""
+"""Maximum fall of the estimated accuracy."""
 
 _SAME = 0.01
-"""Share of other answers under which nothing has changed."""
+"""Minimum share of changed answers; below it the verdict is "no change"."""
 
 _VOTE_SLOTS = 20
 _DOMAIN_SLOTS = 10
@@ -113,30 +45,41 @@ def collect_evidence(
     target: Target,
     labels: tuple[str, ...],
 ) -> Evidence:
-    """Look at a head before and after adaptation.
+    """Compare a head before and after adaptation.
 
     Args:
         old: before.
-        adapted: after.
+        adapted: after, in evaluation mode.
         source: the memory, with labels.
-        target: the clips, without.
+        target: the clips, without labels.
         labels: emotions in the order of the logits.
+
+    Returns:
+        The verdict, its reasons, the estimated accuracy, and the figures behind them.
     """
     before = AdaptedHead(old.eval(), target, target_statistics=0.0).eval()
     columns = core_columns(labels)
     agreed_before = agreement(before, target, columns)
     agreed = agreement(adapted, target, columns)
-    slots = _comb(len(source.emotion))
-    known = adapted.project_source(source.pooled)
-    heard = adapted.project_target(target.pooled)
+    slots = _evenly_spaced(len(source.emotion))
+    source_projection = adapted.project_source(source.pooled)
+    target_projection = adapted.project_target(target.pooled)
     logits_before = before.classify(before.project_target(target.pooled))
-    logits = adapted.classify(heard)
+    logits = adapted.classify(target_projection)
     answer = logits.argmax(1)
-    votes = vote(heard, known[slots], source.emotion[slots], len(labels), _VOTE_SLOTS)
+    votes = vote(
+        target_projection,
+        source_projection[slots],
+        source.emotion[slots],
+        len(labels),
+        _VOTE_SLOTS,
+    )
     old_answers = before.classify(before.project_source(source.pooled)).argmax(1)
     figures = {
         "source_accuracy_before": _share(old_answers == source.emotion),
-        "source_accuracy_after": _share(adapted.classify(known).argmax(1) == source.emotion),
+        "source_accuracy_after": _share(
+            adapted.classify(source_projection).argmax(1) == source.emotion
+        ),
         "answers_changed": _share(logits_before.argmax(1) != answer),
         "largest_emotion_share": float(torch.bincount(answer).max()) / len(answer),
         "mean_confidence_before": float(logits_before.softmax(1).amax(1).mean()),
@@ -159,20 +102,20 @@ def _verdict(figures: dict[str, float], fall: float | None) -> tuple[Verdict, tu
     distance = figures["distance_to_memory"]
     if distance > _FARTHEST:
         against.append(
-            f"This does not sound like speech that the base knows: its middle clip lies "
-            f"{distance:.2f} times as far from the memory as the memory's own clips lie from one "
-            f"another; at most {_FARTHEST:g} is accepted."
+            f"The clips do not resemble the speech that the base was trained on: their median "
+            f"distance from the memory is {distance:.2f} times the distance within the memory; "
+            f"at most {_FARTHEST:g} is accepted."
         )
     before, after = figures["source_accuracy_before"], figures["source_accuracy_after"]
     if after < _LEAST_KEPT * before:
         against.append(
             f"Accuracy on the source falls from {before:.3f} to {after:.3f}; "
-            f"{_LEAST_KEPT * before:.3f} must be left."
+            f"at least {_LEAST_KEPT * before:.3f} is required."
         )
     share = figures["largest_emotion_share"]
     if share > _COLLAPSE:
         against.append(
-            f"{share:.0%} of the clips are given one emotion; at most {_COLLAPSE:.0%} is accepted."
+            f"{share:.0%} of the clips get the same emotion; at most {_COLLAPSE:.0%} is accepted."
         )
     if fall is not None and fall > _WORSE:
         against.append(
@@ -182,22 +125,83 @@ def _verdict(figures: dict[str, float], fall: float | None) -> tuple[Verdict, tu
         return "reject", tuple(against)
     if figures["answers_changed"] < _SAME:
         return "no change", (
-            f"{figures['answers_changed']:.1%} of the clips are answered otherwise than before.",
+            f"The answer changes on {figures['answers_changed']:.1%} of the clips; "
+            f"at least {_SAME:.0%} is required.",
         )
     gained = "" if fall is None else f"The estimated accuracy changes by {-fall:+.3f}. "
     if fall is not None and fall > 0:
-        return "no change", (f"{gained}It lies within what the estimate cannot tell.",)
-    return "improved", (f"{gained}Accuracy on the source is {after:.3f}, and was {before:.3f}.",)
+        return "no change", (f"{gained}So small a change is within the error of the estimate.",)
+    return "improved", (f"{gained}Accuracy on the source is {after:.3f}; before, {before:.3f}.",)
+
+
+def core_columns(labels: tuple[str, ...]) -> list[int]:
+    """Columns of angry, happy, neutral and sad; all columns if one of these is missing."""
+    columns = [labels.index(name) for name in CORE_EMOTIONS if name in labels]
+    return columns if len(columns) == len(CORE_EMOTIONS) else list(range(len(labels)))
+
+
+@torch.no_grad()
+def agreement(head: AdaptedHead, target: Target, columns: list[int]) -> dict[str, float]:
+    """The inputs of :func:`estimate`, each in [0, 1].
+
+    Args:
+        head: adapted, in evaluation mode.
+        target: the clips.
+        columns: emotions that may be answered.
+
+    Returns:
+        ``block_agreement``: share of clips for which the two parts of the feature (convolutional
+        and functionals), each alone, give the same answer; ``view_agreement``: share of augmented
+        views with the answer of the clip as recorded; ``largest_share``: share of the most frequent
+        answer. The first is missing if there is one part, the second if there are no views.
+    """
+    projection = head.project_target(target.pooled)
+    answer = head.classify(projection)[:, columns].argmax(1)
+    counts = torch.bincount(answer, minlength=len(columns))
+    figures = {"largest_share": float(counts.max()) / len(answer)}
+    width = head.head.projection.width
+    classes = F.normalize(head.head.classes, dim=1)
+    opinions = [
+        (part @ own.T)[:, columns].argmax(1)
+        for part, own in zip(
+            torch.split(projection, width, 1), torch.split(classes, width, 1), strict=True
+        )
+    ]
+    if len(opinions) > 1:
+        figures["block_agreement"] = _share(opinions[0] == opinions[1])
+    if len(target.views):
+        views = torch.stack([head.classify(head.project_target(view)) for view in target.views])
+        figures["view_agreement"] = _share(views[:, :, columns].argmax(2) == answer)
+    return figures
+
+
+def estimate(figures: dict[str, float]) -> Estimate | None:
+    """Estimate the accuracy from :func:`agreement`; None if one of its figures is missing.
+
+    References:
+        Jiang et al., *Assessing Generalization of SGD via Disagreement*, arXiv 2106.13799: two
+        networks agree about as often as they are right. Here the two are the parts of one feature,
+        and a linear function, fitted on pairs of labelled corpora, replaces the equality.
+    """
+    if not {"block_agreement", "view_agreement"} <= figures.keys():
+        return None
+    value = (
+        _INTERCEPT
+        + _BLOCKS * figures["block_agreement"]
+        + _VIEWS * figures["view_agreement"]
+        + _LARGEST * figures["largest_share"]
+    )
+    return Estimate(value=min(1.0, max(0.0, value)), error=_ERROR)
 
 
 def _distance(memory: Tensor, pooled: Tensor) -> float:
-    """How far the middle clip is from its nearest slots, in the same distance within the memory."""
+    """Median distance of the clips from their nearest slots, relative to that within the memory."""
     centre, spread = memory.mean(0), memory.std(0, correction=0).clamp(min=1e-6)
-    known, heard = (((x - centre) / spread).clamp(-_TAIL, _TAIL) for x in (memory, pooled))
-    count = max(1, min(_DOMAIN_SLOTS, len(known) - 1))
-    own = _nearest(known[_comb(len(known), 512)], known, min(count + 1, len(known)))
-    among = own[:, -count:].mean(1).median()  # the nearest of all is the slot itself
-    return float(_nearest(heard, known, count).mean(1).median() / among.clamp(min=1e-6))
+    slots, clips = (((x - centre) / spread).clamp(-_TAIL, _TAIL) for x in (memory, pooled))
+    count = max(1, min(_DOMAIN_SLOTS, len(slots) - 1))
+    own = _nearest(slots[_evenly_spaced(len(slots), 512)], slots, min(count + 1, len(slots)))
+    among = own[:, -count:].mean(1).median()  # the nearest one is the slot itself
+    return float(_nearest(clips, slots, count).mean(1).median() / among.clamp(min=1e-6))
 
 
 def _nearest(clips: Tensor, memory: Tensor, count: int) -> Tensor:
@@ -208,8 +212,8 @@ def _nearest(clips: Tensor, memory: Tensor, count: int) -> Tensor:
     return torch.cat(rows)
 
 
-def _comb(count: int, most: int = _MOST_SLOTS) -> Tensor:
-    """Indices of at most ``most`` of ``count``, evenly spread."""
+def _evenly_spaced(count: int, most: int = _MOST_SLOTS) -> Tensor:
+    """At most ``most`` of ``count`` indices, evenly spaced."""
     return torch.linspace(0, count - 1, min(count, most)).round().long()
 
 

@@ -1,7 +1,4 @@
-"""One clip as recorded and in several spectral augmentations, through the frozen encoder.
-
-A folder of unlabelled audio: what of it can be learnt from, and its pooled features.
-"""
+"""The features of the target: clips of a folder, pooled as recorded and in augmented views."""
 
 import hashlib
 from collections import deque
@@ -36,7 +33,7 @@ from .head import Target
 def whole_log_mel(front_end: FrontEnd, samples: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
     """Log-mel power of one clip, ``(1, 1, n_mels, num_frames)``, and its mask, which is all ones.
 
-    A clip shorter than one window of the analysis is padded to it.
+    A clip shorter than one analysis window is padded to its length.
     """
     shortest = front_end.config.win_length
     waveform = torch.from_numpy(np.pad(samples, (0, max(0, shortest - len(samples)))))
@@ -44,14 +41,13 @@ def whole_log_mel(front_end: FrontEnd, samples: NDArray[np.float32]) -> tuple[Te
 
 
 class FeatureViews:
-    """Pools clips, each as recorded and in views.
+    """Pools clips, each as recorded and in augmented views.
 
-    The recording and its views are one batch of full clips of one length: nothing is padded, and
-    the features as recorded are those of the service.
+    The recording and its views are one batch of equal length: nothing is padded, and the features
+    as recorded are those of the service. Time and frequency masks are applied to the input of the
+    encoder only, not to that of the functionals.
 
-    A view's functionals are of its power; the masks are for the encoder alone.
-
-    Calls may come from many threads: the draws of a clip depend on its samples and the seed alone.
+    Instances are thread-safe: the draws for a clip depend only on its samples and the seed.
 
     Args:
         network: of the bundle; the augmentation is that of its source training.
@@ -61,7 +57,7 @@ class FeatureViews:
     Examples:
         >>> from nnpm.training.config import Config
         >>> network = Network(Config(), ("angry", "sad")).eval()
-        >>> Listener(network, num_views=3, seed=0)(np.zeros(16_000, np.float32)).shape
+        >>> FeatureViews(network, num_views=3, seed=0)(np.zeros(16_000, np.float32)).shape
         torch.Size([4, 661])
     """
 
@@ -97,24 +93,24 @@ class FeatureViews:
 
 
 Skipped = Literal["undecodable", "too_long", "too_short", "no_speech", "duplicate"]
-"""Why a file is left out."""
+"""Why a file is not used."""
 
 Floats = NDArray[np.float32]
 _Extract = Callable[[Floats], Tensor]
 
-_FILES_AT_ONCE = 32  # decoded and waiting; more would only fill the memory
-_EXAMPLES = 24  # stretches of speech kept to compare the graphs with torch
+_FILES_AT_ONCE = 32  # decoded ahead; more would only need more memory
+_EXAMPLES = 24  # segments of speech kept to compare the graphs with torch
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TargetFeatures:
-    """What was found in a folder.
+    """The features of a folder of audio.
 
     Attributes:
-        rows: what the listener made of each stretch of speech.
-        accepted: files that it comes from.
-        skipped: files left out, relative to the folder, by reason.
-        examples: some of the stretches, as samples.
+        rows: one per segment of speech, as ``extract`` returned it.
+        accepted: number of files that were used.
+        skipped: files that were not used, relative to the folder, by reason.
+        examples: the samples of some segments.
     """
 
     rows: list[Tensor]
@@ -123,33 +119,37 @@ class TargetFeatures:
     examples: list[Floats]
 
     def target(self) -> Target:
-        """The rows of a :class:`nnpm.training.adaptation.features.FeatureViews`, stacked."""
+        """The rows of :class:`FeatureViews` as one target set."""
         together = torch.stack(self.rows, dim=1)
         return Target(together[0], together[1:])
 
 
 def extract_features(
     folder: Path,
-    listener: _Extract,
+    extract: _Extract,
     card: Card,
     config: AdaptConfig,
     *,
     threads: int,
     on_file: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> TargetFeatures:
-    """Decode and trim all audio below a folder, and listen to it.
+    """Decode and trim all audio below a folder, and extract the features of its speech.
 
     Files are decoded, mixed and trimmed as for prediction. A recording longer than the bundle's
-    window is cut into the windows that prediction cuts it into; of those that hold speech the
-    first ``windows_per_clip`` count as clips of their own.
+    window is cut into the same windows as for prediction; of those with speech, the first
+    ``windows_per_clip`` count as clips of their own.
 
     Args:
-        folder: searched recursively; hidden files, and all that is no audio, are not looked at.
-        listener: takes the samples of one stretch of speech; called from many threads.
+        folder: searched recursively for audio, except hidden files.
+        extract: takes the samples of one segment of speech, shape ``(num_samples,)``, and returns
+            its features; called from many threads.
         card: of the bundle; gives the windows.
-        config: how many clips at least, how many windows of a clip at most.
-        threads: that decode and listen.
-        on_file: called with the files done and the files in all.
+        config: minimum number of clips, maximum number of windows per clip.
+        threads: that decode and extract.
+        on_file: called with the number of files done and of all files.
+
+    Returns:
+        The features, in the order of the files; the same for any number of threads.
 
     Raises:
         TrainingError: if there is no such folder, no audio in it, or too few usable clips.
@@ -159,12 +159,12 @@ def extract_features(
     examples: list[Floats] = []
     seen: set[bytes] = set()
     skipped: dict[Skipped, list[str]] = {}
-    clips = _prepare_all(files, listener, card, config.windows_per_clip, threads)
+    clips = _prepare_all(files, extract, card, config.windows_per_clip, threads)
     for done, (path, clip) in enumerate(zip(files, clips, strict=True), start=1):
         if isinstance(clip, _Clip) and clip.digest not in seen:
             seen.add(clip.digest)
             rows += clip.rows
-            examples += clip.stretches[: _EXAMPLES - len(examples)]
+            examples += clip.segments[: _EXAMPLES - len(examples)]
         else:
             reason = "duplicate" if isinstance(clip, _Clip) else clip
             skipped.setdefault(reason, []).append(path.relative_to(folder).as_posix())
@@ -173,39 +173,40 @@ def extract_features(
     if accepted < config.min_clips:
         counts = ", ".join(f"{len(paths)} {reason}" for reason, paths in sorted(skipped.items()))
         raise TrainingError(
-            f"{accepted} of the {len(files)} audio files in {folder} are usable, and "
-            f"{config.min_clips} are wanted; skipped: {counts or 'none'}"
+            f"{accepted} of the {len(files)} audio files in {folder} are usable; at least "
+            f"{config.min_clips} are required; skipped: {counts or 'none'}"
         )
     return TargetFeatures(rows, accepted, skipped, examples)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Clip:
-    """A usable file: the digest of its samples, its stretches of speech, and what was heard."""
+    """A usable file: the digest of its samples, its segments of speech, and their features."""
 
     digest: bytes
-    stretches: list[Floats]
+    segments: list[Floats]
     rows: list[Tensor]
 
 
 def _list(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise TrainingError(f"{folder}: there is no such folder")
+        raise TrainingError(f"there is no folder {folder}")
     files = audio_files(folder)
     if not files:
         raise TrainingError(
-            f"{folder} holds no audio; looked for {', '.join(sorted(AUDIO_SUFFIXES))}"
+            f"{folder} holds no audio; put files into it that end in "
+            f"{', '.join(sorted(AUDIO_SUFFIXES))}"
         )
     return files
 
 
 def _prepare_all(
-    files: list[Path], listener: _Extract, card: Card, most: int, threads: int
+    files: list[Path], extract: _Extract, card: Card, most: int, threads: int
 ) -> Iterator[_Clip | Skipped]:
-    """Prepare files in order, some ahead of what is asked for."""
-    # Several threads of one torch operation each: the other way round, they wait for one another.
+    """Prepare files in order, some of them ahead of the caller."""
+    # One torch thread in each of several threads: the other way round they wait for one another.
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        prepare = partial(_prepare, listener=listener, card=card, most=most)
+        prepare = partial(_prepare, extract=extract, card=card, most=most)
         try:
             waiting = deque(pool.submit(prepare, path) for path in files[:_FILES_AT_ONCE])
             for path in files[_FILES_AT_ONCE:]:
@@ -218,8 +219,8 @@ def _prepare_all(
             raise
 
 
-def _prepare(path: Path, *, listener: _Extract, card: Card, most: int) -> _Clip | Skipped:
-    """Decode one file, cut out its speech, and listen to it."""
+def _prepare(path: Path, *, extract: _Extract, card: Card, most: int) -> _Clip | Skipped:
+    """Decode one file, cut out its speech, and extract the features."""
     try:
         waveform = decode(path).waveforms[0]
     except AudioTooLongError:
@@ -230,22 +231,22 @@ def _prepare(path: Path, *, listener: _Extract, card: Card, most: int) -> _Clip 
         return "undecodable"
     if waveform.duration_s < TOO_SHORT_S:
         return "too_short"
-    stretches = _cuts(waveform, card, most)
-    if not stretches:
+    segments = _segments(waveform, card, most)
+    if not segments:
         return "no_speech"
-    return _Clip(_digest(waveform), stretches, [listener(stretch) for stretch in stretches])
+    return _Clip(_digest(waveform), segments, [extract(segment) for segment in segments])
 
 
 def _digest(waveform: Waveform) -> bytes:
-    """Of all samples, a minute at a time: those of a long recording are in a file."""
+    """Digest of all samples, read a minute at a time: those of a long recording are in a file."""
     digest, minute = hashlib.sha256(), 60 * SAMPLE_RATE_HZ
     for start in range(0, len(waveform), minute):
         digest.update(waveform.part(start, start + minute).samples.tobytes())
     return digest.digest()
 
 
-def _cuts(waveform: Waveform, card: Card, most: int) -> list[Floats]:
-    """The first windows that hold speech, as copies: a view would keep the whole recording."""
+def _segments(waveform: Waveform, card: Card, most: int) -> list[Floats]:
+    """The first windows with speech, copied: a view would keep the whole recording in memory."""
     quality = assess(waveform)
     if not quality.has_speech:
         return []
@@ -254,9 +255,9 @@ def _cuts(waveform: Waveform, card: Card, most: int) -> list[Floats]:
     cuts = windows(stop - start, window, min(hop, window))
     found: list[Floats] = []
     for begin, end in cuts:
-        stretch = waveform.part(start + begin, start + end)
-        if len(cuts) == 1 or assess(stretch).has_speech:
-            found.append(stretch.samples.copy())
+        segment = waveform.part(start + begin, start + end)
+        if len(cuts) == 1 or assess(segment).has_speech:
+            found.append(segment.samples.copy())
         if len(found) == most:
             break
     return found

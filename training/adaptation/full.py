@@ -1,7 +1,4 @@
-"""The source with its audio, for what a memory cannot do: to move the encoder.
-
-``--full``: the whole network moves, with the source's audio and the target's.
-"""
+"""``nnpm adapt --full``: fine-tune the whole network with the audio of source and target."""
 
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -32,7 +29,7 @@ from .methods.method import Batch
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SourceAudio:
-    """Labelled source clips.
+    """Labelled source clips with their audio.
 
     Attributes:
         utterances: in order.
@@ -47,7 +44,7 @@ class SourceAudio:
     features: Ragged
 
     def memory(self, network: Network) -> Memory:
-        """One pass over the clips: the memory of ``network``."""
+        """The memory of ``network``: one pass over the clips."""
         return build_memory(network, self.utterances, self.clips)
 
 
@@ -56,13 +53,13 @@ def load_source(
 ) -> SourceAudio:
     """Read the source corpora of a bundle.
 
-    Speakers that the card names as held out stay out, and so do emotions that it does not know.
+    Speakers that the card lists as held out are left out, and so are emotions of no label.
 
     Args:
-        folder: holds one folder per corpus; or is the one corpus, with its metadata.csv.
-        corpora: names; empty for those that the card names.
+        folder: holds one folder per corpus, or is one corpus with a metadata.csv.
+        corpora: names; empty for those in the card.
         card: of the bundle.
-        network: of the bundle; its front end makes the features.
+        network: of the bundle; its front end computes the features.
         cache: folder for decoded clips.
 
     Raises:
@@ -79,8 +76,8 @@ def load_source(
     kept = [u for u in found if u.emotion in card.labels and (u.corpus, u.speaker) not in out]
     if missing := set(card.labels) - {u.emotion for u in kept}:
         raise TrainingError(
-            f"the bundle knows {len(card.labels)} emotions, and the source in {folder} has no clip "
-            f"of {', '.join(sorted(missing))}"
+            f"the source in {folder} has no clip of {', '.join(sorted(missing))}, which the bundle "
+            "can answer: add such clips"
         )
     clips = load_clips(kept, cache)
     emotion = torch.tensor([card.labels.index(u.emotion) for u in kept])
@@ -88,7 +85,7 @@ def load_source(
 
 
 def _held_out(trained: list[dict[str, object]]) -> set[tuple[str, str]]:
-    """Corpus and speaker of those that calibrate and test the base."""
+    """Corpus and speaker of the clips that calibrate and test the base."""
     held_out = set()
     for corpus in trained:
         speakers = corpus.get("speakers", {})
@@ -99,7 +96,7 @@ def _held_out(trained: list[dict[str, object]]) -> set[tuple[str, str]]:
 
 
 _LONGEST_FRAMES = 624
-"""Of a clip that is looked at whole: ten seconds."""
+"""Longer clips are cut to this, ten seconds, when they are pooled whole."""
 
 
 def in_memory(log_mels: list[Tensor]) -> Ragged:
@@ -118,20 +115,20 @@ def fine_tune(
     seed: int,
     on_step: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Network:
-    """Move encoder and head by source learning and the method's loss.
+    """Train encoder and head with the source's loss and the method's loss.
 
-    Each step takes augmented crops of both sides. The source's loss is that of source learning
-    (method.md, part 2: cross-entropy and the true multilabel), for with the encoder the memory
-    moves, and there is nothing to replay. Batch normalisations keep their statistics; those at the
+    Each step takes augmented crops of both sides. The source's loss is that of training
+    (docs/method.md: cross-entropy and the true multilabel): the memory changes with the encoder,
+    so that there is nothing to replay. Batch normalisations keep their statistics; those at the
     head's entrance are the source's for the source and the target's for the target. Every
-    ``refresh_steps`` the pooled features of both sides are computed anew.
+    ``refresh_steps`` the pooled features of both sides are computed again.
 
     Args:
         network: of the bundle; not changed.
         audio: the source.
         clips: log-mel power of the target's clips.
-        method: a name in :data:`training.adaptation.METHODS`.
-        config: the section ``full``, and the method's.
+        method: a name in :data:`nnpm.training.adaptation.methods.METHODS`.
+        config: the section ``full``, and the method's section.
         seed: of all draws; torch's global generator is left as it was.
         on_step: called after every step with the steps taken and the steps in all.
 
@@ -139,10 +136,13 @@ def fine_tune(
         The network, in evaluation mode, with the source's statistics in its head.
 
     Raises:
-        TrainingError: if the method trains nothing, or the losses grow beyond all bounds.
+        TrainingError: if the method takes no training steps, or training diverges.
     """
     if not METHODS[method].trains:
-        raise TrainingError(f"--full trains the whole network, and {method} trains nothing")
+        raise TrainingError(
+            f"--full trains the whole network, but {method} takes no training steps; choose "
+            "another --method"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return _FineTuning(network, audio, clips, method, config, seed).run(on_step)
@@ -162,7 +162,7 @@ class _FineTuning:
         self.audio, self.clips = audio, clips
         self.network = deepcopy(network).eval()
         self.augment = SpectralAugment(self.recipe.augment, self.recipe.front_end)
-        # what methods look at as a whole; computed anew in place as the encoder moves
+        # the sets that methods see as a whole; updated in place as the encoder changes
         self.source = Source(self._pool(audio.features), audio.emotion)
         pooled = self._pool(clips)
         self.target = Target(pooled, pooled.new_zeros(0, *pooled.shape))
@@ -181,11 +181,11 @@ class _FineTuning:
             trained, lr=full.learning_rate, weight_decay=full.weight_decay
         )
         sides = zip(self._source_batches(), self._target_batches(), strict=True)
-        for step, (known, heard) in enumerate(sides):
+        for step, (source, target) in enumerate(sides):
             if step % self.config.refresh_steps == 0:
                 self._refresh(again=step > 0)
             ramp = min(1.0, step / self.config.ramp_steps) if self.config.ramp_steps else 1.0
-            batch = self._batch(known, heard)
+            batch = self._batch(source, target)
             loss = self._source_loss(batch) + ramp * self.method.loss(batch, step / full.steps)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -194,15 +194,15 @@ class _FineTuning:
             on_step(step + 1, full.steps)
         if not all(bool(weight.isfinite().all()) for weight in trained):
             raise TrainingError(
-                f"{self.method.name} ends in weights that are not finite; "
-                f"lower full.learning_rate ({full.learning_rate:g}) or its weight"
+                f"{self.method.name} diverged: its weights are not finite; "
+                f"lower full.learning_rate ({full.learning_rate:g}) or the method's weights"
             )
         self.network.head = deepcopy(self.head.head)
         return self.network.requires_grad_(True).eval()
 
     @torch.no_grad()
     def _refresh(self, *, again: bool) -> None:
-        """Look at both sides as a whole."""
+        """Pool both sides, and update the method, from whole clips."""
         if again:
             self.source.pooled.copy_(self._pool(self.audio.features))
             self.target.pooled.copy_(self._pool(self.clips))
@@ -212,23 +212,24 @@ class _FineTuning:
         self.method.refresh(self.head)
         self.head.train()
 
-    def _batch(self, known: tuple[Tensor, Tensor], heard: tuple[Tensor, Tensor]) -> Batch:
-        source = self.head.project_source(self._encode(known[0]))
-        target = self.head.project_target(self._encode(heard[0]))
+    def _batch(self, source: tuple[Tensor, Tensor], target: tuple[Tensor, Tensor]) -> Batch:
+        """Run the network on crops and their indices, of both sides."""
+        source_projection = self.head.project_source(self._encode(source[0]))
+        target_projection = self.head.project_target(self._encode(target[0]))
         return Batch(
-            source_index=known[1],
-            source_projection=source,
-            source_logits=self.head.classify(source),
-            source_emotion=self.audio.emotion[known[1]],
-            target_index=heard[1],
-            target_projection=target,
-            target_logits=self.head.classify(target),
+            source_index=source[1],
+            source_projection=source_projection,
+            source_logits=self.head.classify(source_projection),
+            source_emotion=self.audio.emotion[source[1]],
+            target_index=target[1],
+            target_projection=target_projection,
+            target_logits=self.head.classify(target_projection),
         )
 
     def _source_loss(self, batch: Batch) -> Tensor:
         numbers, emotion = self.recipe.loss, batch.source_emotion
-        wanted = smooth_one_hot(emotion, len(self.network.labels), numbers.label_smoothing)
-        cross_entropy = soft_cross_entropy(batch.source_logits, wanted).mean()
+        truth = smooth_one_hot(emotion, len(self.network.labels), numbers.label_smoothing)
+        cross_entropy = soft_cross_entropy(batch.source_logits, truth).mean()
         multilabel = multilabel_loss(
             batch.source_projection @ self.slots.T,
             self.audio.emotion == emotion[:, None],
@@ -248,7 +249,7 @@ class _FineTuning:
 
     @torch.no_grad()
     def _pool(self, log_mels: Ragged) -> Tensor:
-        """Whole clips as recorded, one by one, so that nothing is padded."""
+        """Pool whole clips as recorded, one by one, so that nothing is padded."""
         rows = []
         for log_mel in log_mels:
             whole = torch.from_numpy(log_mel[:_LONGEST_FRAMES].T.copy())[None, None]

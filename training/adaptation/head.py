@@ -1,4 +1,4 @@
-"""The head while it is adapted: one projection, two sets of statistics at its entrance."""
+"""What adaptation works on: source and target as features, and the head with statistics of both."""
 
 from copy import deepcopy
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from ...service.inference.bundle import Memory
 from ..network.head import Head
 
 _LEAST_VARIANCE = 1e-2
-"""Of a target feature, relative to the source's: one that hardly varies is not blown up."""
+"""Minimum variance of a target feature, relative to the source's: it bounds the amplification."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,12 +35,12 @@ class Source:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Target:
-    """Clips without labels, as the frozen encoder hears them.
+    """Clips without labels, as features of the frozen encoder.
 
     Attributes:
         pooled: of the clips as recorded, float32, shape ``(num_clips, D)``.
         views: of spectral augmentations of the same clips, shape ``(num_views, num_clips, D)``;
-            there may be none.
+            ``num_views`` may be 0.
     """
 
     pooled: Tensor
@@ -48,24 +48,24 @@ class Target:
 
 
 class AdaptedHead(nn.Module):
-    """A copy of a head that normalises source and target each by statistics of its own.
+    """A copy of a head that normalises source and target by separate statistics.
 
     Projection and class vectors are trained, the same ones for both sides. The statistics, the
     affine part of the batch normalisation and the logit scale stay as they are.
 
     References:
         Li et al., *Revisiting Batch Normalization for Practical Domain Adaptation* (AdaBN), arXiv
-        1603.04779: target statistics in every normalisation. Here only the head's: the encoder
-        before it is frozen, and its features are computed once. Part of the way is safer than all
-        of it: what the target's mean differs by is language and voices, but also its emotions.
+        1603.04779: target statistics in every normalisation. Here only in the head's, because the
+        encoder is frozen and its features are computed once; and only part of the way, because the
+        target's mean differs by language and voices, but also by its emotions.
 
     Args:
         head: of the bundle that is adapted; it is not changed.
-        target: whose statistics the target's side takes.
+        target: its statistics are those of the target's side.
         target_statistics: how far the target's side goes from the source's statistics (0) to the
             target's own (1).
-        anchored: train the first block of the feature only. The others hold still, and what they
-            say of a clip is a second opinion that no step can talk round.
+        anchored: train the first block of the feature only. The other blocks keep their weights,
+            and their answers are a second opinion that training does not change.
 
     Examples:
         >>> from nnpm.training.config import HeadConfig
@@ -83,7 +83,7 @@ class AdaptedHead(nn.Module):
     ) -> None:
         super().__init__()
         self.head = deepcopy(head).requires_grad_(False)
-        # Only their direction counts. At unit length a step turns them as far as the projection.
+        # Only their direction matters. At unit length their steps are as large as the projection's.
         self.head.classes.copy_(F.normalize(self.head.classes, dim=1))
         self._train_blocks(1 if anchored else len(self.head.projection.blocks))
         mean, variance = self.head.norm.running_mean, self.head.norm.running_var
@@ -101,7 +101,7 @@ class AdaptedHead(nn.Module):
         self.observe(target)
 
     def observe(self, target: Target) -> None:
-        """Take the statistics of a target for the target's side, as far as ``share`` goes."""
+        """Set the statistics of the target's side from a target, ``share`` of the way."""
         if self.share == 0.0:
             return
         variance, mean = torch.var_mean(target.pooled, dim=0, correction=0)
@@ -119,28 +119,28 @@ class AdaptedHead(nn.Module):
         return self._project(pooled, self.target_mean, self.target_variance)
 
     def classify(self, projection: Tensor) -> Tensor:
-        """Logits ``(batch, num_emotions)`` of z."""
+        """Logits ``(batch, num_emotions)`` of z ``(batch, projection)``."""
         return self.head.classify(projection)
 
     def export(self) -> Head:
-        """A plain head for the target: its batch normalisation holds the target's statistics."""
+        """A plain head for the target, with the target's statistics in its batch normalisation."""
         head = deepcopy(self.head).requires_grad_(False)
         norm = head.norm
         norm.running_mean, norm.running_var = self.target_mean.clone(), self.target_variance.clone()
         return head.eval()
 
     def align(self, pooled: Tensor) -> Tensor:
-        """Move source features ``(n, D)`` to where the target's statistics are.
+        """Shift and scale source features ``(n, D)`` to the target's statistics.
 
-        ``export().project(align(h)) == project_source(h)``: with these in its memory an adapted
-        bundle votes as this head does, and can be adapted again.
+        ``export().project(align(h)) == project_source(h)``: with aligned features in its memory, an
+        adapted bundle votes as this head does, and can be adapted again.
         """
         eps = self.head.norm.eps
         scale = ((self.target_variance + eps) / (self.source_variance + eps)).sqrt()
         return (pooled - self.source_mean) * scale + self.target_mean
 
     def _train_blocks(self, count: int) -> None:
-        """Let steps change what belongs to the first ``count`` blocks of the feature, only."""
+        """Train only the weights that belong to the first ``count`` blocks of the feature."""
         projection = self.head.projection
         inputs, outputs = sum(projection.blocks[:count]), count * projection.width
         for weight, trained in (

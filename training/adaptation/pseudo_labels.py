@@ -1,4 +1,4 @@
-"""Soft pseudo labels of a whole target set: the memory's vote, centred, balanced and smoothed."""
+"""Soft pseudo labels of a whole target set: classifier and memory, centred, balanced, smoothed."""
 
 import torch
 from torch import Tensor
@@ -18,8 +18,8 @@ def vote(projection: Tensor, slots: Tensor, emotion: Tensor, num_emotions: int, 
         projection: unit features, shape ``(clips, width)``.
         slots: unit features of the memory, shape ``(num_slots, width)``.
         emotion: of the slots, shape ``(num_slots,)``.
-        num_emotions: columns; an emotion without slots gets the clip's least similarity.
-        k: fewer, where an emotion has fewer slots.
+        num_emotions: columns; an emotion without slots gets the clip's lowest similarity.
+        k: slots per emotion at most.
 
     Returns:
         Shape ``(clips, num_emotions)``, in [-1, 1].
@@ -37,21 +37,24 @@ def vote(projection: Tensor, slots: Tensor, emotion: Tensor, num_emotions: int, 
 
 
 def prior(answers: Tensor, balance: float) -> Tensor:
-    """Shares of the emotions to expect: between the mean answer and equal shares.
+    """Estimate the shares of the emotions, between the mean answer and equal shares.
 
-    An estimate by EM on the source classifier's answers is biased where the source knows few clips
-    of an emotion; equal shares are wrong wherever the target's are not. Half way does little harm.
+    An estimate by EM from the source classifier's answers is biased if the source has few clips of
+    an emotion; equal shares are wrong if the target's are unequal. A mean of both is safer.
 
     Args:
         answers: probabilities, shape ``(clips, emotions)``.
         balance: 0 takes their mean, 1 equal shares.
+
+    Returns:
+        Shares that sum to 1, shape ``(emotions,)``.
     """
     equal = torch.full_like(answers[0], 1.0 / answers.shape[1])
     return balance * equal + (1.0 - balance) * answers.mean(0)
 
 
 def balanced(answers: Tensor, shares: Tensor) -> Tensor:
-    """Rescale the columns until their means are ``shares``, rows still summing to 1.
+    """Rescale the columns until their means are ``shares``; rows still sum to 1.
 
     References:
         Sinkhorn's iteration, as Caron et al. (SwAV, arXiv 2006.09882) balance their clusters;
@@ -71,7 +74,14 @@ def balanced(answers: Tensor, shares: Tensor) -> Tensor:
 
 
 def smoothed(answers: Tensor, projection: Tensor, share: float, neighbours: int) -> Tensor:
-    """Blend each clip's answer with the mean of its nearest target clips' answers."""
+    """Mix each clip's answer with the mean answer of its nearest target clips.
+
+    Args:
+        answers: probabilities, shape ``(clips, emotions)``.
+        projection: unit features of the clips, shape ``(clips, width)``.
+        share: of the neighbours' mean; 0 returns the answers.
+        neighbours: clips at most.
+    """
     count = min(neighbours, len(answers) - 1)
     if share == 0.0 or count < 1:
         return answers
@@ -86,7 +96,7 @@ def smoothed(answers: Tensor, projection: Tensor, share: float, neighbours: int)
 
 
 def confidence(answers: Tensor) -> Tensor:
-    """How far answers ``(clips, emotions)`` are from equal shares: 0 there, 1 where sure."""
+    """How far answers ``(clips, emotions)`` are from equal shares: 0 if equal, 1 if certain."""
     least = 1.0 / answers.shape[1]
     return (answers.amax(1) - least) / (1.0 - least)
 
@@ -94,15 +104,15 @@ def confidence(answers: Tensor) -> Tensor:
 def pseudo_labels(
     config: NNPMConfig, logits: Tensor, projection: Tensor, slots: Tensor, emotion: Tensor
 ) -> Tensor:
-    """Decide the emotions of a target set as a whole.
+    """Compute the pseudo labels of a target set as a whole.
 
     References:
-        arXiv 2108.08663 decides by the memory. Centring, balance and smoothing over the target set
-        are ours: a language sounds louder, or sadder, than the source, and clip by clip one emotion
-        would swallow all.
+        arXiv 2108.08663 takes pseudo labels from the memory. Centring, balance and smoothing over
+        the target set are ours: a language may sound louder or sadder than the source, and without
+        them one emotion would get most of the clips.
 
     Args:
-        config: which parts take part, and how far.
+        config: which parts are used, and with which weight.
         logits: of the classifier, shape ``(clips, emotions)``.
         projection: unit features of the clips, shape ``(clips, width)``.
         slots: unit features of the memory, shape ``(num_slots, width)``.

@@ -1,9 +1,4 @@
-"""A new head in graphs that were exported with another: numbers change, layers do not.
-
-The model card of an adapted bundle.
-
-An adapted head to a bundle that stands on its own.
-"""
+"""Writing an adapted bundle: graphs with the new head, aligned memory, and model card."""
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,127 +31,15 @@ from .report import AdaptationReport
 _SAME = 1e-6
 
 
-def replace_head(graph: bytes, old: Head, new: Head) -> bytes | None:
-    """Put the numbers of ``new`` where those of ``old`` are; seconds faster than an export.
-
-    A tensor is found by its value, for exporters fold and rename them as they see fit.
-
-    Args:
-        graph: ``model.onnx`` or ``head.onnx``, exported with ``old``.
-        old: the head whose numbers it holds.
-        new: of the same shape.
-
-    Returns:
-        The graph with the new numbers; None where one of the old ones is not there just once.
-    """
-    model = onnx.load_from_string(graph)
-    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    values = {name: numpy_helper.to_array(tensor) for name, tensor in tensors.items()}
-    for before, after in zip(_tensors(old), _tensors(new), strict=True):
-        places = [
-            name
-            for name, value in values.items()
-            if value.shape == before.shape and np.allclose(value, before, rtol=_SAME, atol=_SAME)
-        ]
-        if len(places) != 1:
-            return None
-        tensors[places[0]].CopyFrom(numpy_helper.from_array(after, places[0]))
-    changed: bytes = model.SerializeToString()
-    return changed
-
-
-@torch.no_grad()
-def _tensors(head: Head) -> Iterator[NDArray[np.float32]]:
-    """What adaptation changes, as exported graphs hold it."""
-    norm = head.norm
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    yield norm.running_mean.numpy()
-    yield norm.running_var.numpy()
-    yield head.projection.weight.numpy()
-    yield head.projection.bias.numpy()
-    yield np.ascontiguousarray(F.normalize(head.classes, dim=1).T.numpy())
-
-
-def write_adapted_card(card: Card, report: AdaptationReport, command: str) -> str:
-    """The card as Markdown.
-
-    Args:
-        card: of the bundle.
-        report: of its adaptation.
-        command: that made it.
-    """
-    skipped = ", ".join(f"{count} {reason}" for reason, count in report.clips.skipped.items())
-    corpora = "\n".join(
-        f"- **{corpus['name']}** ({corpus['language']}). Licence: {corpus['licence']}."
-        for corpus in card.training.get("corpora", [])
-    )
-    estimate = report.estimated_accuracy
-    estimated = (
-        f"Estimated accuracy on these clips: {estimate.value:.2f}, give or take "
-        f"{estimate.error:.2f}. Nobody measured it.\n\n"
-        if estimate
-        else ""
-    )
-    trained = (
-        "Encoder and head were trained, with the source's audio"
-        if report.full
-        else "Only the head was trained; the encoder is the base's"
-    )
-    reasons = "\n".join(f"- {reason}" for reason in report.reasons)
-    return f"""# nnpm bundle: {", ".join(card.labels)}; adapted to {report.language}
-
-Speech emotion recognition from 16 kHz audio, adapted to unlabelled recordings by the method
-`{report.method}`. Made by nnpm {card.nnpm_version} on {card.created_at[:10]}.
-
-**Licence of the weights: {card.licence}**, because that is the licence of the data that the base
-was trained on.
-
-## Adaptation
-
-- Base: version {report.base.version}, whose card has the sha256 `{report.base.digest}`.
-- Language: {report.language}. Clips without labels: {report.clips.accepted} used; left out: \
-{skipped or "none"}.
-- {trained}. Seed {report.seed}.
-
-**Verdict, from evidence without labels: {report.verdict}.**
-
-{reasons}
-
-{estimated}\
-Its confidence was not calibrated on labels of the language that it is for. Before you rely on it,
-label some clips and measure: `nnpm evaluate`.
-
-## Source data
-
-{corpora}
-
-{INTENDED_USE}
-## Limits
-
-- Its source is the speech above and no other, and whether adaptation helped was not measured: it
-  has evidence, not labels. Other settings than that of the clips it was adapted to are as foreign
-  to it as they were to its base.
-{NOT_FOR}
-## Made by
-
-```bash
-{command}
-```
-
-by the numbers in `bundle.json`, under `training.adaptation`.
-"""
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Adapted:
-    """What adaptation leaves.
+    """The result of an adaptation.
 
     Attributes:
-        network: of the base, or moved with its source audio at hand.
+        network: of the base, or fine-tuned with the source audio.
         memory: of the same network.
         head: the network's head after adaptation.
-        decision: how its logits and its memory become an answer.
+        decision: of the adapted bundle.
     """
 
     network: Network
@@ -173,18 +56,21 @@ def publish(
     config: AdaptConfig,
     examples: Sequence[NDArray[np.float32]],
 ) -> Bundle:
-    """Write the adapted bundle, whole or not at all.
+    """Write the adapted bundle, completely or not at all.
 
     Args:
-        out: where it shall stand; nothing may be there.
+        out: its folder; must not exist.
         base: the bundle that was adapted.
-        adapted: what it shall hold.
-        report: of the adaptation; the card keeps what is not of this machine.
+        adapted: the result of the adaptation.
+        report: of the adaptation; its :meth:`for_card` goes into the card.
         config: of the adaptation.
-        examples: clips of the target, on which the graphs must say what torch says.
+        examples: clips of the target, on which the graphs and torch are compared.
+
+    Returns:
+        The new bundle.
 
     Raises:
-        TrainingError: if they do not, or the aligned memory does not fit into float16.
+        TrainingError: if the graphs and torch differ, or the aligned memory exceeds float16.
         BundleError: if ``out`` exists or cannot be written.
     """
     renewed = deepcopy(adapted.network)
@@ -222,7 +108,7 @@ def publish(
 
 
 def _graphs(base: Bundle, old: Network, new: Network) -> dict[str, bytes]:
-    """The base's graphs with the new head, or new ones where more than the head has changed."""
+    """The base's graphs with the new head; new ones if more than the head has changed."""
     graphs = {}
     for name, export in (("model.onnx", network_graph), ("head.onnx", head_graph)):
         replaced = replace_head((base.path / name).read_bytes(), old.head, new.head)
@@ -230,14 +116,56 @@ def _graphs(base: Bundle, old: Network, new: Network) -> dict[str, bytes]:
     return graphs
 
 
+def replace_head(graph: bytes, old: Head, new: Head) -> bytes | None:
+    """Replace the weights of ``old`` by those of ``new``; this is seconds faster than an export.
+
+    Tensors are found by value, because exporters fold and rename them.
+
+    Args:
+        graph: ``model.onnx`` or ``head.onnx``, exported with ``old``.
+        old: the head whose weights it holds.
+        new: of the same shape.
+
+    Returns:
+        The graph with the new weights; None unless each old tensor is found exactly once.
+    """
+    model = onnx.load_from_string(graph)
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    values = {name: numpy_helper.to_array(tensor) for name, tensor in tensors.items()}
+    for before, after in zip(_tensors(old), _tensors(new), strict=True):
+        places = [
+            name
+            for name, value in values.items()
+            if value.shape == before.shape and np.allclose(value, before, rtol=_SAME, atol=_SAME)
+        ]
+        if len(places) != 1:
+            return None
+        tensors[places[0]].CopyFrom(numpy_helper.from_array(after, places[0]))
+    changed: bytes = model.SerializeToString()
+    return changed
+
+
+@torch.no_grad()
+def _tensors(head: Head) -> Iterator[NDArray[np.float32]]:
+    """The tensors that adaptation changes, as exported graphs hold them."""
+    norm = head.norm
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    yield norm.running_mean.numpy()
+    yield norm.running_var.numpy()
+    yield head.projection.weight.numpy()
+    yield head.projection.bias.numpy()
+    yield np.ascontiguousarray(F.normalize(head.classes, dim=1).T.numpy())
+
+
 def _aligned(adapted: Adapted) -> Memory:
-    """The memory where the target's statistics are, so that one head reads both."""
+    """The memory, aligned with the target's statistics, so that one head fits both."""
     memory = adapted.memory
     features = adapted.head.align(torch.from_numpy(memory.features)).numpy()
     if not np.abs(features).max() < np.finfo(np.float16).max:
         raise TrainingError(
-            f"aligned with the target, the memory holds numbers up to {np.abs(features).max():.3g};"
-            f" {np.finfo(np.float16).max:g} is the most that a bundle can store"
+            "the memory, aligned with the target, has values up to "
+            f"{np.abs(features).max():.3g}; a bundle stores at most {np.finfo(np.float16).max:g}"
         )
     return Memory(features, memory.emotion, memory.corpus, memory.language)
 
@@ -252,6 +180,76 @@ def _check(
     with tempfile.TemporaryDirectory() as folder:
         recognizer = Recognizer(bundles.save(Path(folder) / "bundle", card, files))
         return require_parity(recognizer.model, network, examples)
+
+
+def write_adapted_card(card: Card, report: AdaptationReport, command: str) -> str:
+    """The card as Markdown.
+
+    Args:
+        card: of the bundle.
+        report: of its adaptation.
+        command: that made it.
+    """
+    skipped = ", ".join(f"{count} {reason}" for reason, count in report.clips.skipped.items())
+    corpora = "\n".join(
+        f"- **{corpus['name']}** ({corpus['language']}). Licence: {corpus['licence']}."
+        for corpus in card.training.get("corpora", [])
+    )
+    estimate = report.estimated_accuracy
+    estimated = (
+        f"Estimated accuracy on these clips: {estimate.value:.2f} ± {estimate.error:.2f}. It was "
+        "not measured.\n\n"
+        if estimate
+        else ""
+    )
+    trained = (
+        "Encoder and head were trained, with the source's audio"
+        if report.full
+        else "Only the head was trained; the encoder is the base's"
+    )
+    reasons = "\n".join(f"- {reason}" for reason in report.reasons)
+    return f"""# nnpm bundle: {", ".join(card.labels)}; adapted to {report.language}
+
+Speech emotion recognition from 16 kHz audio, adapted to unlabelled recordings by the method
+`{report.method}`. Made by nnpm {card.nnpm_version} on {card.created_at[:10]}.
+
+**Licence of the weights: {card.licence}**, because that is the licence of the data that the base
+was trained on.
+
+## Adaptation
+
+- Base: version {report.base.version}, whose card has the sha256 `{report.base.digest}`.
+- Language: {report.language}. Clips without labels: {report.clips.accepted} used; not used: \
+{skipped or "none"}.
+- {trained}. Seed {report.seed}.
+
+**Verdict, from evidence without labels: {report.verdict}.**
+
+{reasons}
+
+{estimated}\
+Its confidence was not calibrated with labels of the target language. Before you rely on it, label
+some clips and measure: `nnpm evaluate`.
+
+## Source data
+
+{corpora}
+
+{INTENDED_USE}
+## Limits
+
+- It was trained on the speech above and adapted to unlabelled clips. Whether adaptation helped was
+  estimated without labels, not measured. In settings other than that of these clips, expect no more
+  than from its base.
+{NOT_FOR}
+## Made by
+
+```bash
+{command}
+```
+
+with the settings in `bundle.json`, under `training.adaptation`.
+"""
 
 
 def _command(report: AdaptationReport) -> str:

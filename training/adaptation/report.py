@@ -1,7 +1,4 @@
-"""What an adaptation tells of itself.
-
-An adaptation on a terminal: bars while it runs, lines when it is done.
-"""
+"""The report of an adaptation: its fields, its text for people, and progress bars."""
 
 from types import TracebackType
 from typing import Literal, Self
@@ -10,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 from tqdm import tqdm
 
 Verdict = Literal["improved", "no change", "reject"]
-"""What the evidence says: to be used, as good as the base, or not to be used."""
+"""The conclusion from the evidence: use it, no better than the base, or do not use it."""
 
 
 class _Part(BaseModel):
@@ -20,23 +17,23 @@ class _Part(BaseModel):
 
 
 class Estimate(_Part):
-    """An accuracy nobody measured."""
+    """An accuracy that is estimated without labels."""
 
     value: float
     """In [0, 1]."""
     error: float
-    """How far from the true accuracy such estimates are on average, in [0, 1]."""
+    """Mean absolute error of such estimates, in [0, 1]."""
 
 
 class Evidence(_Part):
-    """What can be said about an adapted head without labels."""
+    """The evidence for or against an adapted head, without labels."""
 
     verdict: Verdict
     reasons: tuple[str, ...]
-    """Sentences for people: why this verdict."""
+    """Sentences that explain the verdict."""
     estimated_accuracy: Estimate | None
     figures: dict[str, float]
-    """All that was looked at, by name."""
+    """All figures by name."""
 
 
 class Base(_Part):
@@ -53,9 +50,9 @@ class Clips(_Part):
 
     accepted: int
     skipped: dict[str, int]
-    """How many were left out, by reason."""
+    """Number of files that were not used, by reason."""
     examples: dict[str, tuple[str, ...]]
-    """Up to five of them by reason, relative to the folder."""
+    """Up to five of these files by reason, relative to the folder."""
 
 
 class AdaptationReport(_Part):
@@ -63,34 +60,58 @@ class AdaptationReport(_Part):
 
     method: str
     full: bool = False
-    """Whether ``--full`` moved the encoder as well; the evidence is then of the head's part."""
+    """Whether ``--full`` trained the encoder too; the evidence then covers the head's step only."""
     seed: int
     language: str
     base: Base
     clips: Clips
     windows: int
-    """Stretches of speech that were learnt from: more than the clips where some are long."""
+    """Segments of speech that were used: more than the clips if some are long."""
     verdict: Verdict
     reasons: tuple[str, ...]
     estimated_accuracy: Estimate | None
     evidence: dict[str, float]
     seconds: dict[str, float]
-    """What each stage took."""
+    """Duration of each stage."""
     bundle: str | None
-    """Where the adapted bundle stands; null where none was written."""
+    """Folder of the adapted bundle; null if none was written."""
 
     def for_card(self) -> dict[str, object]:
-        """The part that goes with the bundle: nothing of this machine, this hour or these files."""
+        """The part that is stored in the bundle: no times, paths or file names of this machine."""
         return self.model_dump(
             mode="json", exclude={"seconds": True, "bundle": True, "clips": {"examples"}}
         )
+
+
+def describe(report: AdaptationReport) -> str:
+    """The report as lines of text."""
+    skipped = "; ".join(
+        f"{count} {reason} ({', '.join(report.clips.examples[reason])}"
+        f"{', …' * (count > len(report.clips.examples[reason]))})"
+        for reason, count in report.clips.skipped.items()
+    )
+    estimate = report.estimated_accuracy
+    lines = [
+        f"clips     {report.clips.accepted} used",
+        f"skipped   {skipped or 'none'}",
+        f"verdict   {report.verdict}",
+        *(f"          {reason}" for reason in report.reasons),
+    ]
+    if estimate:
+        lines.append(f"estimated accuracy {estimate.value:.2f} ± {estimate.error:.2f}")
+    lines.append(
+        f"bundle    {report.bundle}"
+        if report.bundle
+        else "bundle    not written; the base stays in use (--force writes it anyway)"
+    )
+    return "\n".join(lines)
 
 
 _UNITS = {"decode": "clip", "fine-tune": "step", "listen": "clip", "adapt": "step"}
 
 
 class Bars:
-    """One bar per stage on standard error; none where that is a file or a pipe."""
+    """One progress bar per stage on standard error; none if that is a file or a pipe."""
 
     def __init__(self) -> None:
         self._stage = ""
@@ -119,27 +140,3 @@ class Bars:
     def _close(self) -> None:
         if self._bar is not None:
             self._bar.close()
-
-
-def describe(report: AdaptationReport) -> str:
-    """The report in lines for people."""
-    skipped = "; ".join(
-        f"{count} {reason} ({', '.join(report.clips.examples[reason])}"
-        f"{', …' * (count > len(report.clips.examples[reason]))})"
-        for reason, count in report.clips.skipped.items()
-    )
-    estimate = report.estimated_accuracy
-    lines = [
-        f"clips     {report.clips.accepted} used",
-        f"skipped   {skipped or 'none'}",
-        f"verdict   {report.verdict}",
-        *(f"          {reason}" for reason in report.reasons),
-    ]
-    if estimate:
-        lines.append(f"estimated accuracy {estimate.value:.2f} ± {estimate.error:.2f}")
-    lines.append(
-        f"bundle    {report.bundle}"
-        if report.bundle
-        else "bundle    none written; the base stays (--force writes it all the same)"
-    )
-    return "\n".join(lines)

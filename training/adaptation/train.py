@@ -1,4 +1,4 @@
-"""The loop that all methods share: replay of the source, target clips in changing views, steps."""
+"""The training loop that all methods share: source replay, target clips in views, and steps."""
 
 from collections.abc import Callable
 
@@ -26,14 +26,14 @@ def adapt_head(
     """Adapt a head to target clips without labels.
 
     Each step lowers ``replay_weight * CE(new head, old head's answers; source) + ramp * method's
-    loss``. Replay by distillation holds the old head still where it knows the answer; replay by the
-    labels would go on fitting the source.
+    loss``. Replay by distillation keeps the head's answers on the source; replay by the labels
+    would continue to fit the source.
 
     Args:
         head: of the bundle; it is not changed.
         source: the bundle's memory.
         target: the clips.
-        method: a name in :data:`training.adaptation.METHODS`.
+        method: a name in :data:`nnpm.training.adaptation.methods.METHODS`.
         config: steps, batches, weights.
         seed: of all draws; torch's global generator is left as it was.
         on_step: called after every step with the steps taken and the steps in all.
@@ -42,7 +42,7 @@ def adapt_head(
         The adapted head in evaluation mode; the same for the same seed and number of threads.
 
     Raises:
-        TrainingError: if there is no such method, or the losses grow beyond all bounds.
+        TrainingError: if there is no such method, or training ends in weights that are not finite.
     """
     if method not in METHODS:
         raise TrainingError(f"there is no method {method}; choose among {', '.join(METHODS)}")
@@ -68,7 +68,7 @@ def _train(
     on_step: Callable[[int, int], None] | None,
 ) -> None:
     config, source = method.config, method.source
-    draw = _Draw(config, source, method.target, seed)
+    batches = _Batches(config, source, method.target, seed)
     with torch.no_grad():
         answers = head.eval()(source.pooled)[0].softmax(1)
     trained = [weight for weight in adapted.parameters() if weight.requires_grad]
@@ -81,7 +81,7 @@ def _train(
             with torch.no_grad():
                 method.refresh(adapted)
             adapted.train(config.dropout)
-        batch = draw.batch(adapted)
+        batch = batches.draw(adapted)
         replay = soft_cross_entropy(batch.source_logits, answers[batch.source_index]).mean()
         ramp = min(1.0, step / config.ramp_steps) if config.ramp_steps else 1.0
         loss = config.replay_weight * replay + ramp * method.loss(batch, step / config.steps)
@@ -92,13 +92,13 @@ def _train(
             on_step(step + 1, config.steps)
     if not all(bool(weight.isfinite().all()) for weight in trained):
         raise TrainingError(
-            f"{method.name} ends in weights that are not finite; "
-            f"lower learning_rate ({config.learning_rate:g}) or its weight"
+            f"{method.name} diverged: its weights are not finite; "
+            f"lower learning_rate ({config.learning_rate:g}) or the method's weights"
         )
 
 
-class _Draw:
-    """Draws batches: all emotions alike from the source, one view of clips from the target."""
+class _Batches:
+    """Draws batches: as many source clips of each emotion, and target clips in one view."""
 
     def __init__(self, config: AdaptConfig, source: Source, target: Target, seed: int) -> None:
         self.source, self.target = source, target
@@ -109,22 +109,22 @@ class _Draw:
         self.num_target = min(config.target_batch, len(target.pooled))
         self.versions = (target.pooled, *target.views)
 
-    def batch(self, head: AdaptedHead) -> Batch:
-        """Draw one and run the head on it."""
+    def draw(self, head: AdaptedHead) -> Batch:
+        """Draw one batch and run the head on it."""
         slots = torch.cat([slots[self._below(len(slots))] for slots in self.slots])
         order = torch.randperm(len(self.target.pooled), generator=self.generator)
         clips = order[: self.num_target]
         view = int(torch.randint(len(self.versions), (), generator=self.generator))
-        known = head.project_source(self.source.pooled[slots])
-        heard = head.project_target(self.versions[view][clips])
+        source = head.project_source(self.source.pooled[slots])
+        target = head.project_target(self.versions[view][clips])
         return Batch(
             source_index=slots,
-            source_projection=known,
-            source_logits=head.classify(known),
+            source_projection=source,
+            source_logits=head.classify(source),
             source_emotion=self.source.emotion[slots],
             target_index=clips,
-            target_projection=heard,
-            target_logits=head.classify(heard),
+            target_projection=target,
+            target_logits=head.classify(target),
         )
 
     def _below(self, count: int) -> Tensor:

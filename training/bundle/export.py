@@ -1,4 +1,4 @@
-"""A finished run to a bundle: graphs, memory, calibration, probe, card; then ONNX against torch."""
+"""``nnpm export``: a finished run becomes a bundle, checked by ONNX Runtime against torch."""
 
 import shlex
 import tempfile
@@ -51,8 +51,9 @@ def export(run: Path, out: Path, *, cache: Path, data: Path | None = None) -> di
         The metrics on the held-out source speakers, and the parity.
 
     Raises:
-        TrainingError: if the run is unfinished, its corpora have changed, or the graph does not
-            say what torch says.
+        TrainingError: if the run is unfinished, its corpora have changed, or the graph and torch
+            differ.
+        CorpusError: if a corpus cannot be read.
         BundleError: if ``out`` exists or cannot be written.
     """
     request = read(run)
@@ -62,12 +63,12 @@ def export(run: Path, out: Path, *, cache: Path, data: Path | None = None) -> di
         raise TrainingError(f"{out} exists, and bundles are not overwritten; choose another --out")
     require_place(out)
     require_finished(run)
-    material = load_training_data(request, cache)
-    check_same_data(run, material)
-    network = trained_network(run, request, material.labels)
-    train = material.split.train
-    memory = build_memory(network, train, material.clips(train))
-    decision = fit_decision(network, memory, material, request.seed)
+    training_data = load_training_data(request, cache)
+    check_same_data(run, training_data)
+    network = trained_network(run, request, training_data.labels)
+    train = training_data.split.train
+    memory = build_memory(network, train, training_data.clips(train))
+    decision = fit_decision(network, memory, training_data, request.seed)
 
     files = {
         "model.onnx": network_graph(network),
@@ -76,28 +77,28 @@ def export(run: Path, out: Path, *, cache: Path, data: Path | None = None) -> di
         "weights.safetensors": weights_file(network),
         "probe.npz": probe_file(network),
     }
-    card = _card(request, material, decision)
-    parity, held_out = _check(card, files, network, material)
-    metrics = report(held_out, material.labels)
+    card = _card(request, training_data, decision)
+    parity, held_out = _check(card, files, network, training_data)
+    metrics = report(held_out, training_data.labels)
     card = card.model_copy(update={"metrics": {"held_out_source": metrics, "parity": parity}})
-    text = model_card.write(card, material.split, held_out)
+    text = model_card.write(card, training_data.split, held_out)
     bundles.save(out, card, {**files, "README.md": text.encode()})
     return {"parity": parity, **metrics}
 
 
-def _card(request: Request, material: TrainingData, decision: Decision) -> Card:
-    names = sorted({u.corpus for u in material.split.train})
-    corpora = [_corpus(name, material) for name in names]
+def _card(request: Request, data: TrainingData, decision: Decision) -> Card:
+    names = sorted({u.corpus for u in data.split.train})
+    corpora = [_corpus(name, data) for name in names]
     licences = sorted({str(corpus["licence"]) for corpus in corpora})
     return Card(
         created_at=timestamp(),
         nnpm_version=__version__,
-        labels=material.labels,
+        labels=data.labels,
         window_s=WINDOW_S,
         hop_s=HOP_S,
         decision=decision,
         calibrated=True,
-        source_languages=tuple(sorted({u.language for u in material.split.train})),
+        source_languages=tuple(sorted({u.language for u in data.split.train})),
         licence=" and ".join(licences),
         training={
             "corpora": corpora,
@@ -119,17 +120,17 @@ def _command(request: Request) -> str:
     )
 
 
-def _corpus(name: str, material: TrainingData) -> dict[str, Any]:
+def _corpus(name: str, data: TrainingData) -> dict[str, Any]:
     known = CORPORA.get(name)
     speakers = {
         side: sorted({u.speaker for u in utterances if u.corpus == name})
         for side, utterances in (
-            ("train", material.split.train),
-            ("validation", material.split.validation),
-            ("test", material.split.test),
+            ("train", data.split.train),
+            ("validation", data.split.validation),
+            ("test", data.split.test),
         )
     }
-    clips = [u for u in material.split.train if u.corpus == name]
+    clips = [u for u in data.split.train if u.corpus == name]
     return {
         "name": name,
         "language": clips[0].language,
@@ -142,12 +143,12 @@ def _corpus(name: str, material: TrainingData) -> dict[str, Any]:
 
 
 def _check(
-    card: Card, files: dict[str, bytes], network: Network, material: TrainingData
+    card: Card, files: dict[str, bytes], network: Network, data: TrainingData
 ) -> tuple[dict[str, float], list[Verdict]]:
     """Load the bundle as the service will; compare it with torch, and score the test speakers."""
     with tempfile.TemporaryDirectory() as folder:
         bundle = bundles.save(Path(folder) / "bundle", card, {**files, "README.md": b""})
-        clips = list(material.clips(material.split.validation))
+        clips = list(data.clips(data.split.validation))
         parity = require_parity(Model(bundle), network, clips)
         recognizer = Recognizer(Bundle(bundle.path, bundle.card))
-        return parity, judge(recognizer, material.split.test)
+        return parity, judge(recognizer, data.split.test)

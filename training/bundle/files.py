@@ -1,8 +1,7 @@
-"""Golden clips, synthesised by code: what a bundle must answer wherever it is loaded.
+"""The files of a bundle: memory, weights and probe as bytes, and the network read back from them.
 
-The files of a bundle as bytes, from the network and the memory that they hold.
-
-A bundle's network and memory, back in torch.
+The probe holds synthetic clips and torch's answers to them: wherever a bundle is loaded, it must
+give these answers.
 """
 
 import json
@@ -55,7 +54,11 @@ def voice(pitch_hz: float, duration_s: float, seed: int) -> NDArray[np.float32]:
 
 
 def golden_clips() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Three voices of different length as one padded batch: waveforms and lengths."""
+    """Three synthetic voices of different length, as one padded batch.
+
+    Returns:
+        Waveforms, float32, shape ``(3, num_samples)``, and int64 lengths in samples, ``(3,)``.
+    """
     clips = [voice(pitch, seconds, seed) for seed, (pitch, seconds) in enumerate(_VOICES)]
     lengths = np.array([len(clip) for clip in clips], np.int64)
     waveform = np.zeros((len(clips), int(lengths.max())), np.float32)
@@ -65,7 +68,7 @@ def golden_clips() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
 
 
 def memory_file(memory: Memory) -> bytes:
-    """``memory.safetensors``."""
+    """The bytes of ``memory.safetensors``: features as float16, the rest as small integers."""
     corpora, languages = sorted(set(memory.corpus)), sorted(set(memory.language))
     data = save_arrays(
         {
@@ -94,12 +97,12 @@ def _ordered(data: bytes) -> bytes:
 
 
 def weights_file(network: Network) -> bytes:
-    """``weights.safetensors``: the whole network."""
+    """The bytes of ``weights.safetensors``: the whole network."""
     return save_tensors({name: value.contiguous() for name, value in network.state_dict().items()})
 
 
 def probe_file(network: Network) -> bytes:
-    """``probe.npz``: the golden clips and torch's answers."""
+    """The bytes of ``probe.npz``: the golden clips and torch's answers."""
     waveform, lengths = golden_clips()
     with torch.no_grad():
         logits, embedding = network(torch.from_numpy(waveform), torch.from_numpy(lengths))
@@ -116,7 +119,7 @@ def probe_file(network: Network) -> bytes:
 
 
 def timestamp() -> str:
-    """Now, or ``SOURCE_DATE_EPOCH`` where it is set, in UTC.
+    """The current time, or ``SOURCE_DATE_EPOCH`` if it is set: UTC, in ISO 8601 to the second.
 
     References:
         https://reproducible-builds.org/specs/source-date-epoch/
@@ -134,20 +137,20 @@ def restore_network(bundle: Bundle) -> Network:
     """The whole network of a bundle, in evaluation mode.
 
     Raises:
-        TrainingError: if its card holds no recipe, or its weights are of another one.
+        TrainingError: if its card holds no recipe, or its weights do not fit the recipe.
     """
     path = bundle.path / "weights.safetensors"
     try:
         config = Config.model_validate(bundle.card.training["config"])
     except (KeyError, ValidationError):
         raise TrainingError(
-            f"{bundle.path} cannot be adapted: its card holds no recipe of this nnpm "
-            "(training.config), so its network cannot be built"
+            f"{bundle.path} cannot be adapted: the field training.config of its card holds no "
+            "recipe that this version of nnpm can read"
         ) from None
-    with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and replaced
+    with torch.random.fork_rng(devices=[]):  # its random initial weights are replaced below
         network = Network(config, bundle.labels)
     try:
         network.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError):
-        raise TrainingError(f"{path} does not hold the network of the card's recipe") from None
+        raise TrainingError(f"the weights in {path} do not fit the recipe of the card") from None
     return network.eval()

@@ -1,7 +1,4 @@
-"""Torch modules to ONNX graphs.
-
-ONNX Runtime against torch: a bundle must say what the network said.
-"""
+"""The ONNX graphs of a network, and the check that ONNX Runtime and torch give the same answers."""
 
 import logging
 import warnings
@@ -22,6 +19,17 @@ from ..network.network import Network
 
 OPSET = 20
 
+PARITY_TOLERANCE = 1e-4
+"""Largest difference in probability between ONNX Runtime and torch."""
+
+PADDING_TOLERANCE = 1e-5
+"""Largest difference in probability between a clip alone and in a padded batch."""
+
+LONGEST_S = 6.0
+"""Longer clips are cut to this: a batch of many whole recordings would need too much memory."""
+
+_CLIPS = 100
+
 
 class _HeadGraph(nn.Module):
     def __init__(self, network: Network) -> None:
@@ -34,7 +42,11 @@ class _HeadGraph(nn.Module):
 
 
 def network_graph(network: Network) -> bytes:
-    """``model.onnx``: waveform ``(batch, samples)``, lengths ``(batch,)`` -> logits, embedding."""
+    """Export ``model.onnx``.
+
+    Inputs: waveform, float32 ``(batch, samples)``; lengths, int64 ``(batch,)``. Outputs: logits
+    ``(batch, emotions)``; embedding ``(batch, D)``.
+    """
     # min keeps the exporter from asking about empty axes; the graph itself has no such bound
     batch, samples = Dim("batch"), Dim("samples", min=8_000)
     waveform = torch.randn(2, 24_000)
@@ -48,7 +60,7 @@ def network_graph(network: Network) -> bytes:
 
 
 def head_graph(network: Network) -> bytes:
-    """``head.onnx``: embedding ``(n, D)`` to logits and projection."""
+    """Export ``head.onnx``: embedding ``(n, D)`` to logits and unit projection ``(n, width)``."""
     embedding = torch.randn(2, network.head.projection.in_features)
     return _export(
         _HeadGraph(network),
@@ -64,7 +76,7 @@ def _export(
     dynamic_shapes: Mapping[str, Any],
     outputs: Sequence[str],
 ) -> bytes:
-    """Export in evaluation mode; a dynamic axis that the exporter would fix is an error."""
+    """Export in evaluation mode, with the dynamic axes that are named."""
     with warnings.catch_warnings():
         # the exporter warns of its own use of deprecated functions, and of torchvision's absence
         warnings.simplefilter("ignore")
@@ -85,46 +97,39 @@ def _export(
     return graph
 
 
-PARITY_TOLERANCE = 1e-4
-"""Largest difference in probability between ONNX Runtime and torch."""
-
-PADDING_TOLERANCE = 1e-5
-"""Largest difference in probability between a clip alone and in a padded batch."""
-
-LONGEST_S = 6.0
-"""Of a clip; a batch of many whole recordings would fill the memory."""
-
-_CLIPS = 100
-
-
 def require_parity(
     model: Model, network: Network, clips: Sequence[NDArray[np.float32]]
 ) -> dict[str, float]:
-    """Measure, and refuse too large a difference.
+    """Measure the differences as :func:`measure_parity`, and refuse large ones.
+
+    Args:
+        model: the bundle's graphs in ONNX Runtime.
+        network: the same network in torch.
+        clips: samples at 16 kHz, shape ``(num_samples,)`` each; some are taken if there are many.
 
     Returns:
-        As :func:`measure`.
+        The differences by name.
 
     Raises:
-        TrainingError: if the graph does not say what torch says.
+        TrainingError: if one is larger than its tolerance.
     """
-    parity = measure(model, network, clips)
+    parity = measure_parity(model, network, clips)
     for name, allowed in (("torch", PARITY_TOLERANCE), ("padding", PADDING_TOLERANCE)):
-        if not parity[name] <= allowed:  # nor if it is not a number
+        if not parity[name] <= allowed:  # this refuses NaN too
             raise TrainingError(
-                f"the graph's answers differ by {parity[name]:.2g} in probability ({name}); "
+                f"the graph's probabilities differ by {parity[name]:.2g} ({name}); "
                 f"at most {allowed:g} is allowed"
             )
     return parity
 
 
-def measure(
+def measure_parity(
     model: Model, network: Network, clips: Sequence[NDArray[np.float32]]
 ) -> dict[str, float]:
     """Largest differences in probability over clips of mixed length.
 
-    ``torch``: ONNX Runtime against torch, each clip alone. ``padding``: the same clip alone
-    against itself in a batch with longer ones.
+    ``torch``: ONNX Runtime against torch, each clip alone. ``padding``: in ONNX Runtime, a clip
+    alone against the same clip in a batch with longer ones.
     """
     step = max(1, len(clips) // _CLIPS)
     longest = int(LONGEST_S * SAMPLE_RATE_HZ)

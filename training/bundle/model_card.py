@@ -1,4 +1,4 @@
-"""The model card: what a bundle was made of, what it is for, and how well it did."""
+"""The model card of an exported bundle: its data, intended use, limits and figures."""
 
 from collections.abc import Sequence
 
@@ -20,13 +20,13 @@ NOT_FOR = """\
   that infer emotions of people at the workplace and in education, except for medical or safety
   reasons; other uses of emotion recognition are high-risk (Annex III) and must be disclosed to the
   people concerned (Article 50(3)). Other places have laws of their own.
-- Not for judging anybody's truthfulness, health, or suitability for anything.
+- Do not use it to judge a person's truthfulness, health, or suitability for a task.
 """
 
 _LIMITS = """\
-- Trained on the speech above and no other. In other languages, in other settings (spontaneous
-  where that is acted, noisy where it is clean) and on children's voices it is less right than the
-  figures below; adapt it, and measure.
+- Trained on the speech above only. In other languages, in other settings (spontaneous instead of
+  acted, noisy instead of clean) and on children's voices it is less accurate than the figures
+  below; adapt it, and measure.
 - Confidence is calibrated on held-out speakers of these corpora; elsewhere it is mostly too high.
 """
 
@@ -36,8 +36,8 @@ def write(card: Card, split: Split, held_out: Sequence[Verdict]) -> str:
 
     Args:
         card: of the bundle, with its metrics.
-        split: who was trained on, calibrated on, tested on.
-        held_out: the test speakers' clips, judged.
+        split: the speakers of training, calibration and test.
+        held_out: the answers on the test speakers' clips.
     """
     corpora = "\n".join(
         f"- **{corpus['name']}** ({corpus['language']}): trained on {corpus['clips']} clips of "
@@ -66,9 +66,9 @@ Held out by speaker: {_speakers(split.validation)} to calibrate, {_speakers(spli
 {_LIMITS}{NOT_FOR}
 ## Figures
 
-On the held-out test speakers, all {len(card.labels)} emotions, an answer forced on every clip:
+On the held-out test speakers, with all {len(card.labels)} emotions and without abstention:
 WA {figures["wa"]:.3f}, UAR {figures["uar"]:.3f}, macro F1 {figures["macro_f1"]:.3f}, \
-ECE {figures["ece"]:.3f}; unforced it answers {figures["coverage"]:.0%} of them.
+ECE {figures["ece"]:.3f}. With abstention it answers {figures["coverage"]:.0%} of the clips.
 
 | group | clips | WA | UAR |
 | --- | --- | --- | --- |
@@ -78,8 +78,8 @@ ECE {figures["ece"]:.3f}; unforced it answers {figures["coverage"]:.0%} of them.
 | --- | --- | --- |
 {_per_class(figures)}
 
-The project's README and its `benchmarks/results/` score the bundled model on corpora that it never
-saw.
+The project's README and its `benchmarks/results/` score the bundled model on corpora that were not
+used in training.
 
 ## Made by
 
@@ -87,7 +87,7 @@ saw.
 {card.training["command"]}
 ```
 
-by the recipe and the seed in `bundle.json`.
+with the recipe and the seed in `bundle.json`.
 """
 
 

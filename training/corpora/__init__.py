@@ -1,6 +1,6 @@
 """Corpora of emotional speech: one module each, and manifests for all others.
 
-Labels and speakers are read, never the audio: a file that does not decode is found by who decodes.
+Readers read labels and speakers, not the audio: a damaged file is found when it is decoded.
 """
 
 from pathlib import Path
@@ -42,7 +42,7 @@ CORPORA: dict[str, Corpus] = {
         URDU,
     )
 }
-"""Every corpus whose published layout can be read, by name."""
+"""All corpora whose published layout can be read, by name."""
 
 
 def load(name: str, data: Path) -> list[Utterance]:
@@ -71,7 +71,7 @@ def load_folder(folder: Path) -> list[Utterance]:
         At least one utterance, sorted by path.
 
     Raises:
-        CorpusError: if there is neither, or what is there cannot be read.
+        CorpusError: if there is neither, or it cannot be read.
     """
     folder = absolute(folder)
     if (manifest := folder / MANIFEST).is_file():
@@ -80,12 +80,12 @@ def load_folder(folder: Path) -> list[Utterance]:
     if corpus is None:
         raise CorpusError(
             f"there is no {manifest}, and {folder.name!r} is none of the {len(CORPORA)} known "
-            f"corpora ({', '.join(CORPORA)}): write the manifest, or call the folder by that name"
+            f"corpora ({', '.join(CORPORA)}): write the manifest, or rename the folder"
         )
     utterances = sorted(corpus.read(folder), key=lambda utterance: utterance.path)
     if not utterances:
         raise CorpusError(
-            f"there is no {manifest}, and 0 recordings named as in {corpus.name} are in {folder}, "
-            f"where at least 1 is wanted: unpack the corpus there as published ({corpus.url})"
+            f"there is no {manifest}, and {folder} has 0 recordings named as in {corpus.name}; "
+            f"at least 1 is required: unpack the corpus there as published ({corpus.url})"
         )
     return utterances

@@ -1,9 +1,4 @@
-"""The error of everything that reads a corpus.
-
-One labelled recording.
-
-What is known of a corpus before its files are seen.
-"""
+"""The types of a corpus: its facts and reader, one labelled recording, and the error of readers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +11,7 @@ from ...service.inference.errors import NnpmError
 class CorpusError(NnpmError, ValueError):
     """A corpus that is missing, incomplete or not laid out as published.
 
-    The message is one sentence: what was seen, what was wanted, what to do. The command line
+    The message is one sentence: what was found, what is required, what to do. The command line
     prints it and exits with 2.
     """
 
@@ -28,14 +23,14 @@ class Utterance:
     Attributes:
         path: absolute path of the audio file.
         corpus: name of the corpus.
-        speaker: unique within the corpus only, so group by ``(corpus, speaker)``. Empty when not
-            known: all clips of a corpus without a speaker are one group, which a split must keep
-            on one side (see ``manifest.py``).
-        language: BCP-47 tag; ``und`` when not known.
-        emotion: one of ``service.inference.labels.EMOTIONS``.
-        raw_label: what the corpus wrote.
-        gender: ``f``, ``m``, or empty when not known.
-        sentence_id: the text spoken, comparable within the corpus only; empty when not known.
+        speaker: unique within the corpus only, so group by ``(corpus, speaker)``. Empty if unknown:
+            all clips of a corpus without a speaker are one group, which a split must keep on one
+            side (see ``manifest.py``).
+        language: BCP-47 tag; ``und`` if unknown.
+        emotion: one of :data:`nnpm.service.inference.card.EMOTIONS`.
+        raw_label: the label of the corpus.
+        gender: ``f``, ``m``, or empty if unknown.
+        sentence_id: the text spoken, comparable within the corpus only; empty if unknown.
     """
 
     path: Path

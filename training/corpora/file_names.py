@@ -1,8 +1,8 @@
-"""Reads the corpora whose file names say everything: a pattern, a map of labels, what is left out.
+"""Reads corpora that are described by their file names: a pattern, a map of labels, exceptions.
 
-Where an archive was unpacked to does not matter: patterns are matched at the end of the path.
-Audio that neither fits the pattern nor is a documented extra is an error, for a label that is
-dropped without a word is how a corpus shrinks unseen; so is a recording that is there twice.
+Patterns are matched at the end of the path, so that archives may be unpacked anywhere. Audio that
+neither fits the pattern nor is a documented extra is an error, so that no clip is lost unnoticed;
+so is a recording that is there twice.
 """
 
 import os
@@ -56,10 +56,10 @@ class FileNames:
             file's or folder's name. Groups: ``speaker`` and ``label``; ``gender``, ``sentence``.
         emotions: raw label to emotion.
         left_out: raw labels without a counterpart in the vocabulary.
-        genders: speaker to gender, where the file name does not say it.
+        genders: speaker to gender, if the file name does not contain it.
         extras: regular expression of audio in the distribution that is not meant to be read,
             searched in the path relative to the folder.
-        fields: match to groups, where they need more than the pattern.
+        fields: match to groups, if the groups of the pattern are not enough.
     """
 
     corpus: str
@@ -110,8 +110,8 @@ class FileNames:
         if strays:
             raise CorpusError(
                 f"{len(strays)} of {len(strays) + len(seen)} audio files under {root} are not "
-                f"named as in {self.corpus} (such as {self.example}), the first is {strays[0]}: "
-                "move them out, or describe the folder with a metadata.csv"
+                f"named as in {self.corpus} (such as {self.example}); the first is {strays[0]}: "
+                "move them out, or write a metadata.csv"
             )
         return utterances
 

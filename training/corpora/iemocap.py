@@ -60,7 +60,7 @@ def read(folder: Path, excited_is_happy: bool = False) -> list[Utterance]:
         if odd := sorted(labels.keys() ^ recordings.keys()):
             raise CorpusError(
                 f"{session} has {len(labels)} evaluated turns and {len(recordings)} recordings, "
-                f"of which {len(odd)} have no counterpart, the first is {odd[0]}: "
+                f"of which {len(odd)} have no counterpart; the first is {odd[0]}: "
                 "unpack the session again"
             )
         for turn, label in labels.items():

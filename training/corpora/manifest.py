@@ -37,7 +37,7 @@ def read_manifest(manifest: Path) -> list[Utterance]:
     """Read the utterances of a manifest.
 
     Args:
-        manifest: the CSV file; its folder is what the paths are relative to.
+        manifest: the CSV file; paths are relative to its folder.
 
     Returns:
         The utterances of known emotions, in the order of the lines. A warning is logged if there
@@ -71,14 +71,14 @@ def read_manifest(manifest: Path) -> list[Utterance]:
         utterance = _utterance(manifest, line, cells)
         if (first := lines.setdefault(utterance.path, line)) != line:
             raise CorpusError(
-                f"{manifest} names {cells['path']} in line {first} and in line {line}: keep 1"
+                f"{manifest} names {cells['path']} in line {first} and in line {line}: remove one"
             )
         utterances.append(utterance)
     if missing := [path for path in lines if not path.is_file()]:
         first_missing = missing[0].relative_to(manifest.parent).as_posix()
         raise CorpusError(
-            f"{len(missing)} of {len(lines)} audio files of {manifest} are not there, the first "
-            f"is {first_missing} in line {lines[missing[0]]}: add them or drop their lines"
+            f"{len(missing)} of {len(lines)} audio files of {manifest} are missing; the first is "
+            f"{first_missing} in line {lines[missing[0]]}: add them or remove their lines"
         )
     return utterances
 
@@ -101,24 +101,24 @@ def _counted(labels: Counter[str]) -> str:
 
 def _read_lines(manifest: Path) -> list[tuple[int, dict[str, str]]]:
     if not manifest.is_file():
-        raise CorpusError(f"there is no file {manifest}: 1 manifest is wanted")
+        raise CorpusError(f"there is no file {manifest}: write the manifest there")
     try:
         with manifest.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, restval="", strict=True)
             columns = [column for column in reader.fieldnames or () if column]
             lines = [(reader.line_num, cells) for cells in reader]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise CorpusError(f"{manifest} is not CSV in UTF-8 ({error}): save it as such") from error
-    wanted = f"wanted are {' and '.join(REQUIRED)}"
+        raise CorpusError(f"{manifest} is not a CSV file in UTF-8: save it as one") from error
+    required = f"the columns {' and '.join(REQUIRED)} are required"
     if not columns:
-        raise CorpusError(f"{manifest} has no header: {wanted} in line 1")
+        raise CorpusError(f"{manifest} has no header: {required} in line 1")
     if missing := [column for column in REQUIRED if column not in columns]:
         raise CorpusError(
             f"{manifest} has no column {' and no column '.join(missing)} in its header "
-            f"({', '.join(columns)}): {wanted}"
+            f"({', '.join(columns)}): {required}"
         )
     if not lines:
-        raise CorpusError(f"{manifest} has a header and 0 clips: at least 1 is wanted")
+        raise CorpusError(f"{manifest} has a header and 0 clips: at least 1 is required")
     for line, cells in lines:
         if None in cells:
             raise CorpusError(
@@ -132,7 +132,7 @@ def _utterance(manifest: Path, line: int, cells: Mapping[str, str]) -> Utterance
     gender = cells.get("gender", "")
     if gender not in {"f", "m", ""}:
         raise CorpusError(
-            f"line {line} of {manifest} has the gender {gender!r}: wanted is f, m or nothing"
+            f"line {line} of {manifest} has the gender {gender!r}: it must be f, m or empty"
         )
     return Utterance(
         path=manifest.parent / _relative_path(manifest, line, cells["path"]),
@@ -149,12 +149,12 @@ def _utterance(manifest: Path, line: int, cells: Mapping[str, str]) -> Utterance
 def _relative_path(manifest: Path, line: int, text: str) -> PurePosixPath:
     path = PurePosixPath(text)
     if not path.parts:
-        raise CorpusError(f"line {line} of {manifest} has an empty path: a file is wanted")
+        raise CorpusError(f"line {line} of {manifest} has an empty path: name a file")
     # A Windows drive or root is absolute too, wherever the manifest is read.
     windows = PureWindowsPath(text)
     if path.is_absolute() or windows.anchor or ".." in windows.parts:
         raise CorpusError(
-            f"line {line} of {manifest} leads out of its folder with {text}: paths are relative to "
-            "the manifest, without .."
+            f"line {line} of {manifest} has the path {text}, outside its folder: paths are "
+            "relative to the manifest, without .."
         )
     return path

@@ -1,4 +1,4 @@
-"""Spectral augmentation: a whole batch of log-mel features varied at once, anew in every step."""
+"""Augmentation of batches of log-mel power, drawn anew in every step."""
 
 import math
 
@@ -20,12 +20,12 @@ class SpectralAugment:
         Jaitly & Hinton 2013 (vocal tract length perturbation, here a warp of the mel axis); Park
         et al., arXiv 1904.08779 (masks; here filled with the clip's mean, 0 after normalisation).
 
-    All but the masks come before the front end's normalisation, where decibels are decibels and
-    where a room or a telephone changes a recording; normalisation then undoes what it can.
+    All but the masks come before the front end's normalisation, on log power: rooms and telephones
+    also change a recording before it is normalised.
 
     Args:
         config: ranges and probabilities.
-        front_end: gives the place of the bands.
+        front_end: gives the frequencies of the bands.
         generator: of all draws, on the CPU; None takes torch's global one.
 
     Examples:

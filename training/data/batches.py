@@ -1,4 +1,4 @@
-"""Which clips make an epoch, and how a batch is cut from them."""
+"""Balanced draws of clips, crops of equal length, and batches."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from .clips import Ragged
 
 
 class BalancedSampler:
-    """Draw corpus, then emotion, then speaker, then clip: no voice or class fills the epoch.
+    """Draw corpus, then emotion, then speaker, then clip: no voice or class dominates.
 
     Corpora are drawn by the square root of their size, everything below them evenly.
 
@@ -51,11 +51,11 @@ def crop(
 ) -> NDArray[np.float32]:
     """``length`` frames from a random place; a shorter clip is repeated from a random place.
 
-    Every crop is full, so that training needs no mask and clip length tells nothing.
+    Every crop is full, so that training needs no mask and the clip's length cannot be learnt.
 
     Args:
         features: shape ``(num_frames, n_mels)``.
-        length: frames wanted.
+        length: frames of the crop.
         rng: draws the place.
 
     Returns:
@@ -72,6 +72,9 @@ def crop(
 
 def pad(clips: Sequence[NDArray[np.float32]]) -> tuple[Tensor, Tensor]:
     """Stack clips of different length.
+
+    Args:
+        clips: samples, shape ``(num_samples,)`` each; at least one.
 
     Returns:
         Waveforms with zeros at their ends, shape ``(clips, longest)``, and the samples of each,
@@ -91,7 +94,7 @@ def training_batches(
     batch_size: int,
     rng: np.random.Generator,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield features and utterance indices.
+    """Yield batches of features and of the utterances' indices.
 
     Args:
         versions: features of the clips as recorded, then of their variants (each as long a list).
@@ -105,7 +108,7 @@ def training_batches(
     """
     for start in range(0, len(indices) - batch_size + 1, batch_size):
         chosen = indices[start : start + batch_size]
-        # one length per batch, so that the network hears short and long clips
+        # one length per batch: the network learns from short and from long clips
         length = int(rng.integers(config.shortest_crop, config.longest_crop + 1))
         rows = []
         for index in chosen:

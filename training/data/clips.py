@@ -1,8 +1,6 @@
-"""Arrays of different length in one memory-mapped file: the caches of clips and features.
+"""Decoded clips and their log-mel features, cached on disk as rows of different length.
 
-Decoded clips on disk: every file is decoded, trimmed and resampled once, not once an epoch.
-
-Log-mel features on disk, by the network's own front end: an epoch is the encoder's work.
+Every file is decoded, resampled, trimmed and transformed once, instead of once per epoch.
 """
 
 import hashlib
@@ -33,7 +31,7 @@ class Ragged:
         values: all rows, joined along the first axis.
         starts: where each row starts.
         ends: where each row ends.
-        stem: the files it lies in, without their ending.
+        stem: path of the files that hold the rows, without suffix.
     """
 
     def __init__(
@@ -61,14 +59,14 @@ class Ragged:
 
 
 def cached(stem: Path, make: Callable[[], Iterable[NDArray[np.float32]]]) -> Ragged:
-    """Read the rows at ``stem``, making and storing them first where they are not there.
+    """Read the rows at ``stem``; if they are missing, make and store them first.
 
     Args:
-        stem: path without ending; its name must tell everything that the rows depend on.
-        make: gives the rows.
+        stem: path without suffix; its name must identify everything that the rows depend on.
+        make: returns the rows.
 
     Raises:
-        OSError: if they cannot be stored; a folder that takes no files is found before any work.
+        OSError: if they cannot be stored; the files are opened before any row is made.
     """
     found = _read(stem)
     if found is None:
@@ -93,7 +91,7 @@ def _files(stem: Path) -> tuple[Path, Path]:
 
 
 def _read(stem: Path) -> Ragged | None:
-    """The rows at ``stem``; None where there are none, or a crash left half a file."""
+    """The rows at ``stem``; None if there are none, or if a crash left an incomplete file."""
     data, bounds = _files(stem)
     try:
         values, edges = np.load(data, mmap_mode="r"), np.load(bounds)
@@ -108,7 +106,7 @@ _VERSION = 2  # raised when what a cached clip holds changes
 
 
 def load_waveform(path: Path) -> Waveform:
-    """Decode one file to 16 kHz mono and cut its edges, as the service does.
+    """Decode one file to 16 kHz mono and trim its edges, as the service does.
 
     Raises:
         AudioError: if it cannot be decoded.
@@ -117,13 +115,13 @@ def load_waveform(path: Path) -> Waveform:
 
 
 def load_clips(utterances: Sequence[Utterance], cache: Path) -> Ragged:
-    """Decode utterances, or take them from ``cache`` where these very files were decoded before.
+    """Decode utterances, or read them from ``cache`` if the same files were decoded before.
 
     Returns:
         One row of samples in [-1, 1] per utterance, in the same order.
 
     Raises:
-        TrainingError: if a clip cannot be decoded; it names how many and the first.
+        TrainingError: if clips cannot be decoded; the message has their number and the first.
     """
     stats = [(str(u.path), u.path.stat().st_size, u.path.stat().st_mtime_ns) for u in utterances]
     digest = hashlib.sha256(json.dumps([_VERSION, stats]).encode()).hexdigest()[:16]
@@ -132,7 +130,7 @@ def load_clips(utterances: Sequence[Utterance], cache: Path) -> Ragged:
 
 def _decode_all(utterances: Sequence[Utterance]) -> Iterator[NDArray[np.float32]]:
     broken = []
-    # disable=None: no bar where standard error is a file or a pipe
+    # disable=None: no bar if standard error is a file or a pipe
     bar = tqdm(utterances, desc="decode", unit="clip", dynamic_ncols=True, disable=None)
     for utterance in bar:
         try:
@@ -142,7 +140,7 @@ def _decode_all(utterances: Sequence[Utterance]) -> Iterator[NDArray[np.float32]
     if broken:
         raise TrainingError(
             f"{len(broken)} of {len(utterances)} clips cannot be decoded; "
-            f"mend or remove them; the first: {broken[0]}"
+            f"repair or remove them; the first: {broken[0]}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Sounds that are no speech, made by code: what the out-of-domain figure is fitted against."""
+"""Synthetic non-speech sounds, against which the out-of-domain figure is fitted."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ _SECONDS = 3.0
 
 
 def noise(rng: np.random.Generator, slope: float) -> Floats:
-    """Noise whose power falls by ``slope`` times 3 dB an octave, in gusts."""
+    """Three seconds of noise in gusts; its power falls by ``slope`` times 3 dB per octave."""
     count = int(_SECONDS * SAMPLE_RATE_HZ)
     spectrum = np.fft.rfft(rng.standard_normal(count))
     spectrum /= np.maximum(np.arange(len(spectrum)), 1.0) ** (slope / 2)
@@ -23,7 +23,7 @@ def noise(rng: np.random.Generator, slope: float) -> Floats:
 
 
 def chords(rng: np.random.Generator) -> Floats:
-    """Music of a kind: chords of decaying harmonics over a bass, four to the bar."""
+    """Three seconds of synthetic music: chords of decaying harmonics over a bass."""
     count = int(_SECONDS * SAMPLE_RATE_HZ)
     time = np.arange(count) / SAMPLE_RATE_HZ
     sound = np.zeros(count)
@@ -40,7 +40,7 @@ def chords(rng: np.random.Generator) -> Floats:
 
 
 def babble(rng: np.random.Generator, clips: Sequence[Floats]) -> Floats:
-    """Eight voices at once."""
+    """Three seconds of eight voices at once, drawn from ``clips``."""
     count = int(_SECONDS * SAMPLE_RATE_HZ)
     sound = np.zeros(count)
     for index in rng.choice(len(clips), 8):
@@ -50,7 +50,7 @@ def babble(rng: np.random.Generator, clips: Sequence[Floats]) -> Floats:
 
 
 def tones(rng: np.random.Generator) -> Floats:
-    """Beeps and sweeps, as telephones and machines make them."""
+    """Three seconds of beeps and sweeps, as of telephones and machines."""
     count = int(_SECONDS * SAMPLE_RATE_HZ)
     time = np.arange(count) / SAMPLE_RATE_HZ
     low, high = rng.uniform(200, 1000), rng.uniform(500, 4000)
@@ -60,11 +60,11 @@ def tones(rng: np.random.Generator) -> Floats:
 
 
 def non_speech_sounds(seed: int, clips: Sequence[Floats], count: int = 160) -> list[Floats]:
-    """``count`` sounds of all kinds, three seconds each, float32 in [-1, 1].
+    """Make sounds of all kinds: three seconds at 16 kHz each, float32 in [-1, 1].
 
     Args:
         seed: the same seed gives the same sounds.
-        clips: speech to make babble of.
+        clips: speech, of which babble is made.
         count: a multiple of 4.
     """
     rng = np.random.default_rng(seed)

@@ -17,7 +17,7 @@ Speaker = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Utterances by side; validation fits what calibrates, test reports it."""
+    """Utterances by side: validation fits the calibration, test gives the figures."""
 
     train: list[Utterance]
     validation: list[Utterance]
@@ -31,7 +31,7 @@ def split_speakers(utterances: Sequence[Utterance], config: SplitConfig, seed: i
         utterances: of one or more corpora.
         config: shares of the speakers of each corpus to hold out, at least one each; a corpus of
             fewer than three speakers is trained on whole.
-        seed: who is held out.
+        seed: of the draw.
 
     Raises:
         TrainingError: if no corpus has speakers to hold out.
@@ -54,8 +54,8 @@ def split_speakers(utterances: Sequence[Utterance], config: SplitConfig, seed: i
             order = order[count:]
     if not side:
         raise TrainingError(
-            f"no corpus has {_FEWEST_SPEAKERS} speakers or more: some are needed to train on, "
-            "others to calibrate and to test on; name the speakers in metadata.csv"
+            f"no corpus has {_FEWEST_SPEAKERS} or more speakers, which training, calibration and "
+            "test need; name the speakers in metadata.csv"
         )
     sides: dict[str, list[Utterance]] = {"train": [], "validation": [], "test": []}
     for utterance in utterances:

@@ -20,10 +20,10 @@ _VERSION = 1  # raised when the chain below changes
 
 
 def chain() -> am.Compose:
-    """The changes a recording goes through, in the order in which the world makes them.
+    """The changes to a recording, in the order in which they happen in reality.
 
-    The voice first (speed, or pitch, or tempo), then the room, the noise in it, the microphone,
-    and the codec. Probabilities leave about one variant in twelve nearly clean.
+    First the voice (speed, pitch or tempo), then room, noise, microphone and codec. About one
+    variant in twelve stays nearly clean.
     """
     return am.Compose(
         [
@@ -60,9 +60,9 @@ def chain() -> am.Compose:
 
 
 def make_variant(samples: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
-    """One variant of a clip, peak 1; the same seed gives the same variant.
+    """Make one variant of a clip; the same seed gives the same variant.
 
-    audiomentations draws from the global generators of ``random`` and numpy, so those are seeded.
+    audiomentations draws from the global generators of ``random`` and numpy, so these are seeded.
     """
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - the library's own source of chance
@@ -72,7 +72,7 @@ def make_variant(samples: NDArray[np.float32], seed: int) -> NDArray[np.float32]
 
 
 def load_variants(clips: Ragged, count: int) -> list[Ragged]:
-    """``count`` variants of every clip, cached beside the clips.
+    """Make ``count`` variants of every clip, or read them from the cache beside the clips.
 
     Args:
         clips: all clips of a cache file (not a selection).
@@ -90,7 +90,7 @@ def _make(clips: Ragged, variant: int) -> Iterator[NDArray[np.float32]]:
     pool = ProcessPoolExecutor(
         available_cores(),
         mp_context=get_context("spawn"),  # a fork of a process with torch's threads may hang
-        initializer=signal.signal,  # an interrupt is for the parent to tell of, in one line
+        initializer=signal.signal,  # the parent reports an interrupt, in one line
         initargs=(signal.SIGINT, signal.SIG_IGN),
     )
     try:

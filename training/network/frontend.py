@@ -1,4 +1,4 @@
-"""The front end: waveform to log-mel, as layers of the network, so that the graph holds it too."""
+"""The front end: waveform to log-mel features, as layers, so that the ONNX graph contains it."""
 
 import math
 
@@ -8,9 +8,9 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from ..config import FrontEndConfig
 
-_LEVEL_RMS = 0.1  # every clip is brought to this level, so that a quiet recording is not a calm one
-_SMALL_VARIANCE = 0.25  # of log power; keeps a constant band from being blown up
-_SILENCE_RMS = 1e-5  # below it a clip is silence: scaling up its dither would invent speech
+_LEVEL_RMS = 0.1  # every clip is scaled to this level: a quiet recording need not be a calm voice
+_SMALL_VARIANCE = 0.25  # of log power; a constant band is not amplified without limit
+_SILENCE_RMS = 1e-5  # a clip below this is silence; its dither is not scaled up
 
 
 def frequency_to_mel(frequency_hz: Tensor) -> Tensor:
@@ -48,8 +48,8 @@ def mel_filterbank(num_bins: int, n_mels: int, low_hz: float, high_hz: float, ra
 class FrontEnd(nn.Module):
     """Level normalisation and log-mel power, for padded batches.
 
-    The spectrum is a matrix product with a windowed Fourier basis over blocks of one hop, which
-    every runtime has and which costs what one small convolution costs.
+    The spectrum is a matrix product of blocks of one hop with a windowed Fourier basis: every
+    runtime supports it, and it costs as much as one small convolution.
 
     Args:
         config: sizes in samples; ``win_length`` is a multiple of ``hop_length``.
@@ -81,7 +81,7 @@ class FrontEnd(nn.Module):
         self.filters: Tensor
 
     def num_frames(self, lengths: Tensor) -> Tensor:
-        """Frames of clips: ``lengths // hop - win / hop + 1``, at least 1."""
+        """Frames of clips of so many samples: ``lengths // hop - win / hop + 1``, at least 1."""
         return (lengths // self.hop_length - self.blocks_per_window + 1).clamp(min=1)
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,11 +122,18 @@ class FrontEnd(nn.Module):
         return features, mask
 
     def normalise(self, features: Tensor, mask: Tensor) -> Tensor:
-        """Subtract what tells the channel and the speaker rather than the emotion.
+        """Reduce the influence of channel and speaker.
 
-        ``band_mean`` is the share of each band's mean over time that is taken away (cepstral mean
-        normalisation at 1; 0 leaves the spectral tilt, which loud and soft voices differ in).
-        What is left is divided by a fixed scale, or by the deviation of the clip or of each band.
+        ``band_mean`` is the share of each band's mean over time that is subtracted: 1 is cepstral
+        mean normalisation; 0 keeps the spectral tilt, in which loud and soft voices differ. The
+        rest is divided by a fixed scale, or by the deviation of the clip or of each band.
+
+        Args:
+            features: log-mel power, shape ``(batch, 1, n_mels, num_frames)``.
+            mask: as from :meth:`log_mel`.
+
+        Returns:
+            Features within [-4, 4], the same shape, zero in the padding.
         """
         count = mask.sum((2, 3), keepdim=True)
         band_mean = (features * mask).sum(3, keepdim=True) / count

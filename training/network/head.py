@@ -1,4 +1,4 @@
-"""The head: what lies between the pooled feature and the logits; adaptation trains only this."""
+"""The head: from the pooled feature to the logits; adaptation trains this part only."""
 
 import math
 from collections.abc import Sequence
@@ -10,17 +10,18 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 from ..config import HeadConfig
 
 _LARGEST = 4.0
-"""Of a normalised feature: functionals have heavy tails, and one number must not fill ``z``."""
+"""Largest normalised feature: functionals have heavy tails, and one must not dominate ``z``."""
 
 
 class BlockProjection(nn.Module):
-    """A linear layer for each part of a feature, each to the unit sphere, together on it again.
+    """A linear layer for each part of a feature; each result, and all together, have unit length.
 
-    The parts' weights lie side by side: with one part this is ``nn.Linear`` and a normalisation.
+    The weights of the parts lie side by side. With one part this is ``nn.Linear`` and a
+    normalisation.
 
     Args:
         blocks: widths of the parts.
-        width: numbers that each part becomes.
+        width: outputs per part.
     """
 
     def __init__(self, blocks: Sequence[int], width: int) -> None:
@@ -46,8 +47,8 @@ class BlockProjection(nn.Module):
 class Head(nn.Module):
     """Normalise, project to the unit sphere, and classify by cosine.
 
-    The batch normalisation at the entrance is the place where a target's own statistics go. The
-    parts of the pooled feature have a projection each and count alike in ``z``.
+    The batch normalisation at the entrance is where adaptation puts the target's statistics. Each
+    part of the pooled feature has its own projection, and all parts count alike in ``z``.
 
     Args:
         config: width of the projection, dropout, first logit scale.
@@ -77,17 +78,17 @@ class Head(nn.Module):
         return self.project_normalised(self.norm(pooled))
 
     def project_normalised(self, normalised: Tensor) -> Tensor:
-        """What :meth:`project` does after the batch normalisation."""
+        """The steps of :meth:`project` after the batch normalisation; the same shapes."""
         clamped = F.hardtanh(normalised, -_LARGEST, _LARGEST)
         projection: Tensor = self.projection(self.dropout(clamped))
         return projection
 
     def classify(self, projection: Tensor) -> Tensor:
-        """Logits ``(batch, num_emotions)`` of z."""
+        """Logits ``(batch, num_emotions)`` of z ``(batch, projection)``."""
         return self.scale.exp() * projection @ F.normalize(self.classes, dim=1).T
 
     def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits and z."""
+        """Logits ``(batch, num_emotions)`` and z of pooled features ``(batch, D)``."""
         projection = self.project(pooled)
         return self.classify(projection), projection
 

@@ -1,7 +1,4 @@
-"""The external memory: one slot per source utterance.
-
-The losses of source learning.
-"""
+"""The external memory, one slot per source utterance, and the losses that are computed with it."""
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +6,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 
 class ExternalMemory(nn.Module):
-    """Features of the whole source, each updated when its utterance is seen.
+    """Unit features of the whole source; each slot is updated when its utterance is in a batch.
 
     References:
         arXiv 2108.08663 (external memory); update rule after Zhong et al., *Invariance Matters*,
@@ -39,7 +36,7 @@ class ExternalMemory(nn.Module):
 
     @torch.no_grad()
     def fill(self, features: Tensor) -> None:
-        """Set every slot; ``features`` has shape ``(num_slots, width)``."""
+        """Set every slot to the direction of ``features``, shape ``(num_slots, width)``."""
         self.slots.copy_(F.normalize(features.float(), dim=1))
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""The NNPM network: front end, encoder and head in one module, so that one graph holds all."""
+"""The NNPM network: front end, encoder and head in one module, so that one graph contains all."""
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,8 @@ from .head import Head
 class Network(nn.Module):
     """Waveform and lengths to logits and the pooled feature.
 
-    The pooled feature h has two parts: what the encoder pools, and the functionals, unless the
-    recipe does without these.
+    The pooled feature h has two parts: the output of the encoder and, if the recipe enables them,
+    the functionals.
 
     References:
         Li, Yan, Wang, arXiv 2108.08663. The paper's encoder is not published; this one is ours
@@ -53,8 +53,8 @@ class Network(nn.Module):
         """The pooled feature h of a padded batch, ``(batch, D)``.
 
         Args:
-            log_mel: power, which the functionals are of, shape ``(batch, 1, n_mels, frames)``.
-            features: the same normalised, which the encoder hears.
+            log_mel: power, the input of the functionals, ``(batch, 1, n_mels, frames)``.
+            features: the same normalised, the input of the encoder.
             mask: ones on unpadded frames, shape ``(batch, 1, 1, frames)``; None: no padding.
         """
         pooled: Tensor = self.encoder(features, mask)

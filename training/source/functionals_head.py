@@ -1,4 +1,4 @@
-"""The second stage of source learning: a head on the functionals, joined to the encoder's head."""
+"""The second stage of training: a head on the functionals, joined to the head of the encoder."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -22,7 +22,7 @@ from ..network.network import Network
 from .trainer import warm_cosine
 
 _CLIPS_AT_ONCE = 64
-_LONGEST_FRAMES = 625  # ten seconds at the default front end; as much as embed() hears
+_LONGEST_FRAMES = 625  # ten seconds at the default front end, as in embed()
 
 
 def add_functionals(
@@ -34,9 +34,9 @@ def add_functionals(
 ) -> Network:
     """Fit a head on the functionals of the training clips, and join it to a trained network's.
 
-    A head of one block is trained by the losses of ``config.loss`` but the multilabel one. Every
-    clip of a batch is drawn as recorded, in a waveform variant, or in a spectral augmentation of
-    either; all are computed once.
+    The head is trained with the losses of ``config.loss`` except the multilabel loss. Every clip of
+    a batch is drawn as recorded, as a waveform variant, or as a spectral augmentation of either;
+    the functionals of all of them are computed once, at the start.
 
     Args:
         network: trained, without functionals, on the CPU.
@@ -46,8 +46,8 @@ def add_functionals(
         seed: of all draws; torch's global generator is left as it was.
 
     Returns:
-        The network of the recipe, in evaluation mode: ``network`` itself where the recipe does
-        without functionals. The same for the same seed and number of threads.
+        The network of the recipe, in evaluation mode; ``network`` itself if the recipe has no
+        functionals. The result is the same for the same seed and number of threads.
     """
     if not config.functionals.enabled:
         return network.eval()
@@ -55,15 +55,15 @@ def add_functionals(
         torch.manual_seed(seed)
         whole = Network(config, network.labels)
         assert whole.functionals is not None
-        bank = _bank(whole.functionals, config, versions)
-        head = _fit(bank, config, network.labels, utterances, seed)
+        features_by_version = _compute_versions(whole.functionals, config, versions)
+        head = _fit(features_by_version, config, network.labels, utterances, seed)
         whole.encoder = network.encoder
         whole.head = join(config.head, [network.head, head])
     return whole.eval()
 
 
 def _fit(
-    bank: Tensor,
+    features_by_version: Tensor,
     config: Config,
     labels: tuple[str, ...],
     utterances: Sequence[Utterance],
@@ -71,7 +71,7 @@ def _fit(
 ) -> Head:
     """Train a head on functionals, shape ``(versions, clips, width)``."""
     section = config.functionals
-    head = Head(config.head, [bank.shape[2]], len(labels)).train()
+    head = Head(config.head, [features_by_version.shape[2]], len(labels)).train()
     head.norm.requires_grad_(False)  # its affine part stays the identity
     optimizer = torch.optim.AdamW(
         [weight for weight in head.parameters() if weight.requires_grad],
@@ -87,7 +87,7 @@ def _fit(
         section.steps, desc="functionals", unit="step", dynamic_ncols=True, disable=None
     ):
         clips = torch.from_numpy(sampler.draw(section.batch_size, rng))
-        features = bank[torch.randint(len(bank), clips.shape), clips]
+        features = features_by_version[torch.randint(len(features_by_version), clips.shape), clips]
         target = smooth_one_hot(emotion[clips], len(labels), config.loss.label_smoothing)
         if torch.rand(()) < section.mixup_p:
             features, target = mixup(features, target, section.mixup_alpha)
@@ -103,8 +103,10 @@ def _fit(
     return head.eval()
 
 
-def _bank(functionals: Functionals, config: Config, versions: Sequence[Ragged]) -> Tensor:
-    """Functionals of every clip in every version, ``(versions and their views, clips, width)``."""
+def _compute_versions(
+    functionals: Functionals, config: Config, versions: Sequence[Ragged]
+) -> Tensor:
+    """Functionals of all versions of all clips and of their views, ``(versions, clips, width)``."""
     augment = SpectralAugment(config.augment, config.front_end)
     rows = []
     for place, version in enumerate(versions):
@@ -116,7 +118,7 @@ def _bank(functionals: Functionals, config: Config, versions: Sequence[Ragged]) 
 
 @torch.no_grad()
 def _compute(functionals: Functionals, version: Ragged, augment: SpectralAugment | None) -> Tensor:
-    """Functionals of all clips ``(clips, width)``, longest with longest."""
+    """Functionals of all clips, shape ``(clips, width)``, computed in batches of similar length."""
     order = np.argsort(version.ends - version.starts, kind="stable")
     found = torch.empty(len(order), functionals.width)
     for places, log_mel, mask in _padded(version, order):
@@ -128,10 +130,10 @@ def _compute(functionals: Functionals, version: Ragged, augment: SpectralAugment
 def _padded(
     version: Ragged, order: NDArray[np.int64]
 ) -> Iterator[tuple[NDArray[np.int64], Tensor, Tensor]]:
-    """Batches of places, log-mel power padded by its own mirror image, and masks.
+    """Yield batches: indices of clips, log-mel power padded by its mirror image, and masks.
 
-    Padded so, a clip is augmented as it would be alone: :class:`SpectralAugment`, too, mirrors what
-    lies past the end of a clip, and the loudest and the quietest place are those of the clip.
+    With this padding a clip is augmented as it would be alone: :class:`SpectralAugment` also
+    mirrors what lies past the end of a clip, and its maximum and minimum are those of the clip.
     """
     for places in (order[i : i + _CLIPS_AT_ONCE] for i in range(0, len(order), _CLIPS_AT_ONCE)):
         rows = [version[int(place)][:_LONGEST_FRAMES] for place in places]

@@ -1,4 +1,4 @@
-"""A run folder: what was asked for, its checkpoint, its logs and the trained network."""
+"""``nnpm train`` and its run folder: request, split, checkpoint, logs and the trained network."""
 
 import hashlib
 import json
@@ -27,7 +27,14 @@ _REQUEST, _SPLIT, _NETWORK = "run.json", "split.json", "network.safetensors"
 
 
 class Request(BaseModel):
-    """What ``nnpm train`` was asked for: enough to run it again."""
+    """The request of ``nnpm train``, as ``run.json`` stores it: enough to run it again.
+
+    Attributes:
+        corpora: names of the source corpora.
+        data: folder that holds one folder per corpus.
+        seed: of split, weights, draws and augmentation.
+        config: the recipe.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -39,7 +46,12 @@ class Request(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class TrainingData:
-    """The utterances of a request with their clips, split by speaker, and their emotions."""
+    """The labelled clips of a run, split by speaker.
+
+    Attributes:
+        labels: emotions in the order of the logits.
+        split: utterances by side.
+    """
 
     labels: tuple[str, ...]
     split: Split
@@ -48,7 +60,7 @@ class TrainingData:
     _variants: list[Ragged]
 
     def clips(self, utterances: Sequence[Utterance]) -> Ragged:
-        """The clips of some of the utterances, as recorded."""
+        """The samples of some utterances as recorded, one row each, in the order given."""
         return self._clips.select(self._places(utterances))
 
     def variants(self, utterances: Sequence[Utterance]) -> list[Ragged]:
@@ -57,7 +69,7 @@ class TrainingData:
         return [variant.select(places) for variant in self._variants]
 
     def features(self, utterances: Sequence[Utterance], config: FrontEndConfig) -> list[Ragged]:
-        """Their log-mel features, then those of their variants."""
+        """Their log-mel power as recorded, then that of their variants."""
         places = self._places(utterances)
         versions = [self._clips, *self._variants]
         return [load_features(version, config).select(places) for version in versions]
@@ -73,24 +85,29 @@ def load_training_data(request: Request, cache: Path) -> TrainingData:
         request: corpora, emotions, shares and seed.
         cache: folder for decoded clips and their variants.
 
+    Returns:
+        The clips and their split; the same for the same request and corpora.
+
     Raises:
         CorpusError: if a corpus cannot be read.
-        TrainingError: if nothing is left to learn, or there are too few speakers.
+        TrainingError: if there are fewer than two emotions or too few speakers, or a clip cannot be
+            decoded.
     """
     if len(set(request.corpora)) < len(request.corpora):
-        raise TrainingError(f"--corpora names one twice: {' '.join(request.corpora)}")
-    wanted = request.config.emotions
+        raise TrainingError(f"--corpora is {' '.join(request.corpora)}: name each corpus only once")
+    learnt = request.config.emotions
     utterances = [
         utterance
         for name in request.corpora
         for utterance in load(name, request.data)
-        if not wanted or utterance.emotion in wanted
+        if not learnt or utterance.emotion in learnt
     ]
     labels = tuple(sorted({utterance.emotion for utterance in utterances}))
     if len(labels) < 2:
         raise TrainingError(
-            f"{len(labels)} emotions to learn ({', '.join(labels)}), and 2 or more are wanted: "
-            "give more corpora, or change emotions in the config"
+            f"the corpora have {len(labels)} of the emotions to learn "
+            f"({', '.join(labels) or 'none'}); at least 2 are required: give more corpora, or "
+            "change emotions in the config"
         )
     split = split_speakers(utterances, request.config.split, request.seed)
     clips = load_clips(utterances, cache)
@@ -114,24 +131,23 @@ def train(run: Path, request: Request, *, cache: Path, device: torch.device, res
         resume: go on from the checkpoint.
 
     Raises:
-        TrainingError: if the folder holds another run, or cannot be written.
+        TrainingError: if the folder holds another run, or the request cannot be carried out.
         CorpusError: if a corpus cannot be read.
+        OSError: if the folder cannot be written.
     """
     _check(run, request, resume=resume)
-    material = load_training_data(request, cache)
-    _check(run, request, resume=resume)  # gathering may take an hour
+    data = load_training_data(request, cache)
+    _check(run, request, resume=resume)  # again, for decoding may take an hour
     run.mkdir(parents=True, exist_ok=True)
-    check_same_data(run, material)
-    split = material.split
+    check_same_data(run, data)
+    split = data.split
     _write(run / _REQUEST, request.model_dump_json(indent=2) + "\n")
-    _write(run / _SPLIT, json.dumps(_describe(material), indent=2) + "\n")
-    features = material.features(split.train, request.config.front_end)
-    trainer = Trainer(
-        request.config, material.labels, split.train, features, run, request.seed, device
-    )
+    _write(run / _SPLIT, json.dumps(_describe(data), indent=2) + "\n")
+    features = data.features(split.train, request.config.front_end)
+    trainer = Trainer(request.config, data.labels, split.train, features, run, request.seed, device)
     if resume:
         trainer.resume()
-    validation = list(material.clips(split.validation)), [u.emotion for u in split.validation]
+    validation = list(data.clips(split.validation)), [u.emotion for u in split.validation]
     encoder = trainer.fit(validation).cpu()
     network = add_functionals(encoder, request.config, split.train, features, request.seed)
     with replacing(run / _NETWORK) as temporary:
@@ -139,7 +155,7 @@ def train(run: Path, request: Request, *, cache: Path, device: torch.device, res
 
 
 def choose_device(name: str) -> torch.device:
-    """A device by name; auto takes CUDA, then Apple's MPS, then the CPU.
+    """Choose a device by name; ``auto`` takes CUDA, then Apple's MPS, then the CPU.
 
     Raises:
         TrainingError: if this machine has no such device.
@@ -148,12 +164,12 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         name = next((device for device, there in found.items() if there), "cpu")
     if name != "cpu" and not found[name]:
-        raise TrainingError(f"torch finds no {name} device here; take --device cpu")
+        raise TrainingError(f"torch finds no {name} device on this machine; use --device cpu")
     return torch.device(name)
 
 
 def _check(run: Path, request: Request, *, resume: bool) -> None:
-    """The folder is new, or holds this very request when resuming."""
+    """Check that the folder is new or, when resuming, holds the same request."""
     if run.exists() and not run.is_dir():
         raise TrainingError(f"{run} is a file; choose another --out")
     require_place(run / _REQUEST)
@@ -174,31 +190,31 @@ def _write(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def check_same_data(run: Path, material: TrainingData) -> None:
-    """Check that the corpora still are what a run was started with.
+def check_same_data(run: Path, data: TrainingData) -> None:
+    """Check that the corpora are the ones that a run was started with.
 
-    The split is drawn from the corpora as they are found. If they changed, it would put speakers
-    that were trained on among those that calibrate and test.
+    The split is drawn from the corpora as they are found. If they have changed, speakers of
+    training could end up among those that calibrate and test.
 
     Raises:
-        TrainingError: if they are not.
+        TrainingError: if they have changed.
     """
     path = run / _SPLIT
     if not path.exists():
         return
-    if json.loads(path.read_text(encoding="utf-8")) != _describe(material):
+    if json.loads(path.read_text(encoding="utf-8")) != _describe(data):
         raise TrainingError(
-            f"the corpora are not those that {run} was started with ({_SPLIT} tells their "
-            "speakers), so who is held out would change: restore them, or train anew"
+            f"the corpora are not those that {run} was started with ({_SPLIT} lists their "
+            "speakers), so other speakers would be held out: restore them, or train again"
         )
 
 
-def _describe(material: TrainingData) -> dict[str, Any]:
-    """The emotions, the speakers of each side, and a digest of which clip is what."""
+def _describe(data: TrainingData) -> dict[str, Any]:
+    """The content of ``split.json``: emotions, speakers and clips by side, and a digest."""
     sides = {
-        "train": material.split.train,
-        "validation": material.split.validation,
-        "test": material.split.test,
+        "train": data.split.train,
+        "validation": data.split.validation,
+        "test": data.split.test,
     }
     clips = [
         (side, u.corpus, u.speaker, u.emotion, u.path.name)
@@ -206,7 +222,7 @@ def _describe(material: TrainingData) -> dict[str, Any]:
         for u in utterances
     ]
     return {
-        "labels": list(material.labels),
+        "labels": list(data.labels),
         "speakers": {
             side: sorted({f"{u.corpus}/{u.speaker}" for u in utterances})
             for side, utterances in sides.items()
@@ -217,7 +233,7 @@ def _describe(material: TrainingData) -> dict[str, Any]:
 
 
 def read(run: Path) -> Request:
-    """Read what a run was asked for.
+    """Read the request of a run.
 
     Raises:
         TrainingError: if the folder holds no run.
@@ -229,25 +245,25 @@ def read(run: Path) -> Request:
 
 
 def is_finished(run: Path) -> bool:
-    """Whether a run has its network."""
+    """Whether a run has finished: its network is there."""
     return (run / _NETWORK).exists()
 
 
 def require_finished(run: Path) -> None:
-    """Check that a run has its network.
+    """Check that a run has finished.
 
     Raises:
-        TrainingError: if it has not finished.
+        TrainingError: if it has not.
     """
     if not is_finished(run):
-        raise TrainingError(f"{run} has not finished training; go on with nnpm train --resume")
+        raise TrainingError(f"{run} has not finished; continue it with nnpm train --resume")
 
 
 def trained_network(run: Path, request: Request, labels: tuple[str, ...]) -> Network:
     """Load the network of a finished run.
 
     Raises:
-        TrainingError: if the run has not finished, or its network is not of this recipe.
+        TrainingError: if the run has not finished, or its network does not fit the recipe.
     """
     require_finished(run)
     network = Network(request.config, labels)
@@ -255,7 +271,7 @@ def trained_network(run: Path, request: Request, labels: tuple[str, ...]) -> Net
         network.load_state_dict(load_file(run / _NETWORK))
     except (SafetensorError, RuntimeError) as error:
         raise TrainingError(
-            f"{run / _NETWORK} is damaged, or not of the recipe of {_REQUEST} and of "
+            f"{run / _NETWORK} is damaged, or does not fit the recipe in {_REQUEST} and "
             f"{len(labels)} emotions"
         ) from error
     return network.eval()
@@ -265,7 +281,7 @@ def labels(run: Path) -> tuple[str, ...]:
     """The emotions of a run, in the order of the logits.
 
     Raises:
-        TrainingError: if the folder does not tell.
+        TrainingError: if the folder holds no run.
     """
     try:
         found = json.loads((run / _SPLIT).read_text(encoding="utf-8"))["labels"]
@@ -275,7 +291,7 @@ def labels(run: Path) -> tuple[str, ...]:
 
 
 def fingerprint(run: Path) -> str:
-    """A digest of the network of a finished run, and of who trained and who calibrates it.
+    """A digest of the network of a finished run and of its split, in hexadecimal.
 
     Raises:
         TrainingError: if it has not finished.

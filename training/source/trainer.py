@@ -1,9 +1,4 @@
-"""The learning rate over the steps.
-
-One checkpoint per run, replaced whole after every epoch.
-
-The training loop of the source network: checkpoints, resume, progress, TensorBoard.
-"""
+"""The training loop of the encoder and its head: learning rate, checkpoint, resume, TensorBoard."""
 
 import json
 import math
@@ -35,7 +30,12 @@ from ..network.network import Network
 
 
 def warm_cosine(step: int, *, total: int, warmup: float) -> float:
-    """Share of the learning rate: a linear rise over ``warmup`` steps under half a cosine."""
+    """Factor of the learning rate: a linear warm-up times a half cosine that falls to 0.
+
+    Examples:
+        >>> [round(warm_cosine(step, total=4, warmup=2), 3) for step in range(4)]
+        [0.5, 0.854, 0.5, 0.146]
+    """
     return min(1.0, (step + 1) / max(1.0, warmup)) * 0.5 * (1 + math.cos(math.pi * step / total))
 
 
@@ -43,7 +43,7 @@ _CHECKPOINT = "checkpoint.pt"
 
 
 def save_checkpoint(run: Path, state: dict[str, Any]) -> None:
-    """Write the checkpoint of ``run``; a kill or a power cut leaves the old one or the new one."""
+    """Replace the checkpoint of ``run``; a crash leaves either the old one or the new one."""
     with replacing(run / _CHECKPOINT) as temporary, temporary.open("wb") as file:
         torch.save(state, file)
 
@@ -60,7 +60,7 @@ def load_checkpoint(run: Path) -> dict[str, Any] | None:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        raise TrainingError(f"{path} is damaged; start again, with another --out") from error
+        raise TrainingError(f"{path} is damaged; train again with another --out") from error
     return state
 
 
@@ -78,7 +78,7 @@ def choose_precision(requested: str, device: torch.device) -> torch.dtype:
 
 
 def _decaying_average(average: Tensor, current: Tensor, count: Tensor, *, decay: float) -> Tensor:
-    """Exponential average whose first steps forget faster, so that the start leaves no trace."""
+    """Exponential average with a smaller decay at first, to forget the initial weights."""
     keep = min(decay, (1.0 + float(count)) / (10.0 + float(count)))
     return torch.lerp(current, average, keep) if average.is_floating_point() else current
 
@@ -87,7 +87,12 @@ def _decaying_average(average: Tensor, current: Tensor, count: Tensor, *, decay:
 def embed(
     network: Network, clips: Sequence[NDArray[np.float32]], device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Score whole clips (their first ten seconds), longest with longest.
+    """Run the network on whole clips (their first ten seconds), batched by length.
+
+    Args:
+        network: on ``device``; it is put into evaluation mode.
+        clips: samples at 16 kHz, shape ``(num_samples,)`` each.
+        device: where to compute.
 
     Returns:
         Logits ``(clips, emotions)`` and pooled features ``(clips, D)``, float32 on the CPU.
@@ -108,10 +113,10 @@ def embed(
 class Trainer:
     """Source learning (method.md, parts 1, 2 and 5) of the encoder and its head.
 
-    The functionals come after it: :func:`training.branch.add_functionals`.
+    The head on the functionals follows: :func:`.functionals_head.add_functionals`.
 
-    Every epoch seeds its own draws from ``(seed, epoch)``, so that a run resumed from a checkpoint
-    ends where the uninterrupted one does.
+    Every epoch seeds its draws from ``(seed, epoch)``, so that a resumed run gives the same network
+    as an uninterrupted one.
 
     Args:
         config: the recipe.
@@ -167,7 +172,7 @@ class Trainer:
         self.epoch = 0
 
     def resume(self) -> None:
-        """Go on from the run's checkpoint, if it has one."""
+        """Continue from the run's checkpoint, if it has one."""
         state = load_checkpoint(self.run)
         if state is not None:
             for name, part in self._parts().items():
@@ -179,9 +184,10 @@ class Trainer:
         """Train to the last epoch and return the averaged network, which has no functionals.
 
         Args:
-            validation: clips and emotions of held-out speakers; watched, never chosen by.
+            validation: clips and emotions of held-out speakers. Their UAR is logged; nothing is
+                selected by it.
         """
-        # on resuming, what was written of epochs after the checkpoint is dropped from the curves
+        # purge_step drops the points of epochs after the checkpoint from the curves
         writer = SummaryWriter(str(self.run / "tensorboard"), purge_step=self.epoch or None)
         bar = tqdm(
             range(self.epoch, self.config.train.epochs),
@@ -296,12 +302,12 @@ class Trainer:
 
     @torch.no_grad()
     def _fill_memory(self, rng: np.random.Generator) -> None:
-        """One pass over the source, by one crop per clip; the updates see others."""
+        """Fill the memory in one pass over the source, with one crop per clip."""
         self.network.eval()
         augment = self.config.augment.model_copy(update={"clean_share": 1.0})
         count, size = len(self.emotion), self.config.train.batch_size
         filled = []
-        # some clips again at the end, so that the last batch is full
+        # the first clips are repeated at the end, so that the last batch is full
         order = np.resize(np.arange(count), -(-count // size) * size)
         for log_mel, _ in training_batches(self.features, order, augment, size, rng):
             everywhere = torch.ones(size, 1, 1, log_mel.shape[3], device=self.device)

@@ -31,15 +31,15 @@ class Problem:
     def batch(self) -> Batch:
         """All clips as recorded, with a graph of its own."""
         known = self.head.project_source(self.source.pooled)
-        heard = self.head.project_target(self.target.pooled)
+        target_features = self.head.project_target(self.target.pooled)
         return Batch(
             source_index=torch.arange(len(known)),
             source_projection=known,
             source_logits=self.head.classify(known),
             source_emotion=self.source.emotion,
-            target_index=torch.arange(len(heard)),
-            target_projection=heard,
-            target_logits=self.head.classify(heard),
+            target_index=torch.arange(len(target_features)),
+            target_projection=target_features,
+            target_logits=self.head.classify(target_features),
         )
 
 

@@ -57,7 +57,7 @@ def adapt(base: Bundle, voices: Path, config: Path, capsys: Captured):
 
 @pytest.fixture
 def verdict(monkeypatch: pytest.MonkeyPatch):
-    """Let the evidence say what is wanted."""
+    """Replace the evidence."""
 
     def says(word: str) -> None:
         evidence = Evidence.model_validate(
@@ -152,9 +152,9 @@ def test_source_only_gives_the_parents_answers(
     old, new = Recognizer(base), Recognizer(bundles.load(tmp_path / "bundle"))
     for name in ("00.wav", "11.wav"):
         recording = decode(voices / name)
-        wanted, found = old.answer(recording), new.answer(recording)
-        assert found.scores == pytest.approx(wanted.scores, abs=1e-6)
-        assert found.out_of_domain == pytest.approx(wanted.out_of_domain, abs=1e-4)
+        expected, found = old.answer(recording), new.answer(recording)
+        assert found.scores == pytest.approx(expected.scores, abs=1e-6)
+        assert found.out_of_domain == pytest.approx(expected.out_of_domain, abs=1e-4)
 
 
 def test_an_adapted_bundle_can_be_adapted_again(adapt, verdict, tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ def test_wrong_input_is_one_line_and_exit_2(
     assert "method is 'magic'; it must be one of source_only" in fails(method="magic")
     assert "language is 'urdu'; it must be a BCP-47 tag" in fails(language="urdu")
     assert "it must be a BCP-47 tag" in fails(language="")
-    assert "no such folder" in fails(target=tmp_path / "nowhere")
+    assert "there is no folder" in fails(target=tmp_path / "nowhere")
     assert "is not a bundle" in fails(bundle=voices)
     assert "exists; bundles are not overwritten" in fails(out=base.path)
     few = tmp_path / "few"
@@ -282,7 +282,7 @@ def test_an_interrupt_leaves_nothing_and_exits_130(
         process.kill()
     assert process.returncode == 130
     assert output == ""
-    assert error == "nnpm: interrupted; nothing half-written is left\n"
+    assert error == "nnpm: interrupted; no incomplete file is left\n"
     assert not out.parent.exists()
 
 

@@ -38,10 +38,10 @@ def confidence(problem, decision: Decision, columns: list[int]) -> float:
         ("en",) * len(source.pooled),
     )  # fmt: skip
     with torch.no_grad():
-        heard = problem.head.project_target(problem.target.pooled)
+        target_features = problem.head.project_target(problem.target.pooled)
         known = problem.head.project_source(source.pooled).numpy()
-        logits = problem.head.classify(heard).numpy()
-    votes = MemoryIndex(memory, known, decision, LABELS).vote(heard.numpy())
+        logits = problem.head.classify(target_features).numpy()
+    votes = MemoryIndex(memory, known, decision, LABELS).vote(target_features.numpy())
     bias = np.array(decision.logit_bias or 0.0, np.float32)
     own = softmax(logits / np.float32(decision.temperature) + bias)
     blended = (1 - decision.vote_weight) * own + decision.vote_weight * votes

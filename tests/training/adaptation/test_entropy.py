@@ -27,15 +27,15 @@ def logits() -> torch.Tensor:
 
 @pytest.mark.parametrize("prior", [EVEN, UNEVEN])
 def test_it_is_the_brute_force_loss(logits, prior) -> None:
-    wanted = brute_force(logits.tolist(), prior.tolist())
-    assert information_maximisation(logits, prior).item() == pytest.approx(wanted, rel=1e-5)
+    expected = brute_force(logits.tolist(), prior.tolist())
+    assert information_maximisation(logits, prior).item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("prior", [EVEN, UNEVEN])
 def test_it_is_what_torchs_distributions_say(logits, prior) -> None:
     mean = Categorical(probs=logits.softmax(1).mean(0))
-    wanted = Categorical(logits=logits).entropy().mean() + kl_divergence(mean, Categorical(prior))
-    torch.testing.assert_close(information_maximisation(logits, prior), wanted)
+    expected = Categorical(logits=logits).entropy().mean() + kl_divergence(mean, Categorical(prior))
+    torch.testing.assert_close(information_maximisation(logits, prior), expected)
 
 
 def test_with_an_equal_prior_it_is_shots_loss_and_a_constant(logits) -> None:
@@ -78,9 +78,9 @@ def test_answers_without_any_doubt_have_finite_gradients(size: float) -> None:
 
 def test_the_method_weighs_the_loss_of_the_target(problem) -> None:
     batch = problem.batch()
-    wanted = 0.7 * brute_force(batch.target_logits.tolist(), EVEN.tolist())
+    expected = 0.7 * brute_force(batch.target_logits.tolist(), EVEN.tolist())
     found = problem.method(Entropy, weight=0.7).loss(batch, 0.5)
-    assert found.item() == pytest.approx(wanted, rel=1e-5)
+    assert found.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_prior_is_equal_or_the_memorys_with_one_clip_more_of_each(problem) -> None:

@@ -57,16 +57,16 @@ def by_loops(head: AdaptedHead, target: Target, columns: list[int]) -> dict[str,
 @pytest.mark.parametrize("columns", [[0, 3, 4, 5], [0, 1, 2, 3, 4, 5]])
 def test_agreement_is_the_brute_force_one(two_blocks, columns: list[int]) -> None:
     head, target = two_blocks
-    wanted = by_loops(head, target, columns)
-    assert all(0.1 < value < 1 for value in wanted.values())
-    assert agreement(head, target, columns) == pytest.approx(wanted)
+    expected = by_loops(head, target, columns)
+    assert all(0.1 < value < 1 for value in expected.values())
+    assert agreement(head, target, columns) == pytest.approx(expected)
 
 
 def test_parts_that_say_the_same_and_views_that_are_the_clip_agree(two_blocks) -> None:
     head, target = two_blocks
     same = agreement(head, Target(target.pooled, target.pooled[None]), [0, 1, 2, 3, 4, 5])
     assert same["view_agreement"] == 1.0
-    with torch.no_grad():  # both parts now answer the first emotion, whatever they hear
+    with torch.no_grad():  # both parts now answer the first emotion, whatever the clip
         head.head.projection.weight.zero_()
         head.head.projection.bias.copy_(F.normalize(head.head.classes[0], dim=0))
     found = agreement(head, target, [0, 1, 2, 3, 4, 5])

@@ -15,10 +15,10 @@ def network() -> Network:
 
 
 def test_the_clip_as_recorded_is_what_the_service_hears(network, base) -> None:
-    listen, model = FeatureViews(network, num_views=2, seed=0), Model(base)
+    views, model = FeatureViews(network, num_views=2, seed=0), Model(base)
     for samples in (voice(200.0, 0.7, seed=1), voice(120.0, 0.31, seed=2)):
         _, embedding = model.run(samples[None], np.array([len(samples)]))
-        np.testing.assert_allclose(listen(samples)[0].numpy(), embedding[0], atol=1e-5)
+        np.testing.assert_allclose(views(samples)[0].numpy(), embedding[0], atol=1e-5)
 
 
 def test_views_differ_from_the_clip_and_among_themselves(network) -> None:
@@ -29,13 +29,13 @@ def test_views_differ_from_the_clip_and_among_themselves(network) -> None:
 
 def test_views_are_drawn_by_clip_and_seed_and_from_nothing_else(network) -> None:
     one, other = voice(200.0, 0.7, seed=1), voice(200.0, 0.7, seed=2)
-    listen = FeatureViews(network, num_views=3, seed=0)
+    views = FeatureViews(network, num_views=3, seed=0)
     torch.manual_seed(0)
     expected = torch.rand(2)
     torch.manual_seed(0)
-    first = listen(one)
-    listen(other)
-    assert torch.equal(first, listen(one))
+    first = views(one)
+    views(other)
+    assert torch.equal(first, views(one))
     assert torch.equal(torch.rand(2), expected)
     again = FeatureViews(network, num_views=3, seed=1)(one)
     assert torch.allclose(again[0], first[0], atol=1e-6)

@@ -16,7 +16,7 @@ from nnpm.training.errors import TrainingError
 from tests.support.tiny_network import WIDTH, tiny_network
 
 
-def listen(folder: Path, base, *, threads: int = 2, views: int = 1, **changes) -> TargetFeatures:
+def extract(folder: Path, base, *, threads: int = 2, views: int = 1, **changes) -> TargetFeatures:
     config = AdaptConfig(**({"min_clips": 1} | changes))
     return extract_features(
         folder, FeatureViews(tiny_network(), views, seed=0), base.card, config, threads=threads
@@ -51,7 +51,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_every_file_is_used_or_skipped_by_name(folder: Path, base) -> None:
-    found = listen(folder, base, views=3)
+    found = extract(folder, base, views=3)
     assert found.accepted == 3
     assert found.skipped == {
         "undecodable": ["broken.mp3", "cut.flac"],
@@ -64,7 +64,7 @@ def test_every_file_is_used_or_skipped_by_name(folder: Path, base) -> None:
 
 
 def test_clips_are_heard_as_prediction_hears_them(folder: Path, base) -> None:
-    found = listen(folder, base)
+    found = extract(folder, base)
     recognizer = Recognizer(base)
     for row, name in zip(found.target().pooled, ("a.wav", "c.ogg", "deep/er/b.flac"), strict=True):
         samples = trim_edges(decode(folder / name).waveforms[0]).samples
@@ -73,7 +73,7 @@ def test_clips_are_heard_as_prediction_hears_them(folder: Path, base) -> None:
 
 
 def test_the_number_of_threads_changes_nothing(folder: Path, base) -> None:
-    one, many = listen(folder, base, threads=1), listen(folder, base, threads=5)
+    one, many = extract(folder, base, threads=1), extract(folder, base, threads=5)
     assert np.array_equal(one.target().pooled.numpy(), many.target().pooled.numpy())
     assert np.array_equal(one.target().views.numpy(), many.target().views.numpy())
     assert one.skipped == many.skipped
@@ -87,50 +87,52 @@ def test_a_long_recording_gives_its_windows_that_hold_speech(tmp_path: Path, bas
     cuts = windows(len(samples), 48_000, 24_000)  # the bundle's 3 and 1.5 s
     loud = [cut for cut in cuts if np.abs(samples[slice(*cut)]).max() > 0.01]
     assert len(loud) < len(cuts)
-    found = listen(tmp_path, base)
+    found = extract(tmp_path, base)
     assert found.accepted == 1
     recognizer = Recognizer(base)
     for row, (start, end) in zip(found.target().pooled, loud, strict=True):
         _, embedding, _ = recognizer.score(samples[start:end])
         np.testing.assert_allclose(row.numpy(), embedding[0], rtol=1e-3, atol=1e-4)
-    assert len(listen(tmp_path, base, windows_per_clip=2).target().pooled) == 2
+    assert len(extract(tmp_path, base, windows_per_clip=2).target().pooled) == 2
 
 
 def test_many_files_keep_their_order(tmp_path: Path, base) -> None:
     """More than wait at once."""
     for number in range(40):
         write(tmp_path / f"{number:02}.wav", 0.3 * voice(90.0 + 4 * number, 0.4, seed=number))
-    whole = listen(tmp_path, base).target().pooled
+    whole = extract(tmp_path, base).target().pooled
     for number in (0, 17, 39):
         alone = tmp_path / "alone" / str(number)
         write(alone / "x.wav", 0.3 * voice(90.0 + 4 * number, 0.4, seed=number))
-        np.testing.assert_array_equal(listen(alone, base).target().pooled[0], whole[number])
+        np.testing.assert_array_equal(extract(alone, base).target().pooled[0], whole[number])
 
 
 def test_too_few_clips_are_refused_with_the_counts(folder: Path, base) -> None:
     with pytest.raises(TrainingError) as caught:
-        listen(folder, base, min_clips=20)
+        extract(folder, base, min_clips=20)
     assert "3 of the 11 audio files" in str(caught.value)
-    assert "20 are wanted" in str(caught.value)
+    assert "at least 20 are required" in str(caught.value)
     assert "1 duplicate, 2 no_speech, 3 too_short, 2 undecodable" in str(caught.value)
 
 
 def test_places_without_audio_are_refused(tmp_path: Path, base) -> None:
-    with pytest.raises(TrainingError, match="there is no such folder"):
-        listen(tmp_path / "nowhere", base)
+    with pytest.raises(TrainingError, match="there is no folder"):
+        extract(tmp_path / "nowhere", base)
     (tmp_path / "file.wav").write_bytes(b"")
-    with pytest.raises(TrainingError, match="there is no such folder"):
-        listen(tmp_path / "file.wav", base)
+    with pytest.raises(TrainingError, match="there is no folder"):
+        extract(tmp_path / "file.wav", base)
     (tmp_path / "folder").mkdir()
-    with pytest.raises(TrainingError, match=r"holds no audio; looked for .*\.aif"):
-        listen(tmp_path / "folder", base)
+    with pytest.raises(
+        TrainingError, match=r"holds no audio; put files into it that end in .*\.aif"
+    ):
+        extract(tmp_path / "folder", base)
 
 
 def test_progress_counts_files(folder: Path, base) -> None:
-    told: list[tuple[int, int]] = []
-    listener = FeatureViews(tiny_network(), 0, seed=0)
+    reported: list[tuple[int, int]] = []
+    views = FeatureViews(tiny_network(), 0, seed=0)
     extract_features(
-        folder, listener, base.card, AdaptConfig(min_clips=1), threads=1,
-        on_file=lambda done, total: told.append((done, total)),
+        folder, views, base.card, AdaptConfig(min_clips=1), threads=1,
+        on_file=lambda done, total: reported.append((done, total)),
     )  # fmt: skip
-    assert told == [(number, 11) for number in range(1, 12)]
+    assert reported == [(number, 11) for number in range(1, 12)]

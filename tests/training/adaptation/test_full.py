@@ -118,11 +118,17 @@ def test_it_learns_the_source(network: Network, audio: SourceAudio, clips: Ragge
     config = CONFIG.model_copy(
         update={"full": FullConfig(steps=60, batch=16, learning_rate=3e-3), "refresh_steps": 20}
     )
-    told: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
     better = fine_tune(
-        network, audio, clips, "coral", config, 0, lambda done, total: told.append((done, total))
+        network,
+        audio,
+        clips,
+        "coral",
+        config,
+        0,
+        lambda done, total: reported.append((done, total)),
     )
-    assert told == [(step, 60) for step in range(1, 61)]
+    assert reported == [(step, 60) for step in range(1, 61)]
     shares = []
     for one in (network, better):
         with torch.no_grad():
@@ -173,7 +179,7 @@ def test_full_and_source_go_together(
     command += ["--out", str(tmp_path / "out"), "--method", "entropy", "--cache", str(tmp_path)]
     for more in (["--full"], ["--source", str(tiny_corpus)]):
         assert cli.main([*command, *more]) == 2
-        assert "go together" in capsys.readouterr().err
+        assert "must be given together" in capsys.readouterr().err
     wrong = shutil.copytree(tiny_corpus / "tiny", tmp_path / "x" / "nowhere")
     (wrong / "metadata.csv").unlink()
     assert cli.main([*command, "--full", "--source", str(wrong)]) == 2

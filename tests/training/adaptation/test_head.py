@@ -31,8 +31,8 @@ def test_each_side_has_statistics_of_its_own(adapted, problem) -> None:
     mean, variance = target.numpy().mean(0), target.numpy().var(0)
     found = adapted.project_target(target).numpy()
     np.testing.assert_allclose(found, by_hand(adapted, target, mean, variance), atol=1e-5)
-    wanted = by_hand(adapted, source, np.zeros(6), np.ones(6))  # those of a head never trained
-    np.testing.assert_allclose(adapted.project_source(source).numpy(), wanted, atol=1e-5)
+    expected = by_hand(adapted, source, np.zeros(6), np.ones(6))  # those of a head never trained
+    np.testing.assert_allclose(adapted.project_source(source).numpy(), expected, atol=1e-5)
 
 
 @torch.no_grad()

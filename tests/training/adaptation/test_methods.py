@@ -151,14 +151,14 @@ def test_a_small_target_is_taken_whole(problem, recorder) -> None:
 
 
 def test_refreshes_progress_and_steps(problem, recorder) -> None:
-    told = []
+    reported = []
     adapt_head(
         problem.head.export(), problem.source, problem.target, "recorder", CONFIG, 0,
-        lambda done, total: told.append((done, total)),
+        lambda done, total: reported.append((done, total)),
     )  # fmt: skip
     assert recorder.refreshed == [False] * 3  # before steps 0, 5 and 10
     assert [progress for _, progress in recorder.seen] == pytest.approx(np.arange(12) / 12)
-    assert told == [(step, 12) for step in range(1, 13)]
+    assert reported == [(step, 12) for step in range(1, 13)]
 
 
 def test_replay_pulls_a_head_that_was_moved_back_to_the_old_answers(problem, monkeypatch) -> None:
@@ -173,11 +173,11 @@ def test_replay_pulls_a_head_that_was_moved_back_to_the_old_answers(problem, mon
         name = "pusher"
 
         def loss(self, batch: Batch, progress: float) -> torch.Tensor:
-            wanted = F.kl_div(
+            expected = F.kl_div(
                 batch.source_logits.log_softmax(1), answers[batch.source_index],
                 reduction="batchmean",
             )  # fmt: skip
-            losses.append(wanted.item())
+            losses.append(expected.item())
             return -5.0 * batch.target_logits[:, 0].mean()
 
     monkeypatch.setitem(METHODS, "pusher", Pusher)
@@ -200,5 +200,5 @@ def test_losses_without_bounds_are_told(problem, monkeypatch) -> None:
             return batch.target_logits.sum() * float("inf")
 
     monkeypatch.setitem(METHODS, "explosion", Explosion)
-    with pytest.raises(TrainingError, match="explosion ends in weights that are not finite"):
+    with pytest.raises(TrainingError, match="explosion diverged: its weights are not finite"):
         adapt(problem, "explosion", steps=2, ramp_steps=0)

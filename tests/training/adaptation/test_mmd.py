@@ -40,8 +40,10 @@ def sides() -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_it_is_the_brute_force_discrepancy(sides) -> None:
     source, target = sides
-    wanted = brute_force(source.double().numpy(), target.double().numpy(), BANK)
-    assert maximum_mean_discrepancy(source, target, BANK).item() == pytest.approx(wanted, rel=1e-5)
+    expected = brute_force(source.double().numpy(), target.double().numpy(), BANK)
+    assert maximum_mean_discrepancy(source, target, BANK).item() == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 def test_it_is_skadas(sides) -> None:
@@ -116,9 +118,9 @@ def test_descent_moves_the_sides_towards_each_other(sides) -> None:
 def test_the_method_weighs_the_discrepancy_of_the_projections(problem) -> None:
     batch = problem.batch()
     sides = (batch.source_projection, batch.target_projection)
-    wanted = 3.0 * brute_force(*(side.detach().double().numpy() for side in sides), BANK)
+    expected = 3.0 * brute_force(*(side.detach().double().numpy() for side in sides), BANK)
     method = problem.method(MMD, weight=3.0, bandwidths=BANK)
-    assert method.loss(batch, 0.5).item() == pytest.approx(wanted, 1e-4)
+    assert method.loss(batch, 0.5).item() == pytest.approx(expected, 1e-4)
 
 
 def test_steps_on_the_head_lower_it(problem) -> None:

@@ -38,12 +38,12 @@ def test_positives_are_similar_slots_of_the_emotion_to_which_the_clip_is_near(
     for clip, row in enumerate(similarities):
         own = [slot for slot in range(30) if of_slot[slot] == emotion[clip]]
         best = sorted(own, key=lambda slot: -row[slot])[:most]
-        wanted = [
+        expected = [
             slot
             for slot in best
             if clip in sorted(range(20), key=lambda c: -similarities[c, slot])[:nearest]
         ]
-        assert torch.nonzero(positives[clip])[:, 0].tolist() == sorted(wanted)
+        assert torch.nonzero(positives[clip])[:, 0].tolist() == sorted(expected)
         others = [slot for slot in range(30) if slot not in own]
         assert torch.nonzero(negatives[clip])[:, 0].tolist() == others
 
@@ -63,12 +63,12 @@ def test_the_memory_begins_with_the_projections_and_only_what_is_drawn_moves(pro
     drawn = torch.tensor([3, 7, 3])
     seen = F.normalize(batch.source_projection[[9, 4, 12]] + 0.3, dim=1)
     method.loss(replace(batch, source_index=drawn, source_projection=seen), 0.5)
-    wanted = first.numpy().copy()
+    expected = first.numpy().copy()
     for slot, rows in ((3, [0, 2]), (7, [1])):
         mean = seen.detach().numpy()[rows].sum(0)
-        mixed = 0.25 * wanted[slot] + 0.75 * mean / np.linalg.norm(mean)
-        wanted[slot] = mixed / np.linalg.norm(mixed)
-    np.testing.assert_allclose(method.memory.slots, wanted, atol=1e-6)
+        mixed = 0.25 * expected[slot] + 0.75 * mean / np.linalg.norm(mean)
+        expected[slot] = mixed / np.linalg.norm(mixed)
+    np.testing.assert_allclose(method.memory.slots, expected, atol=1e-6)
 
 
 def test_a_large_memory_takes_part_by_an_even_comb_that_keeps_rare_emotions() -> None:
@@ -143,8 +143,8 @@ def test_the_loss_is_the_sum_of_its_parts_and_a_weight_of_0_leaves_one_out(
         loss = refreshed(problem, **section).loss(problem.batch(), 0.5)
         assert loss.item() == pytest.approx(0.7 * value, rel=1e-4), name
     nnpm = method.config.nnpm
-    wanted = sum(getattr(nnpm, name) * value for name, value in found.items())
-    assert method.loss(problem.batch(), 0.5).item() == pytest.approx(wanted, rel=1e-4)
+    expected = sum(getattr(nnpm, name) * value for name, value in found.items())
+    assert method.loss(problem.batch(), 0.5).item() == pytest.approx(expected, rel=1e-4)
     assert refreshed(problem, **ALONE).loss(problem.batch(), 0.5).item() == 0.0
 
 
@@ -169,7 +169,7 @@ def test_steps_pull_clips_to_their_pseudo_labels(problem, part: str) -> None:
     own = method.labels.argmax(1)
 
     @torch.no_grad()
-    def told() -> float:
+    def reported() -> float:
         batch = problem.batch()
         if part == "pseudo_label_weight":
             return float((method.labels * batch.target_logits.log_softmax(1)).sum(1).mean())
@@ -177,13 +177,13 @@ def test_steps_pull_clips_to_their_pseudo_labels(problem, part: str) -> None:
         same = method.memory.emotion == own[:, None]
         return float(similar[same].mean() - similar[~same].mean())
 
-    before, weight = told(), problem.head.head.projection.weight
+    before, weight = reported(), problem.head.head.projection.weight
     for _ in range(10):
         problem.head.zero_grad()
         method.loss(problem.batch(), 0.5).backward()
         with torch.no_grad():
             weight -= 0.1 * weight.grad
-    assert told() > before + 0.01
+    assert reported() > before + 0.01
 
 
 def test_labels_belong_to_clips_whatever_the_batch(problem) -> None:
@@ -210,9 +210,9 @@ def blobs() -> tuple[Head, Source, Target, torch.Tensor]:
     truth = torch.repeat_interleave(torch.arange(4), torch.tensor([120, 80, 60, 40]))
     turn = torch.linalg.qr(torch.eye(16) + 0.3 * torch.randn(16, 16, generator=generator)).Q
     turn = turn * torch.linalg.diagonal(turn).sign()
-    heard = (centres[truth] + torch.randn(300, 16, generator=generator)) @ turn
-    heard = heard + 2.0 * torch.randn(16, generator=generator)
-    views = heard + 0.2 * torch.randn(2, 300, 16, generator=generator)
+    target_features = (centres[truth] + torch.randn(300, 16, generator=generator)) @ turn
+    target_features = target_features + 2.0 * torch.randn(16, generator=generator)
+    views = target_features + 0.2 * torch.randn(2, 300, 16, generator=generator)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         head = Head(HeadConfig(projection=8, dropout=0.0), blocks=(9, 7), num_emotions=4)
@@ -221,7 +221,7 @@ def blobs() -> tuple[Head, Source, Target, torch.Tensor]:
             optimizer.zero_grad()
             F.cross_entropy(head(source.pooled)[0], emotion).backward()
             optimizer.step()
-    return head.eval(), source, Target(heard, views), truth
+    return head.eval(), source, Target(target_features, views), truth
 
 
 def adapted(blobs, method: str, **changes: object) -> tuple[AdaptedHead, float]:

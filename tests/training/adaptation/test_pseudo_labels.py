@@ -31,8 +31,8 @@ def vote_by_loops(projection, slots, emotion, num_emotions: int, k: int) -> list
     for clip in projection.double().tolist():
         similar = [sum(a * b for a, b in zip(clip, s, strict=True)) for s in slots.tolist()]
         row = []
-        for wanted in range(num_emotions):
-            own = sorted(s for s, e in zip(similar, emotion, strict=True) if e == wanted)[-k:]
+        for expected in range(num_emotions):
+            own = sorted(s for s, e in zip(similar, emotion, strict=True) if e == expected)[-k:]
             row.append(sum(own) / len(own) if own else min(similar))
         rows.append(row)
     return rows
@@ -42,8 +42,8 @@ def vote_by_loops(projection, slots, emotion, num_emotions: int, k: int) -> list
 def test_vote_is_the_brute_force_one(k: int) -> None:
     emotion = torch.tensor([0, 2, 0, 1, 2, 2, 0, 0, 2, 0, 4, 0])  # one of 1 and of 4, none of 3
     projection, slots = unit(0, 7, 5), unit(1, 12, 5)
-    wanted = vote_by_loops(projection, slots, emotion.tolist(), 5, k)
-    np.testing.assert_allclose(vote(projection, slots, emotion, 5, k), wanted, atol=1e-6)
+    expected = vote_by_loops(projection, slots, emotion.tolist(), 5, k)
+    np.testing.assert_allclose(vote(projection, slots, emotion, 5, k), expected, atol=1e-6)
 
 
 def test_vote_and_smoothing_are_the_same_in_pieces(monkeypatch) -> None:
@@ -59,8 +59,8 @@ def test_prior_lies_between_the_mean_answer_and_equal_shares() -> None:
     found = answers(1, 9)
     mean = [sum(column) / 9 for column in zip(*found.tolist(), strict=True)]
     for balance in (0.0, 0.3, 1.0):
-        wanted = [balance / 4 + (1 - balance) * share for share in mean]
-        np.testing.assert_allclose(prior(found, balance), wanted, rtol=1e-5)
+        expected = [balance / 4 + (1 - balance) * share for share in mean]
+        np.testing.assert_allclose(prior(found, balance), expected, rtol=1e-5)
 
 
 def test_balanced_hits_the_shares_and_keeps_the_order_within_an_emotion() -> None:
@@ -90,14 +90,14 @@ def test_balanced_takes_an_emotion_that_nobody_answers() -> None:
 def test_smoothed_is_the_brute_force_one_and_leaves_the_clip_itself_out() -> None:
     found, projection = answers(4, 11), unit(4, 11, 5)
     for share, neighbours in ((0.3, 4), (1.0, 1), (0.5, 99)):
-        wanted = []
+        expected = []
         for i in range(11):
             others = [j for j in range(11) if j != i]
             others.sort(key=lambda j: -float(projection[i] @ projection[j]))
             mean = found[others[:neighbours]].mean(0)
-            wanted.append((1 - share) * found[i] + share * mean)
+            expected.append((1 - share) * found[i] + share * mean)
         torch.testing.assert_close(
-            smoothed(found, projection, share, neighbours), torch.stack(wanted)
+            smoothed(found, projection, share, neighbours), torch.stack(expected)
         )
 
 
@@ -134,17 +134,17 @@ def test_vote_share_0_is_the_classifier_and_1_the_memory() -> None:
         votes = np.maximum(similar[:, :4], similar[:, 4:])  # k = 1
         votes -= votes.mean(0) if centring else votes.mean()
         votes = votes / votes.std() * 1.5
-        wanted = np.exp(votes) / np.exp(votes).sum(1, keepdims=True)
+        expected = np.exp(votes) / np.exp(votes).sum(1, keepdims=True)
         one = decided(vote_share=1.0, centring=centring, vote_slots=1)[1]
-        np.testing.assert_allclose(one, wanted, rtol=1e-4)
+        np.testing.assert_allclose(one, expected, rtol=1e-4)
         assert not torch.allclose(first, one)
 
 
 def test_the_classifier_and_the_vote_are_mixed_as_logarithms() -> None:
     logits, memory = decided(vote_share=1.0)
     mixed = decided(vote_share=0.3)[1]
-    wanted = (0.7 * logits.log_softmax(1) + 0.3 * memory.log()).softmax(1)
-    torch.testing.assert_close(mixed, wanted)
+    expected = (0.7 * logits.log_softmax(1) + 0.3 * memory.log()).softmax(1)
+    torch.testing.assert_close(mixed, expected)
 
 
 def test_centring_removes_what_makes_one_emotion_sound_near_to_all_clips() -> None:

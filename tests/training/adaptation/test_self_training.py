@@ -85,8 +85,8 @@ def test_the_loss_is_the_brute_force_one(problem) -> None:
         total = sum(math.exp(x) for x in row)
         best = max(math.exp(x) / total for x in row)
         costs.append(-math.log(best) if best >= THRESHOLD else 0.0)
-    wanted = 0.7 * sum(costs) / len(costs)
-    assert method.loss(batch, 0.5).item() == pytest.approx(wanted, rel=1e-5)
+    expected = 0.7 * sum(costs) / len(costs)
+    assert method.loss(batch, 0.5).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_only_trusted_clips_have_a_gradient_and_it_raises_their_label(problem) -> None:
@@ -117,9 +117,9 @@ def test_labels_belong_to_clips_whatever_the_batch_and_stay_until_the_next_refre
         )
         rows = torch.arange(2)
         costs = -batch.target_logits[clips].log_softmax(1)[rows, label[clips]]
-        wanted = (costs * method.trusted[clips]).mean()
+        expected = (costs * method.trusted[clips]).mean()
         torch.testing.assert_close(
-            method.loss(part, 0.5), method.config.self_training.weight * wanted
+            method.loss(part, 0.5), method.config.self_training.weight * expected
         )
         method.refresh(problem.head)
     torch.testing.assert_close(method.label, 3 - label)

@@ -39,7 +39,7 @@ def test_an_unknown_corpus_lists_the_known_ones(tmp_path: Path):
 def test_a_known_corpus_without_utterances(corpus_name, tmp_path: Path, empty: bool):
     if empty:
         (tmp_path / corpus_name).mkdir()
-    with pytest.raises(CorpusError, match=f"0 recordings named as in {corpus_name} ") as error:
+    with pytest.raises(CorpusError, match=f"0 recordings named as in {corpus_name};") as error:
         load(corpus_name, tmp_path)
     assert CORPORA[corpus_name].url in str(error.value)
 

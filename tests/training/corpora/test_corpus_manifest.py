@@ -70,17 +70,18 @@ VOCABULARY = "angry, calm, disgust, fear, happy, neutral, sad, surprise"
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "M has no header: wanted are path and emotion in line 1"),
+        ("", "M has no header: the columns path and emotion are required in line 1"),
         (
             "file,label\na.wav,sad\n",
             "M has no column path and no column emotion in its header (file, label): "
-            "wanted are path and emotion",
+            "the columns path and emotion are required",
         ),
         (
             "path,label\na.wav,sad\n",
-            "M has no column emotion in its header (path, label): wanted are path and emotion",
+            "M has no column emotion in its header (path, label): "
+            "the columns path and emotion are required",
         ),
-        (HEADER, "M has a header and 0 clips: at least 1 is wanted"),
+        (HEADER, "M has a header and 0 clips: at least 1 is required"),
         (
             f"{HEADER}a.wav,Sad\nb.wav,\nb.wav,Sad\n",
             "M has 3 clips and no emotion that nnpm knows: its emotions are Sad (2), '' (1); "
@@ -88,13 +89,13 @@ VOCABULARY = "angry, calm, disgust, fear, happy, neutral, sad, surprise"
         ),
         (
             "path,emotion,gender\na.wav,sad,woman\n",
-            "line 2 of M has the gender 'woman': wanted is f, m or nothing",
+            "line 2 of M has the gender 'woman': it must be f, m or empty",
         ),
         (
             f"{HEADER}a.wav,sad\nb.wav,sad\n./a.wav,fear\n",
-            "M names ./a.wav in line 2 and in line 4: keep 1",
+            "M names ./a.wav in line 2 and in line 4: remove one",
         ),
-        (f"{HEADER},sad\n", "line 2 of M has an empty path: a file is wanted"),
+        (f"{HEADER},sad\n", "line 2 of M has an empty path: name a file"),
         (
             f"{HEADER}a.wav,sad,f\n",
             "line 2 of M has more cells than the 2 of the header: "
@@ -102,18 +103,18 @@ VOCABULARY = "angry, calm, disgust, fear, happy, neutral, sad, surprise"
         ),
         (
             f"{HEADER}a.wav,sad\nd.wav,sad\nclips/e.wav,sad\n",
-            "2 of 3 audio files of M are not there, the first is d.wav in line 3: "
-            "add them or drop their lines",
+            "2 of 3 audio files of M are missing; the first is d.wav in line 3: "
+            "add them or remove their lines",
         ),
         (
             f"{HEADER}clips,sad\n",
-            "1 of 1 audio files of M are not there, the first is clips in line 2",
+            "1 of 1 audio files of M are missing; the first is clips in line 2",
         ),
         *(
             (
                 f"{HEADER}a.wav,sad\n{path},sad\n",
-                f"line 3 of M leads out of its folder with {path}: paths are relative to the "
-                "manifest, without ..",
+                f"line 3 of M has the path {path}, outside its folder: paths are relative "
+                "to the manifest, without ..",
             )
             for path in ("/a.wav", "../a.wav", "clips/../../a.wav", "C:\\a.wav", "..\\a.wav")
         ),
@@ -130,13 +131,13 @@ def test_errors_say_what_was_seen_and_what_is_wanted(folder: Path, text: str, me
 )
 def test_what_is_not_csv_in_utf8_is_an_error(folder: Path, content: bytes):
     (folder / "metadata.csv").write_bytes(content)
-    with pytest.raises(CorpusError, match=r"metadata\.csv is not CSV in UTF-8 \(.+\): save it"):
+    with pytest.raises(CorpusError, match=r"metadata\.csv is not a CSV file in UTF-8: save it"):
         load_folder(folder)
 
 
 def test_no_file(tmp_path: Path):
     with pytest.raises(
-        CorpusError, match=r"^there is no file .*metadata\.csv: 1 manifest is wanted"
+        CorpusError, match=r"^there is no file .*metadata\.csv: write the manifest there"
     ):
         read_manifest(tmp_path / "metadata.csv")
 

@@ -80,15 +80,15 @@ def test_counts_are_those_of_the_sources(
 
 @pytest.mark.parametrize("name", sorted(PUBLISHED))
 def test_the_layout_reader_agrees_with_the_manifest(name: str, corpora: Path, tmp_path: Path):
-    wanted = set()
+    expected = set()
     for clip in load(name, corpora):
         if clip.path.stem == "1064_IEO_DIS_MD":  # the reader of the layout leaves it out
             continue
         path = tmp_path / name / PUBLISHED[name](clip) / f"{clip.path.stem}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-        wanted.add(replace(clip, path=path) if name != "crema" else _crema(clip, path))
-    assert set(load(name, tmp_path)) == wanted
+        expected.add(replace(clip, path=path) if name != "crema" else _crema(clip, path))
+    assert set(load(name, tmp_path)) == expected
 
 
 def _crema(clip: Utterance, path: Path) -> Utterance:

@@ -1,4 +1,4 @@
-"""Adaptation methods: one file each, one contract for all."""
+"""Adaptation methods, one file each; ``method.py`` has their contract."""
 
 from .adabn import AdaBN
 from .coral import Coral
@@ -13,4 +13,4 @@ from .source_only import SourceOnly
 METHODS: dict[str, type[Method]] = {
     cls.name: cls for cls in (SourceOnly, AdaBN, Coral, MMD, DANN, Entropy, SelfTraining, NNPM)
 }
-"""Every method by the name that users give."""
+"""All methods by name."""

@@ -1,4 +1,4 @@
-"""Target statistics, and no step."""
+"""AdaBN: the statistics of the target, and no training steps."""
 
 import torch
 from torch import Tensor
@@ -11,13 +11,13 @@ class AdaBN(Method):
 
     References:
         Li et al., *Revisiting Batch Normalization for Practical Domain Adaptation*, arXiv
-        1603.04779. Theirs are in every layer, ours at the entrance of the head alone; they are in
-        :class:`training.adaptation.head.AdaptedHead`, which all methods share.
+        1603.04779. Theirs adapts every layer; here only the normalisation at the head's entrance,
+        in :class:`nnpm.training.adaptation.head.AdaptedHead`, which all methods share.
     """
 
     name = "adabn"
     trains = False
 
     def loss(self, batch: Batch, progress: float) -> Tensor:
-        """Nothing."""
+        """Zero: the method takes no steps."""
         return torch.zeros(())

@@ -27,8 +27,8 @@ def coral_loss(source: Tensor, target: Tensor) -> Tensor:
     """
     if min(len(source), len(target)) < 2:
         raise TrainingError(
-            f"coral needs 2 clips of each side in a step; "
-            f"it has {len(source)} of the source and {len(target)} of the target"
+            f"coral needs at least 2 source and 2 target clips in a step; "
+            f"it has {len(source)} and {len(target)}"
         )
     return (torch.cov(source.T) - torch.cov(target.T)).square().sum()
 

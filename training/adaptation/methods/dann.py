@@ -48,10 +48,10 @@ class DANN(Method):
     """Train a domain discriminator on z, and the head against it.
 
     References:
-        Ganin et al., *Domain-Adversarial Training of Neural Networks*, arXiv 1505.07818, which
-        has the schedule as well. Theirs slows the learning rate down too; here it is that of all
-        methods. The discriminator takes z times the root of its width: the components of a unit
-        vector are small, and it would start almost blind.
+        Ganin et al., *Domain-Adversarial Training of Neural Networks*, arXiv 1505.07818, also for
+        the schedule. Theirs lowers the learning rate too; here it is the same for all methods. The
+        discriminator takes z times the root of its width: the components of a unit vector are
+        small, and the discriminator would learn slowly at first.
     """
 
     name = "dann"
@@ -67,14 +67,14 @@ class DANN(Method):
         )
 
     def parameters(self) -> Iterable[nn.Parameter]:
-        """Those of the discriminator; they descend where the head climbs."""
+        """Those of the discriminator, which lower the loss that the head raises."""
         return self.domain_discriminator.parameters()
 
     def loss(self, batch: Batch, progress: float) -> Tensor:
         """The discriminator's loss; on its way to the head the gradient is reversed.
 
-        The weight is that of the reversed gradient alone, so that 0 trains a discriminator and
-        leaves the head in peace.
+        The weight scales the reversed gradient only: with 0 the discriminator is trained and the
+        head is not affected.
         """
         strength = self.config.dann.weight * reversal_strength(progress)
         source, target = (

@@ -1,4 +1,4 @@
-"""Information maximisation: sure of every clip, and of all emotions together."""
+"""Information maximisation: confident answers for each clip, and all emotions among them."""
 
 import torch
 from torch import Tensor
@@ -35,13 +35,13 @@ def information_maximisation(logits: Tensor, prior: Tensor) -> Tensor:
 
 
 class Entropy(Method):
-    """Make the head sure of each target clip without giving all the same answer.
+    """Raise the confidence on each target clip without one answer for all clips.
 
     References:
         Liang et al., *Do We Really Need to Access the Source Data?* (SHOT), arXiv 2002.08546:
-        SHOT-IM, which also holds the class vectors still. Theirs is the equal prior;
-        the divergence (in place of minus the entropy of the mean, which is the same up to a
-        constant) admits another one.
+        SHOT-IM, which also holds the class vectors still. Their prior is
+        equal; the divergence (instead of the negative entropy of the mean, which differs by a
+        constant) allows another one.
     """
 
     name = "entropy"
@@ -51,14 +51,14 @@ class Entropy(Method):
     ) -> None:
         super().__init__(config, source, target, head)
         emotions = len(head.head.classes)
-        # one clip more of each: an emotion that the source lacks has a small share, not none
+        # add one to each count: an emotion that the source lacks has a small share instead of 0
         count = torch.bincount(source.emotion, minlength=emotions).float() + 1.0
         if config.entropy.prior == "uniform":
             count = torch.ones(emotions)
         self.prior = count / count.sum()
 
     def loss(self, batch: Batch, progress: float) -> Tensor:
-        """Weighted loss of the batch's target clips."""
+        """Weighted loss of the target clips of the batch, a scalar."""
         return self.config.entropy.weight * information_maximisation(
             batch.target_logits, self.prior
         )

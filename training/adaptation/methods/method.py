@@ -1,4 +1,4 @@
-"""The contract of every adaptation method: what it sees in a step, and the loss that it returns."""
+"""The contract of every adaptation method: its input in a step, and the loss that it returns."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from ..head import AdaptedHead, Source, Target
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """One step's draw: source clips, all emotions alike, and target clips, all in one view.
+    """The clips of one step: as many source clips of each emotion, and target clips in one view.
 
     Attributes:
         source_index: slots, int64, shape ``(num_source,)``.
@@ -37,22 +37,22 @@ class Batch:
 class Method(ABC):
     """One way to adapt a head to a target without labels.
 
-    All methods share what :func:`training.adaptation.adapter.adapt_head` does: the replay of the
+    All methods share what :func:`nnpm.training.adaptation.train.adapt_head` does: the replay of the
     source by distillation, target statistics, views, draws and steps. A method adds its loss.
 
     Args:
-        config: everybody's numbers, and the method's own section.
+        config: the common settings, and the method's own section.
         source: the memory.
         target: the clips.
-        head: as it is before the first step.
+        head: before the first step.
     """
 
     name: ClassVar[str]
-    """What users call it."""
+    """The value of ``--method``."""
     trains: ClassVar[bool] = True
-    """False: no step is taken."""
+    """False: the method takes no training steps."""
     target_statistics: ClassVar[bool] = True
-    """False: the head keeps the source's statistics."""
+    """False: the head keeps the statistics of the source."""
 
     def __init__(
         self, config: AdaptConfig, source: Source, target: Target, head: AdaptedHead
@@ -60,18 +60,18 @@ class Method(ABC):
         self.config, self.source, self.target = config, source, target
 
     def parameters(self) -> Iterable[nn.Parameter]:
-        """Parameters of the method's own, trained with the head's."""
+        """The method's own parameters, which are trained with those of the head."""
         return ()
 
     def refresh(self, head: AdaptedHead) -> None:  # noqa: B027 - most methods need none
-        """Look at the whole target set: before the first step, then every ``refresh_steps``.
+        """Compute from the whole target set, before the first step and every ``refresh_steps``.
 
         Called without gradients, and with the head in evaluation mode.
         """
 
     @abstractmethod
     def loss(self, batch: Batch, progress: float) -> Tensor:
-        """The method's loss, weighted by all but the ramp.
+        """The method's loss with its weight; the ramp is applied by the caller.
 
         Args:
             batch: with gradients to the head.

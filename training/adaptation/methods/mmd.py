@@ -38,7 +38,7 @@ def maximum_mean_discrepancy(source: Tensor, target: Tensor, bandwidths: Sequenc
     points = torch.cat([source, target])
     distances = squared_distances(points)
     pairs = torch.triu_indices(len(points), len(points), offset=1)
-    # where most clips are the same, any width tells the others from them
+    # if most clips are equal, the median is 0: any positive width separates the others
     median = distances.detach()[pairs[0], pairs[1]].median().clamp(min=1e-6)
     kernel = torch.stack([(-distances / (width * median)).exp() for width in bandwidths]).mean(0)
     n = len(source)

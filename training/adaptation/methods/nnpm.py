@@ -12,7 +12,7 @@ from .method import Batch, Method
 
 _ROWS_AT_ONCE = 1024
 _ROUNDING = 1e-5
-"""The clip that sets a slot's reach is within it, in whatever order its similarity was summed."""
+"""Tolerance, so that the clip that sets a slot's reach is within it in spite of rounding."""
 
 
 class NNPM(Method):
@@ -21,10 +21,10 @@ class NNPM(Method):
     References:
         Li, Yan, Wang, arXiv 2108.08663: external memory of source features, pseudo multilabels of
         target clips. Per-slot update after Zhong et al. (CVPR 2019); positives by reciprocal
-        neighbourhood after MPLP, loss after MMCL (Wang & Zhang, CVPR 2020). Ours: emotions are
-        decided over the whole target set (:mod:`training.adaptation.pseudo_labels`), the pseudo
-        label also teaches the classifier, softly, and information maximisation is drawn to an
-        estimated prior instead of equal shares.
+        neighbourhood after MPLP, loss after MMCL (Wang & Zhang, CVPR 2020). Ours: pseudo
+        labels are computed over the whole target set
+        (:mod:`nnpm.training.adaptation.pseudo_labels`) and also train the classifier, and
+        information maximisation approaches an estimated prior instead of equal shares.
     """
 
     name = "nnpm"
@@ -49,7 +49,7 @@ class NNPM(Method):
             )
 
     def refresh(self, head: AdaptedHead) -> None:
-        """Decide the emotions of all clips, and how near a clip must be to each slot."""
+        """Compute pseudo labels of all clips, and how near a clip must be to each slot."""
         nnpm = self.config.nnpm
         projection = head.project_target(self.target.pooled)
         logits = head.classify(projection)
@@ -63,11 +63,11 @@ class NNPM(Method):
         self.reach = self._reach(projection)
 
     def loss(self, batch: Batch, progress: float) -> Tensor:
-        """Soft pseudo labels, pseudo multilabels and information, each with its weight."""
+        """The sum of the three losses, each with its weight."""
         nnpm = self.config.nnpm
-        seen = self.place[batch.source_index]
-        kept = seen >= 0
-        self.memory.update(seen[kept], batch.source_projection.detach()[kept])
+        slots = self.place[batch.source_index]
+        kept = slots >= 0
+        self.memory.update(slots[kept], batch.source_projection.detach()[kept])
         labels, weight = self.labels[batch.target_index], self.weight[batch.target_index]
         loss = batch.target_logits.new_zeros(())
         if nnpm.pseudo_label_weight > 0:
@@ -79,7 +79,7 @@ class NNPM(Method):
             costs = multilabel_loss(
                 similarities, positives, 1.0, nnpm.hard_negative_share, negatives=negatives
             )
-            counted = weight * positives.any(1)  # without a clear neighbourhood a clip waits
+            counted = weight * positives.any(1)  # a clip without a positive slot is left out
             loss = loss + nnpm.multilabel_weight * (counted * costs).mean()
         if nnpm.information_weight > 0:
             information = information_maximisation(batch.target_logits, self.shares)
@@ -87,7 +87,7 @@ class NNPM(Method):
         return loss
 
     def multilabel(self, similarities: Tensor, emotion: Tensor) -> tuple[Tensor, Tensor]:
-        """The slots that pull each clip and those that push it.
+        """The slots that attract each clip, and those that repel it.
 
         Args:
             similarities: of clips and slots, shape ``(batch, num_slots)``.
@@ -96,7 +96,7 @@ class NNPM(Method):
         Returns:
             Two bool arrays of that shape. The positives are the most similar slots of the clip's
             emotion for which the clip, in turn, is among the nearest; the negatives are the slots
-            of other emotions. Slots of its emotion that are no positives do neither.
+            of other emotions. Other slots of the clip's own emotion are in neither.
         """
         nnpm = self.config.nnpm
         own = self.memory.emotion == emotion[:, None]
@@ -106,7 +106,7 @@ class NNPM(Method):
         return positives, ~own
 
     def _reach(self, projection: Tensor) -> Tensor:
-        """Least similarity of the target clips that are a slot's nearest, ``(num_slots,)``."""
+        """Minimum similarity of a target clip to be near each slot, shape ``(num_slots,)``."""
         share = self.config.nnpm.consistency
         if share == 0.0:
             return torch.full((len(self.memory.slots),), -2.0)
@@ -119,7 +119,7 @@ class NNPM(Method):
 
 
 def _evenly(emotion: Tensor, most: int) -> Tensor:
-    """Indices of at most ``most`` slots: all of rare emotions, an even comb of frequent ones."""
+    """Indices of at most ``most`` slots: all of rare emotions, evenly spaced of frequent ones."""
     if len(emotion) <= most:
         return torch.arange(len(emotion))
     groups = sorted(

@@ -15,7 +15,7 @@ def select(probabilities: Tensor, config: SelfTrainingConfig) -> tuple[Tensor, T
     With a threshold, the label is the likeliest emotion, and trusted from ``threshold`` on.
     Balanced, each emotion has a threshold of its own, which the most confident ``share`` of the
     clips that answer it (rounded, at least one) reach; the label is the emotion with the largest
-    probability relative to its threshold, so that one the head is seldom sure of wins clips too.
+    probability relative to its threshold, so that emotions of low confidence get labels too.
 
     Args:
         probabilities: rows that sum to 1, shape ``(num_clips, emotions)``.
@@ -34,7 +34,7 @@ def select(probabilities: Tensor, config: SelfTrainingConfig) -> tuple[Tensor, T
     confidence, answer = probabilities.max(1)
     if config.selection == "threshold":
         return answer, confidence >= config.threshold
-    # 1 for an emotion that no clip answers: nothing reaches it but certainty
+    # an emotion that is no clip's answer keeps 1, which only certainty reaches
     thresholds = torch.ones(probabilities.shape[1])
     for emotion in sorted(set(answer.tolist())):
         ranked = confidence[answer == emotion].sort(descending=True).values
@@ -66,12 +66,12 @@ class SelfTraining(Method):
         self.trusted = torch.zeros(len(target.pooled), dtype=torch.bool)
 
     def refresh(self, head: AdaptedHead) -> None:
-        """Label the target set anew."""
+        """Compute the labels of the whole target set."""
         probabilities = head.classify(head.project_target(self.target.pooled)).softmax(1)
         self.label, self.trusted = select(probabilities, self.config.self_training)
 
     def loss(self, batch: Batch, progress: float) -> Tensor:
-        """Weighted mean over the batch; clips without a label cost nothing."""
+        """Weighted mean over the batch; clips without a label add 0."""
         clips = batch.target_index
         cost = F.cross_entropy(batch.target_logits, self.label[clips], reduction="none")
         return self.config.self_training.weight * (cost * self.trusted[clips]).mean()

@@ -1,4 +1,4 @@
-"""The model as trained: what every other method is measured against."""
+"""The unchanged model: the baseline of all other methods."""
 
 import torch
 from torch import Tensor
@@ -7,12 +7,12 @@ from .method import Batch, Method
 
 
 class SourceOnly(Method):
-    """Change nothing, not even the statistics."""
+    """Keep the head and its statistics as they are."""
 
     name = "source_only"
     trains = False
     target_statistics = False
 
     def loss(self, batch: Batch, progress: float) -> Tensor:
-        """Nothing."""
+        """Zero: the method takes no steps."""
         return torch.zeros(())

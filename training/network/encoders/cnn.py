@@ -1,7 +1,4 @@
-"""MixStyle: new recording conditions from the statistics of other clips in the batch.
-
-The encoder: log-mel to one pooled feature per clip, blind to padding.
-"""
+"""The convolutional encoder: log-mel features to one pooled feature per clip; padding is masked."""
 
 import torch
 from torch import Tensor, nn
@@ -10,11 +7,13 @@ from ...config import EncoderConfig
 
 
 class MixStyle(nn.Module):
-    """Exchange part of each clip's channel statistics with another clip's, while training.
+    """Mix each clip's channel statistics with another clip's during training.
+
+    It simulates new recording conditions.
 
     References:
-        Zhou et al., *Domain Generalization with MixStyle*, ICLR 2021, arXiv 2104.02008. Ours takes
-        them per channel over bands and time.
+        Zhou et al., *Domain Generalization with MixStyle*, ICLR 2021, arXiv 2104.02008. Here the
+        statistics are per channel, over bands and time.
 
     Args:
         p: probability that a batch is mixed.
@@ -44,7 +43,7 @@ class MixStyle(nn.Module):
 
 
 def masked(features: Tensor, mask: Tensor | None) -> Tensor:
-    """Zero the padding; without a mask (training's crops are full) there is none."""
+    """Set the padding to zero; None means that there is none, as in the full crops of training."""
     return features if mask is None else features * mask
 
 
@@ -65,7 +64,7 @@ def masked_mean(features: Tensor, mask: Tensor | None) -> Tensor:
 
 
 class SqueezeExcite(nn.Module):
-    """Channel gates from the clip's mean (Hu et al., arXiv 1709.01507), with a masked mean."""
+    """Channel gates from the mean of a clip (Hu et al., arXiv 1709.01507); padding is masked."""
 
     def __init__(self, channels: int, reduction: int = 8) -> None:
         super().__init__()
@@ -137,7 +136,7 @@ class Encoder(nn.Module):
     """A small residual network with squeeze-excite and attentive statistics pooling.
 
     Args:
-        config: channels per stage and dropout.
+        config: sizes.
         n_mels: bands of the front end.
 
     Examples:

@@ -1,4 +1,4 @@
-"""Functionals: plain statistics over time of a clip's log-mel power, nothing of them learnt."""
+"""Functionals: statistics over time of a clip's log-mel power, without learnt weights."""
 
 import math
 
@@ -9,7 +9,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 from ...config import FrontEndConfig
 
 MODULATIONS_HZ = (2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0)
-"""Rates at which loudness and spectrum are heard to go up and down."""
+"""Rates of the changes of loudness and spectrum that are measured."""
 
 WIDE_BANDS = 8
 
@@ -26,8 +26,8 @@ class Functionals(nn.Module):
     ``L[b, t]`` is the log-mel power, ``c[k, t]`` its orthonormal DCT-II over the bands, ``k < 20``;
     ``mean`` and ``sd`` are over all frames of the clip, ``mean_w`` and ``sd_w`` over its loud ones:
     ``w[t] ~ sigmoid(2 (e[t] - max e + 3.5))``, which sum to 1, where ``e[t]`` is
-    ``log(sum_b exp L[b, t] + 1e-3)``. No mean of ``L`` or ``c`` itself is among them: it tells the
-    voice and the microphone.
+    ``log(sum_b exp L[b, t] + 1e-3)``. The means of ``L`` and ``c`` are left out: they
+    depend on the voice and the microphone.
 
     ================== ======= ===============================================================
     group              numbers what it is
@@ -52,11 +52,10 @@ class Functionals(nn.Module):
     has 0.1 added.
 
     References:
-        Functionals of low-level descriptors are how emotion was recognised before networks: Eyben
-        et al., *The Geneva Minimalistic Acoustic Parameter Set*, IEEE Trans. Affective Computing
-        2016. Ours are of log-mel power alone, and without pitch; modulation spectra after Wu, Falk,
-        Chan, *Automatic speech emotion recognition using modulation spectral features*, Speech
-        Communication 2011.
+        Eyben et al., *The Geneva Minimalistic Acoustic Parameter Set*, IEEE Trans. Affective
+        Computing 2016, for functionals of low-level descriptors; here of log-mel power alone, and
+        without pitch. Wu, Falk, Chan, *Automatic speech emotion recognition using modulation
+        spectral features*, Speech Communication 2011, for modulation spectra.
 
     Args:
         config: of the front end whose log-mel power comes in.
@@ -98,15 +97,15 @@ class Functionals(nn.Module):
 
     @property
     def width(self) -> int:
-        """How many numbers there are for a clip."""
+        """Numbers per clip."""
         return sum(self.groups.values())
 
     def forward(self, log_mel: Tensor, mask: Tensor) -> Tensor:
         """Compute the functionals of a padded batch.
 
         Args:
-            log_mel: power before normalisation, shape ``(batch, 1, n_mels, frames)``; what it
-                holds in the padding does not matter.
+            log_mel: power before normalisation, shape ``(batch, 1, n_mels, frames)``; values in
+                the padding do not matter.
             mask: ones on unpadded frames, shape ``(batch, 1, 1, frames)``; one at least per clip.
 
         Returns:
@@ -178,7 +177,7 @@ def _modulation_filters(frame_rate_hz: float) -> Tensor:
 
 
 def _loudness_weights(bands: Tensor, mask: Tensor) -> Tensor:
-    """How much each frame counts among the loud ones, ``(batch, 1, frames)``; they sum to 1."""
+    """Weights of the frames, large for loud ones, shape ``(batch, 1, frames)``; they sum to 1."""
     energy = (bands.exp().sum(1, keepdim=True) + 1e-3).log()
     top = energy.masked_fill(mask == 0, -1e9).amax(2, keepdim=True)
     weights = torch.sigmoid(2.0 * (energy - top + _LOUD_BELOW_TOP)) * mask
