@@ -13,7 +13,7 @@ from nnpm.service.inference.bundle import Memory
 from nnpm.training.bundle.calibration import build_memory
 from nnpm.training.bundle.export import _command
 from nnpm.training.bundle.files import golden_clips, memory_file, probe_file
-from nnpm.training.bundle.graphs import measure
+from nnpm.training.bundle.graphs import measure_parity
 from nnpm.training.config import DEFAULT, Config, EncoderConfig, TrainConfig, load
 from nnpm.training.corpora import Utterance
 from nnpm.training.data.clips import cached
@@ -88,14 +88,14 @@ class Graph:
 def test_parity_finds_either_kind_of_difference(network: Network, rng: np.random.Generator) -> None:
     clips = [rng.standard_normal(n).astype(np.float32) for n in (100, 2_000, 200_000, 3_000)]
     right = Graph(network, 0.0, 0.0)
-    parity = measure(right, network, clips)  # type: ignore[arg-type]
+    parity = measure_parity(right, network, clips)  # type: ignore[arg-type]
     assert parity["torch"] <= 1e-6
     assert parity["padding"] <= 1e-5
     assert right.longest == 96_000  # a window: longer clips are cut, and too short ones left out
-    padding = measure(Graph(network, 0.01, 0.0), network, clips)  # type: ignore[arg-type]
+    padding = measure_parity(Graph(network, 0.01, 0.0), network, clips)  # type: ignore[arg-type]
     assert padding["torch"] <= 1e-6
     assert 1e-3 < padding["padding"] < 1e-2
-    both = measure(Graph(network, 0.0, 0.01), network, clips)  # type: ignore[arg-type]
+    both = measure_parity(Graph(network, 0.0, 0.01), network, clips)  # type: ignore[arg-type]
     assert 1e-3 < both["torch"] < 1e-2
     assert both["padding"] <= 1e-5
 
