@@ -32,11 +32,11 @@ _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s*]+")
 
 
 class SettingsError(NnpmError):
-    """A setting that cannot be used."""
+    """A setting that is invalid."""
 
 
 class Settings(BaseSettings):
-    """What an operator can set; see ``load`` for reading the environment."""
+    """The settings of one service; ``load`` reads them from the environment."""
 
     model_config = SettingsConfigDict(
         env_prefix="NNPM_",
@@ -59,13 +59,13 @@ class Settings(BaseSettings):
     """Folder that a registry at a URL is mirrored into."""
 
     bundled: Path | None = None
-    """Folder of bundles that are copied into the models folder at the start; [none]."""
+    """Folder of bundles that are copied into the models folder at start; [none]."""
 
     loaded_models: PositiveInt = 4
-    """How many bundles are kept in memory besides those that answer, or answered before."""
+    """Bundles kept in memory besides those that answer, or answered before."""
 
     shadow_share: float = Field(default=0.1, ge=0, le=1)
-    """Share of the requests that a shadow hears as well, after they were answered."""
+    """Share of the requests that a shadow scores, too, after they were answered."""
 
     max_upload_bytes: PositiveInt = 512 * 1024**2
     """Largest request body, in bytes; an hour of CD stereo fits into the default."""
@@ -92,10 +92,10 @@ class Settings(BaseSettings):
     """Largest message on /stream, in bytes."""
 
     stream_idle_s: PositiveFloat = 30.0
-    """Seconds after which a stream is closed on which nothing comes."""
+    """Seconds without a message after which a stream is closed."""
 
     stream_stall_s: PositiveFloat = 10.0
-    """Seconds after which a stream is dropped whose client does not read its answers."""
+    """Seconds after which a stream is dropped if its client does not read the answers."""
 
     jobs: Path = Field(default_factory=lambda data: _home(data) / "jobs")
     """Folder of adaptation jobs: uploads while they are needed, and reports; [beside the models
@@ -109,16 +109,16 @@ class Settings(BaseSettings):
     """Folders, separated by colons, under which POST /adapt may name a folder; [none]."""
 
     adapt_workers: int = Field(default=1, ge=0, le=64)
-    """Adaptations at a time; 0 leaves them to processes of ``nnpm worker``."""
+    """Adaptations at a time; 0 leaves them to ``nnpm worker`` processes."""
 
     adapt_threads: PositiveInt = 1
     """Threads of one adaptation."""
 
     adapt_nice: int = Field(default=10, ge=0, le=19)
-    """How far an adaptation stands back behind requests: 19 is the most."""
+    """Niceness of an adaptation: 0 competes with requests, 19 yields most."""
 
     adapt_tries: PositiveInt = 3
-    """How often a job is tried whose process dies."""
+    """Tries of a job whose process dies."""
 
     adapt_queue_limit: PositiveInt = 100
     """Adaptations that may wait; one more is answered 503."""
@@ -136,16 +136,16 @@ class Settings(BaseSettings):
     """Most bytes that an archive is unpacked to."""
 
     adapt_max_ratio: PositiveInt = 200
-    """Most bytes that an archive's byte is unpacked to."""
+    """Most unpacked bytes per byte of an archive."""
 
     job_lease_s: PositiveFloat = 30.0
-    """Seconds after which another worker takes the job of one that was not heard of."""
+    """Seconds without a sign of life after which another worker takes over a worker's job."""
 
     log_format: LogFormat = Field(default_factory=default_format)
     """json or text, a line for each record; [text on a terminal, json otherwise]."""
 
     log_level: LogLevel = "info"
-    """debug, info, warning or error; probes and scrapes are told from debug on."""
+    """debug, info, warning or error; probes and scrapes are logged at debug."""
 
     insecure: bool = False
     """Allow listening beyond this machine although requests need no key."""
@@ -167,7 +167,7 @@ class Settings(BaseSettings):
     10/second;1000/hour; [no limit]."""
 
     max_connections: PositiveInt = 1024
-    """Most connections at a time; beyond, only /health is answered."""
+    """Most connections at a time; beyond that, only /health is answered."""
 
     head_timeout_s: PositiveFloat = 10.0
     """Seconds that a client may take to send the head of a request."""
@@ -176,7 +176,7 @@ class Settings(BaseSettings):
     """Seconds without a byte of the body after which an upload is given up."""
 
     body_min_bytes_per_s: int = Field(default=1000, ge=0)
-    """Slowest upload, once it has been waited for for body_timeout_s in all."""
+    """Slowest upload allowed, after body_timeout_s of waiting in all."""
 
     @field_validator("adapt_roots", mode="before")
     @classmethod
@@ -214,7 +214,7 @@ class Settings(BaseSettings):
     @classmethod
     def _is_a_rate(cls, value: str | None) -> str | None:
         if value is not None:
-            from limits import parse_many  # slow to import, and seldom wanted
+            from limits import parse_many  # slow to import, and seldom used
 
             try:
                 parse_many(value)
@@ -236,7 +236,7 @@ class Settings(BaseSettings):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Under which the service may be called: where a key is wanted, any unless told."""
+        """Names under which the service may be called; any name if requests need a key."""
         if self.api_keys_file and not self.allowed_hosts:
             return ("*",)
         return (*self.allowed_hosts, self.host.lower())
@@ -248,13 +248,13 @@ class Settings(BaseSettings):
 
 
 def _home(data: dict[str, Any]) -> Path:
-    """Beside the models; where the process began if these are elsewhere."""
+    """The parent of the models folder; the working directory if the models are at a URL."""
     models = data.get("models")
     return models.parent if isinstance(models, Path) else Path()
 
 
 def load(**overrides: Any) -> Settings:
-    """Read the settings from the environment, and what it lacks from files of secrets.
+    """Read the settings from the environment, and otherwise from files of secrets.
 
     Args:
         **overrides: fields that win over the environment; None does not.

@@ -327,7 +327,7 @@ def check_name(name: str) -> None:
     plain = name.replace("-", "").replace("_", "").replace(".", "")
     if not (name.isascii() and plain.isalnum() and len(name) <= 64 and name[0].isalnum()):
         raise ParameterError(
-            f"name is {name[:64]!r}; 1 to 64 letters, digits, '-', '_' and '.' are wanted, the "
+            f"name is {name[:64]!r}; it must have 1 to 64 letters, digits, '-', '_' and '.', the "
             "first a letter or digit."
         )
 
