@@ -1,1 +1,1 @@
-"""``nnpm benchmark``: every method on every target, and the tables of it."""
+"""``nnpm benchmark``: every adaptation method on every target, as tables and charts."""

@@ -1,8 +1,7 @@
-"""The protocols of docs/research/results.md: what is learnt from, and what it is tried on.
+"""Protocols and cases: what a benchmark learns from, adapts to and scores.
 
-What a line or a room does to a recording: telephone band and codec, and added noise.
-
-Which clips of a target are adapted to and which are scored: one case per row of a table.
+A protocol names source and target corpora. A case says which clips of a target are adapted to,
+which are scored, and how they are degraded; every row of a table is the outcome of one case.
 """
 
 import hashlib
@@ -19,6 +18,9 @@ from ..adaptation.methods import METHODS
 from ..corpora import Utterance
 from ..data.non_speech import babble, chords, noise
 
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
@@ -27,8 +29,8 @@ class Protocol:
     Attributes:
         name: as users call it.
         source: corpora with labels.
-        targets: corpora whose labels are used to score alone.
-        outside: targets that are no part of the means.
+        targets: corpora whose labels are used only to score.
+        outside: targets that the means leave out.
         uncurated: targets that are also adapted to with all their clips, whatever the emotion.
         whole: targets whose speakers cannot be halved.
     """
@@ -39,7 +41,7 @@ class Protocol:
     outside: tuple[str, ...] = ()
     uncurated: tuple[str, ...] = ("ased",)
     whole: tuple[str, ...] = ("urdu",)
-    """Nearly every speaker of Urdu speaks in one emotion only."""
+    """Nearly every speaker of Urdu speaks in only one emotion."""
 
 
 _TEST = ("urdu", "emodb", "ased", "emotiontts")
@@ -60,15 +62,13 @@ PROTOCOLS = {
 """By name; docs/research/benchmark.md says what each is for."""
 
 STUDIED = ("source_only", "adabn", "entropy", "nnpm")
-"""The methods of the studies; the tables have all that were asked for."""
+"""The methods that the studies try; main and inductive try all that were asked for."""
 
 
 def all_methods() -> tuple[str, ...]:
-    """Every method there is, the one that is tried last."""
+    """Every method, ``nnpm`` last."""
     return tuple(sorted(METHODS, key=lambda name: name == "nnpm"))
 
-
-Floats = NDArray[np.float32]
 
 NOISE_DB = 10.0
 """Speech over noise, in power."""
@@ -117,9 +117,7 @@ DEGRADATIONS: dict[str, Callable[[Floats], Floats]] = {
     "telephone": telephone,
     "noise": noisy,
 }
-"""By name; the first changes nothing."""
-
-Ints = NDArray[np.int64]
+"""By name; ``recorded`` changes nothing."""
 
 CURATED, UNCURATED = "curated", "uncurated"
 CURVE = (20, 50, 100, 400, 1000)
@@ -133,8 +131,8 @@ class Part:
     """Clips, as places in the corpus.
 
     Attributes:
-        adapt: heard without their labels.
-        score: answered afterwards.
+        adapt: given to the method without their labels.
+        score: scored afterwards.
     """
 
     adapt: Ints
@@ -207,8 +205,8 @@ def shift(
         if len(rest):
             cases.append(Case(f"no {name}", (Part(rest, rest),)))
     for name in sorted(set(emotion.tolist())):
-        if kept := _skew(core, emotion, name, rng):
-            chosen = np.sort(np.concatenate(kept))
+        if parts := _skew(core, emotion, name, rng):
+            chosen = np.sort(np.concatenate(parts))
             cases.append(Case(f"{SKEWED:.0%} {name}", (Part(chosen, chosen),)))
     return cases
 
@@ -231,7 +229,7 @@ CASES: dict[
     "shift": shift,
     "degraded": degraded,
 }
-"""By table; "strange", which has no labels, is :mod:`nnpm.training.benchmark.work`."""
+"""By table; non-speech sounds have no labels: see :mod:`nnpm.training.benchmark.work`."""
 
 
 def core_clips(utterances: Sequence[Utterance]) -> Ints:
@@ -271,7 +269,7 @@ KINDS: dict[str, Callable[[np.random.Generator, Sequence[Floats]], Floats]] = {
 """By name: makes one sound of three seconds."""
 
 
-def sounds(kind: str, clips: Sequence[Floats], seed: int) -> list[Floats]:
+def make_sounds(kind: str, clips: Sequence[Floats], seed: int) -> list[Floats]:
     """A hundred sounds of one kind; babble is made of ``clips``."""
     rng = np.random.default_rng([seed, list(KINDS).index(kind)])
     return [KINDS[kind](rng, clips) for _ in range(_COUNT)]

@@ -1,4 +1,4 @@
-"""``nnpm benchmark``: plan, work, tables."""
+"""``nnpm benchmark``: plan what is missing, do it, write all tables."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,14 +25,14 @@ from .work import Place, perform_all
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What ``nnpm benchmark`` was asked for.
+    """What ``nnpm benchmark`` is to do.
 
     Attributes:
         data: holds one folder per corpus.
         protocol: source corpora and means.
         targets: corpora; empty for the protocol's.
         methods: by name.
-        tables: in :data:`training.benchmark.plan.TABLES`.
+        tables: in :data:`nnpm.training.benchmark.plan.TABLES`.
         seeds: how many; 0, 1, ... are taken.
         runs: finished runs to take; empty: they are trained below ``out``.
         recipe: of the runs that are trained.
@@ -57,7 +57,7 @@ class Request:
 
 
 def benchmark(request: Request) -> list[Table]:
-    """Do what is not done yet, and write all tables anew.
+    """Compute the rows that are missing, and write all tables anew.
 
     Returns:
         The tables.
@@ -83,22 +83,22 @@ def benchmark(request: Request) -> list[Table]:
     done = {key(row) for row in results.read()}
     units = [unit.without(done) for unit in planned(request.tables, request.methods)]
     _work([unit for unit in units if unit.trials], request, results)
-    # also the rows of earlier calls, as far as they are of these networks and this configuration
+    # also rows of earlier calls, if they are of these networks and this configuration
     wanted = {row for unit in planned(TABLES, tuple(METHODS)) for row in unit.row_keys()}
     rows = list({key(row): row for row in results.read() if key(row) in wanted}.values())
-    facts = provenance(_command(request)) | {"code": _told_code(rows)}
+    facts = provenance(_command(request)) | {"code": _code_of(rows)}
     return write_report(request.out, rows, request.protocol, facts)
 
 
-def _told_code(rows: Sequence[Row]) -> str:
-    """Rows are kept when code changes; then the tables must say so."""
+def _code_of(rows: Sequence[Row]) -> str:
+    """Rows stay when the code changes; then the tables must say so."""
     other = sum(row.get("code") != code() for row in rows)
     mixed = f"; {other} of the {len(rows)} rows were made by other code" if other else ""
     return f"{code()}{mixed}"
 
 
 def _command(request: Request) -> str:
-    """What to type, without the places of this machine."""
+    """The command to type, without the paths of this machine."""
     targets = f"--targets {' '.join(request.targets)} " if request.targets else ""
     return (
         f"nnpm benchmark --data DIR --protocol {request.protocol.name} {targets}"
@@ -125,7 +125,7 @@ def _runs(request: Request) -> dict[int, Path]:
 
 
 def _check(request: Request) -> None:
-    """Find what is wrong before any work."""
+    """Check the request before any work."""
     require_place(request.out / "results.jsonl")
     for asked, known, what in (
         (request.methods, tuple(METHODS), "method"),
@@ -139,7 +139,7 @@ def _check(request: Request) -> None:
             raise TrainingError(f"--{what}s names one twice: {' '.join(asked)}")
     if request.seeds < 1 or request.jobs < 1:
         raise TrainingError(
-            f"--seeds {request.seeds} and --jobs {request.jobs}: 1 or more are wanted"
+            f"--seeds {request.seeds} and --jobs {request.jobs}: each must be at least 1"
         )
     if both := sorted(set(request.targets) & set(request.protocol.source)):
         raise TrainingError(

@@ -1,6 +1,7 @@
 """The source networks of a benchmark: found among finished runs, or trained.
 
-A source network ready to be adapted: memory and decision as a bundle would hold them.
+:class:`Base` is a source network ready to be adapted, with memory and decision as its bundle would
+have them.
 """
 
 import hashlib
@@ -93,7 +94,7 @@ _VERSION = 1  # raised when memory or decision are made otherwise
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Base:
-    """What ``nnpm export`` makes of a run, without the graphs.
+    """A source network with memory and decision, as ``nnpm export`` makes them.
 
     Attributes:
         network: in evaluation mode.
@@ -114,7 +115,7 @@ class Base:
 
 
 def load_base(run: Path, data: Path, cache: Path) -> Base:
-    """Load a finished run; what takes a pass over the source is kept in ``cache``.
+    """Load a finished run; memory and decision, which take a pass over the source, are cached.
 
     Args:
         run: folder of ``nnpm train``.

@@ -1,7 +1,4 @@
-"""Every switch of NNPM, one at a time: all that the ablation table has.
-
-All trials of a benchmark: one row of the results each.
-"""
+"""The plan of a benchmark: every trial, and the switches of nnpm that the ablations turn off."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -74,7 +71,7 @@ class Trial:
         method: by name.
         variant: which ablation; empty elsewhere.
         config: of the adaptation.
-        fingerprint: of all that the figures depend on, the code excepted.
+        fingerprint: of all that the figures depend on, except the code.
     """
 
     case: Case
@@ -86,7 +83,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Unit:
-    """The trials of one table on one target with one seed: what a worker does at a time.
+    """The trials of one table on one target with one seed: the work of one process at a time.
 
     Attributes:
         table: in :data:`TABLES`.
@@ -107,7 +104,7 @@ class Unit:
     trials: tuple[Trial, ...]
 
     def row_keys(self) -> list[tuple[object, ...]]:
-        """Of the rows that the trials will be (:data:`nnpm.training.benchmark.results.KEY`)."""
+        """The keys (:data:`~nnpm.training.benchmark.results.KEY`) of the rows to come."""
         return [
             (
                 self.table,
@@ -185,8 +182,8 @@ def _contenders(
 
 
 def _digest(network: str, clips: str, case: Case, method: str, config: AdaptConfig) -> str:
-    """Of network, clips and configuration; what other methods are told does not matter."""
+    """Of network, clips and configuration, without the settings of other methods."""
     others = (set(METHODS) - {method}) | {"full"}
     places = [(part.adapt.tolist(), part.score.tolist()) for part in case.parts]
-    told = [network, clips, case.degradation, places, config.model_dump_json(exclude=others)]
-    return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+    parts = [network, clips, case.degradation, places, config.model_dump_json(exclude=others)]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

@@ -8,6 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from ...service.files import replacing
 from .cases import Protocol
 from .charts import Chart, charts, curated, map_points
+from .plan import NON_SPEECH
 from .results import NESTED, Row, to_frame
 from .tables import STUDIES, Table, in_order, tables_by_name
 
@@ -16,7 +17,7 @@ HEADINGS = {
     "inductive": "Inductive",
     "ablations": "Ablations",
     **{name: title for name, (title, _) in STUDIES.items()},
-    "strange": "Not speech",
+    NON_SPEECH: "Not speech",
 }
 
 

@@ -1,11 +1,4 @@
-"""The memory that a piece of work takes.
-
-What an adapted head answers, with the vote of its memory, as its bundle would.
-
-Figures of one head on labelled clips: forced answers among the core emotions, and valence.
-
-One method on one case: adapt, judge, answer, score.
-"""
+"""One trial: adapt by one method to one case, judge, answer, score; with time and memory."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -40,8 +33,8 @@ _MIB = 1024.0
 
 
 @dataclass(slots=True)
-class Use:
-    """What was measured; None where the system is not Linux.
+class MemoryUse:
+    """Memory of a piece of work; None where the system is not Linux.
 
     Attributes:
         rise_mib: peak of the resident set over what it was before. What the process had freed
@@ -54,9 +47,9 @@ class Use:
 
 
 @contextmanager
-def watch_memory() -> Iterator[Use]:
-    """Measure the block: the kernel's own peak (VmHWM), set back at the start."""
-    use, before = Use(), None
+def watch_memory() -> Iterator[MemoryUse]:
+    """Measure the block by the kernel's own peak (VmHWM), reset at the start."""
+    use, before = MemoryUse(), None
     try:
         (_PROCESS / "clear_refs").write_text("5")  # proc(5): resets the peak to what is there
         before = _read("VmRSS")
@@ -142,20 +135,20 @@ def score(
         and by speaker.
     """
     verdicts = _verdicts(utterances, answers, labels, low_confidence)
-    told = report(verdicts, CORE_EMOTIONS)
+    overall = report(verdicts, CORE_EMOTIONS)
     truth = [u.emotion for u in utterances]
-    openly = [labels[place] for place in answers.probabilities.argmax(1)]
+    open_answers = [labels[place] for place in answers.probabilities.argmax(1)]
     positive = np.isin(labels, POSITIVE)
-    feeling = answers.probabilities[:, positive].sum(1) > answers.probabilities[:, ~positive].sum(1)
-    felt = np.isin(truth, POSITIVE).astype(np.int64)
+    valence = answers.probabilities[:, positive].sum(1) > answers.probabilities[:, ~positive].sum(1)
+    true_valence = np.isin(truth, POSITIVE).astype(np.int64)
     return {
-        **{name: told[name] for name in FIGURES},
+        **{name: overall[name] for name in FIGURES},
         "clips": len(utterances),
-        "wa_open": float(np.mean(np.array(truth) == np.array(openly))),
-        "recall": {emotion: row["recall"] for emotion, row in told["per_class"].items()},
-        "valence_wa": metrics.accuracy(felt, feeling.astype(np.int64)),
-        "valence_uar": metrics.unweighted_average_recall(felt, feeling.astype(np.int64)),
-        "confusion": told["confusion"],
+        "wa_open": float(np.mean(np.array(truth) == np.array(open_answers))),
+        "recall": {emotion: row["recall"] for emotion, row in overall["per_class"].items()},
+        "valence_wa": metrics.accuracy(true_valence, valence.astype(np.int64)),
+        "valence_uar": metrics.unweighted_average_recall(true_valence, valence.astype(np.int64)),
+        "confusion": overall["confusion"],
         "speakers": _by_speaker(verdicts),
     }
 
@@ -167,14 +160,14 @@ def _verdicts(
     low_confidence: float,
 ) -> list[Verdict]:
     core = [labels.index(emotion) for emotion in CORE_EMOTIONS]
-    chances = answers.probabilities[:, core] + np.float32(1e-12)
-    chances = chances / chances.sum(1, keepdims=True)
-    confidence = chances.max(1)
+    scores = answers.probabilities[:, core] + np.float32(1e-12)
+    scores = scores / scores.sum(1, keepdims=True)
+    confidence = scores.max(1)
     abstains = (confidence < low_confidence) | answers.out_of_domain
     return [
-        Verdict(utterance, CORE_EMOTIONS[best], float(sure), {}, abstained=bool(unsure))
-        for utterance, best, sure, unsure in zip(
-            utterances, chances.argmax(1), confidence, abstains, strict=True
+        Verdict(utterance, CORE_EMOTIONS[best], float(sure), {}, abstained=bool(abstains_here))
+        for utterance, best, sure, abstains_here in zip(
+            utterances, scores.argmax(1), confidence, abstains, strict=True
         )
     ]
 
@@ -192,19 +185,19 @@ def _by_speaker(verdicts: Sequence[Verdict]) -> dict[str, list[list[int]]]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Subject:
-    """A target corpus as one network hears it.
+    """A target corpus in the features of one network.
 
     Attributes:
         utterances: all clips, with labels for the score.
-        heard: shape ``(1 + views, clips, D)``.
+        pooled: shape ``(1 + views, clips, D)``; the first view is the clip itself.
     """
 
     utterances: Sequence[Utterance]
-    heard: Tensor
+    pooled: Tensor
 
     def target(self, part: Part, num_views: int) -> Target:
-        """What a method sees of a part."""
-        clips = self.heard[: 1 + num_views, torch.from_numpy(part.adapt)]
+        """What a method gets of a part: features, no labels."""
+        clips = self.pooled[: 1 + num_views, torch.from_numpy(part.adapt)]
         return Target(clips[0], clips[1:])
 
 
@@ -214,7 +207,7 @@ class _Outcome:
     answers: Answers
     gated: Answers
     seconds: float
-    use: Use
+    use: MemoryUse
 
 
 def run_trial(
@@ -231,8 +224,8 @@ def run_trial(
         seed: of its draws.
 
     Returns:
-        The figures of :func:`training.benchmark.score.score`; the same, gated, as ``gated``: where
-        the evidence says reject, the base answers; verdict, evidence, estimated accuracy; seconds
+        The figures of :func:`score`; the same as ``gated``, where the base answers if the
+        evidence says reject; verdict, evidence, estimated accuracy; seconds
         and memory of the adaptation; a map of the scored clips' z in the plane.
     """
     outcomes = [_adapt(base, subject, part, method, config, seed) for part in case.parts]
@@ -243,7 +236,7 @@ def run_trial(
     figures = score(utterances, answers, labels, sure)
     gated = score(utterances, _join([outcome.gated for outcome in outcomes]), labels, sure)
     estimates = [o.evidence.estimated_accuracy for o in outcomes]
-    told = [estimate for estimate in estimates if estimate is not None]
+    made = [estimate for estimate in estimates if estimate is not None]
     return {
         **figures,
         "gated": {name: gated[name] for name in ("wa", "uar", "macro_f1", "ece")},
@@ -251,8 +244,8 @@ def run_trial(
         "verdict": [outcome.evidence.verdict for outcome in outcomes],
         "reasons": [outcome.evidence.reasons for outcome in outcomes],
         "evidence": [outcome.evidence.figures for outcome in outcomes],
-        "estimated": float(np.mean([e.value for e in told])) if told else None,
-        "estimated_error": float(np.mean([e.error for e in told])) if told else None,
+        "estimated": float(np.mean([e.value for e in made])) if made else None,
+        "estimated_error": float(np.mean([e.error for e in made])) if made else None,
         "seconds": round(sum(outcome.seconds for outcome in outcomes), 3),
         "rise_mib": _most([outcome.use.rise_mib for outcome in outcomes]),
         "peak_mib": _most([outcome.use.peak_mib for outcome in outcomes]),
@@ -272,11 +265,11 @@ def _adapt(
     decision = adapt_decision(
         base.decision, adapted, base.source, target, base.network.labels, evidence, config
     )
-    scored = subject.heard[0, torch.from_numpy(part.score)]
-    answers = gated = answer(base, adapted, decision, scored)
+    clips = subject.pooled[0, torch.from_numpy(part.score)]
+    answers = gated = answer(base, adapted, decision, clips)
     if evidence.verdict == "reject":
         unmoved = AdaptedHead(head, target, target_statistics=0.0).eval()
-        gated = answer(base, unmoved, base.decision, scored)
+        gated = answer(base, unmoved, base.decision, clips)
     return _Outcome(evidence, answers, gated, seconds, use)
 
 

@@ -1,8 +1,6 @@
-"""Pooled features of a target corpus, computed once per network and kept.
+"""The work of a benchmark: units of the plan to rows, in one process or in several.
 
-Folders that hold no speech: what does the evidence say of them?
-
-The work: units to rows, in one process or in several.
+The pooled features of a corpus are computed once per network and cached.
 """
 
 import hashlib
@@ -34,7 +32,7 @@ from ..adaptation.head import Target
 from ..adaptation.train import adapt_head
 from ..corpora import Utterance
 from ..data.clips import load_clips
-from .cases import DEGRADATIONS, sounds
+from .cases import DEGRADATIONS, make_sounds
 from .networks import Base, load_base
 from .plan import NON_SPEECH, Trial, Unit
 from .results import Row, code
@@ -57,7 +55,7 @@ def extract_corpus(
     Args:
         base: gives the network.
         utterances: of the corpus.
-        degradation: a name in :data:`training.benchmark.degrade.DEGRADATIONS`.
+        degradation: a name in :data:`nnpm.training.benchmark.cases.DEGRADATIONS`.
         num_views: spectral augmentations of each clip.
         seed: of the views.
         cache: folder for decoded clips and these features.
@@ -66,23 +64,25 @@ def extract_corpus(
         Shape ``(1 + num_views, clips, D)``; the first is each clip as recorded, or degraded.
     """
     clips = load_clips(utterances, cache)
-    told = [_VERSION, base.fingerprint, clips.stem.name, degradation, num_views, seed]
-    name = hashlib.sha256(repr(told).encode()).hexdigest()[:16]
-    path = cache / f"benchmark-heard-{name}.npy"
+    parts = [_VERSION, base.fingerprint, clips.stem.name, degradation, num_views, seed]
+    name = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+    path = cache / f"benchmark-features-{name}.npy"
     if not path.exists():
         change = DEGRADATIONS[degradation]
-        bar = tqdm(clips, desc="listen", unit="clip", leave=False, disable=None)
-        heard = listen(base, map(change, bar), num_views, seed).numpy()
+        bar = tqdm(clips, desc="features", unit="clip", leave=False, disable=None)
+        pooled = pool_clips(base, map(change, bar), num_views, seed).numpy()
         with replacing(path) as temporary, temporary.open("xb") as file:
-            np.save(file, heard)
+            np.save(file, pooled)
     return torch.from_numpy(np.load(path))
 
 
-def listen(base: Base, clips: Iterable[NDArray[np.float32]], num_views: int, seed: int) -> Tensor:
-    """Pool clips in one thread; shapes as in :func:`hear_corpus`."""
-    listener = FeatureViews(base.network, num_views, seed)
+def pool_clips(
+    base: Base, clips: Iterable[NDArray[np.float32]], num_views: int, seed: int
+) -> Tensor:
+    """Pool clips in one thread; shapes as in :func:`extract_corpus`."""
+    extractor = FeatureViews(base.network, num_views, seed)
     longest = _LONGEST_S * SAMPLE_RATE_HZ
-    return torch.stack([listener(clip[:longest]) for clip in clips], dim=1)
+    return torch.stack([extractor(clip[:longest]) for clip in clips], dim=1)
 
 
 Floats = NDArray[np.float32]
@@ -90,38 +90,38 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NonSpeech:
-    """A folder of such sounds, as one network hears it.
+    """Sounds that are no speech, in the features of one network.
 
     Attributes:
         sounds: how many there were.
-        heard: of those that pass for speech, shape ``(1 + views, accepted, D)``.
+        pooled: of those taken for speech, shape ``(1 + views, accepted, D)``.
     """
 
     sounds: int
-    heard: Tensor
+    pooled: Tensor
 
 
 def extract_non_speech(base: Base, found: Sequence[Floats], num_views: int, seed: int) -> NonSpeech:
-    """Leave out what is no speech by the rules of the service, and pool the rest."""
+    """Leave out what the service would not take for speech, and pool the rest."""
     accepted = [sound for sound in found if assess(Waveform(sound)).has_speech]
     if not accepted:
         return NonSpeech(len(found), torch.empty(1 + num_views, 0, base.memory.features.shape[1]))
-    return NonSpeech(len(found), listen(base, accepted, num_views, seed))
+    return NonSpeech(len(found), pool_clips(base, accepted, num_views, seed))
 
 
 def run_non_speech(
-    base: Base, strange: NonSpeech, method: str, config: AdaptConfig, seed: int
+    base: Base, non_speech: NonSpeech, method: str, config: AdaptConfig, seed: int
 ) -> dict[str, Any]:
     """Adapt to sounds as ``nnpm adapt`` would.
 
     Returns:
-        How many passed for speech, and the verdict: ``refused``, where they were too few.
+        How many were taken for speech, and the verdict: ``refused`` if they were too few.
     """
-    heard = strange.heard[: 1 + config.views]
-    row: dict[str, Any] = {"clips": strange.sounds, "accepted": heard.shape[1]}
-    if heard.shape[1] < config.min_clips:
+    pooled = non_speech.pooled[: 1 + config.views]
+    row: dict[str, Any] = {"clips": non_speech.sounds, "accepted": pooled.shape[1]}
+    if pooled.shape[1] < config.min_clips:
         return {**row, "verdict": ["refused"], "reasons": [[]], "evidence": [{}]}
-    target = Target(heard[0], heard[1:])
+    target = Target(pooled[0], pooled[1:])
     head = adapt_head(base.network.head, base.source, target, method, config, seed)
     evidence = collect_evidence(base.network.head, head, base.source, target, base.network.labels)
     return {
@@ -134,7 +134,7 @@ def run_non_speech(
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where things are.
+    """Folders of a benchmark.
 
     Attributes:
         data: holds one folder per corpus.
@@ -162,7 +162,7 @@ def perform_all(units: Sequence[Unit], place: Place, jobs: int) -> Iterator[list
         pool = ProcessPoolExecutor(
             jobs,
             mp_context=get_context("spawn"),  # a fork of a process with torch's threads may hang
-            initializer=signal.signal,  # an interrupt is for the parent to tell of, in one line
+            initializer=signal.signal,  # the parent reports an interrupt, in one line
             initargs=(signal.SIGINT, signal.SIG_IGN),
         )
         try:
@@ -176,10 +176,10 @@ def perform(unit: Unit, place: Place) -> Iterator[Row]:
     """Do the trials of one unit, in one thread."""
     with one_torch_thread():
         base = _base(unit.run, place)
-        strange = _strange(unit, base, place) if unit.table == NON_SPEECH else None
+        non_speech = _non_speech(unit, base, place) if unit.table == NON_SPEECH else None
         for trial in unit.trials:
-            if strange is not None:
-                figures = run_non_speech(base, strange, trial.method, trial.config, unit.seed)
+            if non_speech is not None:
+                figures = run_non_speech(base, non_speech, trial.method, trial.config, unit.seed)
             else:
                 subject = _subject(unit, trial, base, place)
                 figures = run_trial(
@@ -198,9 +198,9 @@ def perform(unit: Unit, place: Place) -> Iterator[Row]:
             }
 
 
-def _strange(unit: Unit, base: Base, place: Place) -> NonSpeech:
+def _non_speech(unit: Unit, base: Base, place: Place) -> NonSpeech:
     clips = list(load_clips(unit.utterances, place.cache))
-    found = sounds(unit.target, clips, unit.seed)
+    found = make_sounds(unit.target, clips, unit.seed)
     return extract_non_speech(base, found, unit.num_views, unit.seed)
 
 
@@ -213,29 +213,29 @@ def _base(run: Path, place: Place) -> Base:
     return load_base(run, place.data, place.cache)
 
 
-_heard: dict[tuple[object, ...], Tensor] = {}
-"""What was heard last: trials of one unit come one after the other."""
+_last_features: dict[tuple[object, ...], Tensor] = {}
+"""The features used last: trials of one unit follow one another."""
 
 
 def _subject(unit: Unit, trial: Trial, base: Base, place: Place) -> Subject:
-    asked = (
+    wanted = (
         base.fingerprint,
         unit.utterances[0].path,
         trial.case.degradation,
         unit.num_views,
         unit.seed,
     )
-    if asked not in _heard:
-        _heard.clear()
-        _heard[asked] = extract_corpus(
+    if wanted not in _last_features:
+        _last_features.clear()
+        _last_features[wanted] = extract_corpus(
             base, unit.utterances, trial.case.degradation, unit.num_views, unit.seed, place.cache
         )
-    return Subject(unit.utterances, _heard[asked])
+    return Subject(unit.utterances, _last_features[wanted])
 
 
 @contextmanager
 def _one_blas_thread() -> Iterator[None]:
-    """For processes that are started inside: they share the cores as they are."""
+    """For processes started inside: each computes in one thread, so that they share the cores."""
     names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, "1"))
