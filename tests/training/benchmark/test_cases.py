@@ -43,6 +43,14 @@ def emotions(places: np.ndarray) -> Counter[str]:
     return Counter(EVEN[place].emotion for place in places)
 
 
+def test_no_protocol_learns_from_a_test_corpus() -> None:
+    assert list(PROTOCOLS) == ["P1", "P1_ravdess", "P2", "P3"]
+    for protocol in PROTOCOLS.values():
+        assert not set(protocol.source) & set(protocol.targets)
+        assert {"urdu", "emodb", "ased", "emotiontts"} <= set(protocol.targets)
+        assert set(protocol.outside) < set(protocol.targets)
+
+
 def test_the_target_is_the_clips_of_four_emotions() -> None:
     (case,) = cases.main("emodb", EVEN, P2, rng())
     (part,) = case.parts
@@ -61,11 +69,11 @@ def test_inductive_speakers_are_disjoint() -> None:
     (case,) = cases.inductive("emodb", EVEN, P2, rng())
     scored = []
     for part in case.parts:
-        heard = {EVEN[place].speaker for place in part.adapt}
+        adapted = {EVEN[place].speaker for place in part.adapt}
         asked = {EVEN[place].speaker for place in part.score}
-        assert not heard & asked
-        assert len(heard) == len(asked) == 5
-        assert 2 <= len({s for s in heard if int(s[1]) % 2}) <= 3  # women and men in both
+        assert not adapted & asked
+        assert len(adapted) == len(asked) == 5
+        assert 2 <= len({s for s in adapted if int(s[1]) % 2}) <= 3  # women and men in both
         scored += part.score.tolist()
     assert sorted(scored) == cases.core_clips(EVEN).tolist()  # every clip once
 

@@ -286,9 +286,9 @@ def test_noise_is_ten_decibels_below() -> None:
 
 def test_a_telephone_passes_nothing_above_four_kilohertz() -> None:
     rng = np.random.default_rng(0)
-    heard = telephone(rng.standard_normal(16_000).astype(np.float32))
-    power = np.abs(np.fft.rfft(heard)) ** 2
-    assert len(heard) == 16_000
+    narrow = telephone(rng.standard_normal(16_000).astype(np.float32))
+    power = np.abs(np.fft.rfft(narrow)) ** 2
+    assert len(narrow) == 16_000
     assert power[4200:].sum() < 1e-3 * power[:3800].sum()
 
 
