@@ -1,11 +1,11 @@
-# What people and CI run. `make help` lists the targets; each makes the environment that it needs.
+# The commands that people and CI run. `make help` lists them; each creates the environment it needs.
 
 PYTHON ?= python3
 SERVICE_PYTHONS ?= 3.11 3.12 3.13
-# Processes that run the tests; 0 is the one that was started, as for a debugger.
+# Processes that run the tests; 0 runs them in the one that was started, as a debugger needs it.
 WORKERS ?= 2
-# On Linux the plain package of torch is the CUDA build, of several gigabytes. This takes the
-# address of an index with a smaller one: pytorch.org's install page names it for "CPU".
+# On Linux the plain package of torch is the CUDA build, several gigabytes in size. TORCH_INDEX is the
+# address of an index with a smaller one; pytorch.org's install page names it under "CPU".
 TORCH_INDEX ?=
 ARGS ?=
 
@@ -15,7 +15,7 @@ DOCS_VENV := .venv-docs
 TOOLS_VENV := .venv-tools
 PIP := bin/python -m pip install -qq --disable-pip-version-check
 
-# Tests on real corpora are skipped where there are none.
+# Tests on real corpora are skipped without them.
 ifeq ($(NNPM_TEST_DATA),)
 ifneq ($(wildcard ../shared/corpora/.),)
 export NNPM_TEST_DATA := $(abspath ../shared/corpora)
@@ -30,7 +30,7 @@ DATA ?= $(or $(NNPM_TEST_DATA),data)
 CORPORA ?= ravdess nemo
 CONFIG ?= training/configs/default.toml
 RUN ?= runs/default
-# The number of threads changes rounding, and training makes much of it: see docs/research/results.md.
+# The number of threads changes rounding, and training amplifies it: see docs/research/results.md.
 THREADS ?= 2
 BUNDLE ?= build/default-bundle
 
@@ -47,14 +47,14 @@ help: ## List the targets
 serve: $(SERVE_VENV)/installed ## Start the service with the bundled model (without torch); ARGS="--port 9000"
 	@$(SERVE_VENV)/bin/nnpm serve $(ARGS)
 
-test: $(SERVICE_PYTHONS:%=test-smoke-%) test-main ## Run all tests; ARGS="-k name" picks some, WORKERS=0 runs them in one process
+test: $(SERVICE_PYTHONS:%=test-smoke-%) test-main ## Run all tests; ARGS="-k name" selects some, WORKERS=0 uses one process
 
 # The contracts of the service, in an environment without torch: a minute on each Python.
 test-smoke-%: .venv-service-%/ready
 	@$(call without_torch,-m smoke)
 
 # All tests of the service that are quick, in the same environment: for a new Python or a new release.
-test-service-%: .venv-service-%/ready ## All quick tests of the service without torch, as in test-service-3.12
+test-service-%: .venv-service-%/ready
 	@$(call without_torch,-m "not slow" -n $(WORKERS))
 
 without_torch = if [ -e .venv-service-$*/installed ]; then \
@@ -68,7 +68,7 @@ test-main: $(VENV)/installed
 	@$(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal --doctest-modules \
 		--cov --cov-report=term:skip-covered nnpm tests $(ARGS)
 
-check: check-lint check-format check-types check-imports check-security ## Lint, format, types, rules of import, bandit
+check: check-lint check-format check-types check-imports check-security ## Check lint, format, types, import rules and security
 
 check-lint: $(VENV)/installed
 	@$(VENV)/bin/ruff check
@@ -85,25 +85,25 @@ check-imports: $(VENV)/installed
 check-security: $(VENV)/installed
 	@$(VENV)/bin/bandit --quiet --configfile pyproject.toml --recursive service training
 
-# Asks pypi.org for each locked package: --strict, or one that it cannot ask about would pass.
-audit: check-security ## bandit, and known holes of the locked requirements (needs pypi.org)
+# --strict: a package that pypi.org cannot be asked about would pass otherwise.
+audit: check-security ## Check code and locked requirements for vulnerabilities (needs pypi.org)
 	@for lock in service worker build; do \
 		$(VENV)/bin/pip-audit --strict --disable-pip --require-hashes --progress-spinner off \
 			-r requirements/$$lock.txt || { echo "requirements/$$lock.txt: not clean, or pypi.org \
 was not reached." >&2; exit 1; }; \
 	done
 
-fuzz: $(VENV)/fuzz ## Attack decoder, archives and forms for 5 minutes; ARGS="--seconds 3600"
+fuzz: $(VENV)/fuzz ## Fuzz the decoder, archives and forms for 5 minutes; ARGS="--seconds 3600"
 	@HOSTILE_CASES=1000000 $(VENV)/bin/python -m pytest -q tests/service/inference/test_hostile.py
 	@$(VENV)/bin/python -m benchmarks.fuzz $(ARGS)
 
 EXAMPLES ?= 1000
 
-schemathesis: $(VENV)/installed ## Ask everything that the OpenAPI document allows, and more; EXAMPLES of each route
+schemathesis: $(VENV)/installed ## Send requests generated from the OpenAPI document; EXAMPLES=100 per route
 	@SCHEMATHESIS_EXAMPLES=$(EXAMPLES) $(VENV)/bin/python -m pytest -q \
 		tests/service/api/test_schemathesis.py $(ARGS)
 
-soak: $(VENV)/installed ## Send 10,000 recordings; does it grow, fail, stay busy? ARGS="--clips 1500"
+soak: $(VENV)/installed ## Send 10,000 recordings; check memory, errors and idle load; ARGS="--clips 1500"
 	@$(VENV)/bin/python -m benchmarks.soak $(ARGS)
 
 train: $(VENV)/installed ## Train and export; DATA, CORPORA, CONFIG, RUN, BUNDLE; ARGS="--resume"
@@ -111,27 +111,27 @@ train: $(VENV)/installed ## Train and export; DATA, CORPORA, CONFIG, RUN, BUNDLE
 		--threads $(THREADS) $(ARGS)
 	$(VENV)/bin/nnpm export $(RUN) --out $(BUNDLE)
 
-bench: $(VENV)/installed ## Measure what the bundled model costs (benchmarks/results/); ARGS="--peer conv.onnx"
+bench: $(VENV)/installed ## Measure the cost of the bundled model (benchmarks/results/); ARGS="--peer conv.onnx"
 	@OPENBLAS_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.latency $(ARGS)
 	@$(VENV)/bin/python -m benchmarks.footprint
 
-bench-serving: $(VENV)/installed ## The service beside other servers; ARGS="--peers DIR --venvs DIR"; needs wrk
+bench-serving: $(VENV)/installed ## Compare the service with other servers; ARGS="--peers DIR --venvs DIR"; needs wrk
 	@$(VENV)/bin/python -m benchmarks.serving $(ARGS)
 	@$(VENV)/bin/python -m benchmarks.liveness
 
-bench-long: $(VENV)/installed ## A call of an hour: speed, memory, music and silence; DATA
+bench-long: $(VENV)/installed ## Score a recording of one hour: speed, memory, music and silence; DATA
 	@$(VENV)/bin/python -m benchmarks.long_audio --data $(DATA) $(ARGS)
 
-bench-bulk: $(VENV)/installed ## nnpm predict on folders of N, 2 N and 4 N clips; DATA
+bench-bulk: $(VENV)/installed ## Time nnpm predict on folders of N, 2 N and 4 N clips; DATA
 	@$(VENV)/bin/python -m benchmarks.bulk --data $(DATA) $(ARGS)
 
-bench-formats: $(VENV)/installed ## The same clips in many formats: how far do answers differ; DATA
+bench-formats: $(VENV)/installed ## Compare the answers for the same clips in many formats; DATA
 	@$(VENV)/bin/python -m benchmarks.formats --data $(DATA) $(ARGS)
 
-bench-adapting: $(VENV)/installed ## What requests feel while an adaptation runs; DATA
+bench-adapting: $(VENV)/installed ## Measure request latency while an adaptation runs; DATA
 	@$(VENV)/bin/python -m benchmarks.latency_during_adaptation --data $(DATA) $(ARGS)
 
-benchmark: $(VENV)/installed ## Compare the ways to adapt (hours); PROTOCOL=P1|P1_ravdess|P2|P3, DATA, ARGS="--seeds 1 --runs RUN"
+benchmark: $(VENV)/installed ## Compare the adaptation methods (hours); PROTOCOL=P1|P1_ravdess|P2|P3, DATA, ARGS="--seeds 1 --runs RUN"
 	$(VENV)/bin/nnpm benchmark --data $(DATA) --protocol $(PROTOCOL) --out build/benchmark-$(PROTOCOL) \
 		$(ARGS)
 
@@ -144,11 +144,11 @@ picture: $(VENV)/installed ## Draw docs/architecture.svg and list the files in d
 docs: $(DOCS_VENV)/installed ## Build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict
 
-# The locks hold for every Python that we support; torch is not in them, see requirements/torch.in.
+# The locks are valid for every supported Python; torch is not in them, see requirements/torch.in.
 UV_COMPILE = UV_CUSTOM_COMPILE_COMMAND='make lock' $(TOOLS_VENV)/bin/uv pip compile -q --upgrade \
 	--universal --python-version 3.11 --generate-hashes --no-emit-index-url
 
-lock: $(TOOLS_VENV)/installed ## Write the pinned, hashed requirements of the images anew (requirements/)
+lock: $(TOOLS_VENV)/installed ## Update the pinned and hashed requirements of the images (requirements/)
 	@$(UV_COMPILE) requirements/build.in -o requirements/build.txt
 	@$(UV_COMPILE) pyproject.toml requirements/torch.in --override requirements/without-torch.in \
 		--extra train --extra postgres --extra media -o requirements/worker.txt
@@ -168,18 +168,18 @@ image: ## Build the images nnpm-service and nnpm-worker with docker; IMAGE_ARGS=
 			--build-arg REVISION="$$(git rev-parse HEAD)" $(IMAGE_ARGS) . || exit 1; \
 	done
 
-image-check: ## Build the images with buildah (as root), run them read-only, adapt, restart, compare
+image-check: ## Build the images with buildah (as root) and test them: predict, adapt, restart
 	@$(PYTHON) scripts/image_check.py $(ARGS)
 
-monitoring-check: $(VENV)/installed ## Ask a real Prometheus the questions of dashboards and alerts
+monitoring-check: $(VENV)/installed ## Run every query of the dashboard and alerts against a real Prometheus
 	@$(VENV)/bin/python scripts/monitoring_check.py $(ARGS)
 
-clean: ## Remove environments and what tools left; runs/ and models/ stay
+clean: ## Remove environments and build output; keep runs/ and models/
 	rm -rf .venv .venv-* build dist site .coverage *.egg-info
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	find service training tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
-# Environments: made anew when pyproject.toml changes, and otherwise left alone.
+# Environments are created again when pyproject.toml changes.
 
 define new_environment
 @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \

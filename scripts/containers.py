@@ -35,14 +35,14 @@ exec chroot --userspec="$WHO" "$ROOT" /usr/bin/env -i "$@"
 
 
 class CheckError(Exception):
-    """What was wanted, and what was found."""
+    """A check that failed: what was found and what was expected."""
 
 
 def run(*command: str, **more: Any) -> str:
     """Run a command and give its output.
 
     Raises:
-        CheckError: if it fails, with the end of what it said.
+        CheckError: if it fails, with the end of its output.
     """
     done = subprocess.run(command, capture_output=True, text=True, check=False, **more)
     if done.returncode:
@@ -146,7 +146,7 @@ class Container:
             return False
         kind, *command = self.image.config["Healthcheck"]["Test"]
         if kind != "CMD":
-            raise CheckError(f"the health check is a {kind}; CMD is wanted: no shell")
+            raise CheckError(f"the health check is {kind}; it must be CMD, without a shell")
         user, group = self.image.config["User"].split(":")
         environment = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
         inside = ["nsenter", "-t", str(pid), "-m", "-p", "-r", "-G", group, "-S", user]
@@ -170,7 +170,7 @@ class Container:
         except subprocess.TimeoutExpired:
             raise CheckError(f"SIGTERM did not end it within {within_s:.0f} s") from None
         if code not in (0, 143):
-            raise CheckError(f"SIGTERM ended it with code {code}; 0 is wanted")
+            raise CheckError(f"SIGTERM ended it with code {code}; expected 0")
         return time.monotonic() - started
 
 
@@ -191,7 +191,7 @@ def until(found: Any, what: str, seconds: float) -> Any:
 def ask(
     port: int, method: str, path: str, body: bytes | None = None, **headers: str
 ) -> tuple[int, Any]:
-    """Send one request to this machine; JSON is read, None where nobody answers."""
+    """Send one request to this machine; give status and JSON body, or None without an answer."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         named = {name.replace("_", "-"): value for name, value in headers.items()}

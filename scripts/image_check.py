@@ -1,4 +1,4 @@
-"""Build both images, and use them as people do: predict, adapt, restart, compare.
+"""Build both images and test them as people use them: predict, adapt, restart, compare.
 
 Settings, as environment variables:
     NNPM_IMAGE_CHECK: all [the default], service (without the worker's image) or none.
@@ -27,7 +27,7 @@ CHANGING = ("request_id", "timing_ms")
 
 
 def main() -> int:
-    """Check, or say why not."""
+    """Run the check, or print why it is skipped."""
     wanted = os.environ.get("NNPM_IMAGE_CHECK", "all")
     corpus = Path(os.environ.get("NNPM_TEST_DATA", "none")) / "urdu"
     missing = "NNPM_IMAGE_CHECK says none" if wanted == "none" else obstacle()
@@ -59,12 +59,14 @@ def main() -> int:
 
 
 def look(service: Image) -> None:
-    """See that the image is what it should be."""
+    """Check the size, user, labels and packages of the image."""
     if (size := service.size_mb()) > MAX_SERVICE_MB:
-        raise CheckError(f"the service's image has {size} MB; at most {MAX_SERVICE_MB} are wanted")
+        raise CheckError(
+            f"the service's image is {size} MB; at most {MAX_SERVICE_MB} MB are allowed"
+        )
     config = service.config
     if not config["User"] or config["User"].startswith(("0", "root")):
-        raise CheckError(f"its user is {config['User']!r}; one that is not root is wanted")
+        raise CheckError(f"its user is {config['User']!r}; it must not be root")
     labels = [name for name in config["Labels"] if name.startswith("org.opencontainers.image.")]
     if len(labels) < 5:
         raise CheckError(f"its labels are {labels}")
@@ -101,7 +103,7 @@ def use(service: Image, worker: Image | None, clips: list[Path]) -> None:
             adapted = None
             if worker is not None:
                 job = send(port, clips)
-                # nothing here keeps other work from the cores: the worker does not stand back
+                # no service competes for the cores: the worker need not yield
                 busy = {"NNPM_ADAPT_NICE": "0"}
                 with Container(worker, volumes, busy) as one:
                     until(one.healthy, "the worker is healthy", 120)
@@ -113,7 +115,7 @@ def use(service: Image, worker: Image | None, clips: list[Path]) -> None:
                     adapted = see_through(port, job)
                     other.stop(10)
                 if answers(port, clips) != before:
-                    raise CheckError("the default model answers otherwise than before")
+                    raise CheckError("the default model's answers have changed")
                 then = answers(port, clips, "?language=ur")
                 if then == before:
                     raise CheckError("the promoted version answers as the default does")
@@ -125,7 +127,7 @@ def use(service: Image, worker: Image | None, clips: list[Path]) -> None:
         with Container(service, volumes, settings) as second:
             ready(second, port)
             if answers(port, clips) != before:
-                raise CheckError("the restarted service answers otherwise")
+                raise CheckError("the restarted service's answers have changed")
             if adapted is not None:
                 if answers(port, clips, "?language=ur") != then:
                     raise CheckError("the restarted service has another version for ur")
@@ -136,7 +138,7 @@ def use(service: Image, worker: Image | None, clips: list[Path]) -> None:
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """A free port."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         return int(taken.getsockname()[1])
 
@@ -149,7 +151,7 @@ def ready(container: Container, port: int) -> None:
 
 
 def answers(port: int, clips: list[Path], query: str = "") -> list[dict[str, Any]]:
-    """Post some clips; what differs from one request to the next is left out."""
+    """Post some clips; fields that differ between equal requests are left out."""
     found = []
     for clip in clips[:PREDICTED]:
         sent = ask(port, "POST", f"/predict{query}", clip.read_bytes(), Content_Type="audio/ogg")
@@ -187,7 +189,7 @@ def state(port: int, job: Any) -> Any:
 
 
 def see_through(port: int, job: Any) -> Any:
-    """Wait for the end of a job, and put what comes of it to use."""
+    """Wait until a job ends, and promote its version."""
 
     def ended() -> Any:
         now = state(port, job)
@@ -210,7 +212,7 @@ def expect(status: int, answer: tuple[int, Any]) -> Any:
         CheckError: if it has another.
     """
     if answer[0] != status:
-        raise CheckError(f"status {answer[0]}, {status} is wanted: {answer[1]!r:.500}")
+        raise CheckError(f"status {answer[0]}; expected {status}: {answer[1]!r:.500}")
     return answer[1]
 
 

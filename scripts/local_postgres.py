@@ -1,4 +1,4 @@
-"""A Postgres of one's own for the time of a check; root lends it another user."""
+"""A temporary Postgres server for a check; it runs as another user than root."""
 
 import contextlib
 import os
@@ -21,7 +21,7 @@ class LocalPostgres:
     password: str
 
     def url(self, database: str) -> str:
-        """As NNPM_DATABASE_URL wants it."""
+        """The value for NNPM_DATABASE_URL."""
         return f"postgresql://nnpm:{self.password}@127.0.0.1:{self.port}/{database}"
 
     def move(self, source: str, target: str) -> None:
@@ -40,13 +40,13 @@ class LocalPostgres:
 
 
 def available() -> bool:
-    """Whether all that is needed is here."""
+    """Whether Postgres' programs are installed."""
     return all(shutil.which(tool) for tool in TOOLS)
 
 
 @contextlib.contextmanager
 def running(folder: Path, port: int) -> Iterator[LocalPostgres]:
-    """Make a server in a folder that exists, and end it."""
+    """Run a server in an existing folder until the block ends."""
     server = LocalPostgres(port, secrets.token_hex(12))
     shutil.chown(folder, USER)
     (folder / "password").write_text(server.password)

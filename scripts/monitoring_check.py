@@ -1,4 +1,4 @@
-"""Start the service and a real Prometheus, and ask it all that the dashboard and the alerts ask.
+"""Start the service and a real Prometheus, and run every query of the dashboard and the alerts.
 
 Prometheus comes from Debian's package of that name; without it the check is skipped.
 """
@@ -24,14 +24,14 @@ import yaml
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 COMPARISON = re.compile(r"\s(?:[<>]=?|==|!=)\s+[\d.e]+\s*$")
-# Mistakes of ours, and refusals, do not happen on demand.
+# Internal errors and refusals cannot be caused on demand.
 QUIET = re.compile(r"code=\"internal\"|status=\"503\"")
 
 
 def main() -> int:
-    """Ask, and say what has no answer."""
+    """Run the queries, and print those without an answer."""
     if shutil.which("prometheus") is None:
-        print("monitoring-check: SKIPPED, there is no prometheus here.")
+        print("monitoring-check: SKIPPED, prometheus is not installed.")
         return 0
     from tests.support.prometheus import questions
     from tests.support.sounds import encode, speechlike
@@ -75,12 +75,12 @@ def main() -> int:
     for question in silent:
         print(f"no answer: {question}")
     wrong = [question for question in silent if not QUIET.search(question)]
-    print(f"monitoring-check: {len(asked) - len(silent)} of {len(asked)} questions are answered.")
+    print(f"monitoring-check: {len(asked) - len(silent)} of {len(asked)} queries have an answer.")
     return 1 if wrong else 0
 
 
 def answered(port: int, question: str) -> bool:
-    """Whether there is an answer; of an alert, to what it compares."""
+    """Whether a query has an answer; for an alert, the left side of its comparison."""
     text = COMPARISON.sub("", question.replace("$__rate_interval", "30s"))
     query = urllib.parse.urlencode({"query": re.sub(r"\[\d+[mh]\]", "[30s]", text)})
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/query?{query}") as response:
@@ -88,7 +88,7 @@ def answered(port: int, question: str) -> bool:
 
 
 def an_ended_job(url: str) -> None:
-    """Leave a job in the database that was begun and ended."""
+    """Put a job into the database that was started and has ended."""
     from nnpm.service.jobs.job import Job, State
     from nnpm.service.jobs.store import JobStore
 
@@ -124,7 +124,7 @@ def wait(address: str, seconds: float = 30) -> None:
 
 
 def post(address: str, body: bytes, kind: str = "audio/wav") -> None:
-    """Post audio, what is none, or something else; a refusal is an answer too."""
+    """Post a body; an error status is an answer too."""
     request = urllib.request.Request(address, body, {"Content-Type": kind})
     try:
         with urllib.request.urlopen(request):
@@ -134,7 +134,7 @@ def post(address: str, body: bytes, kind: str = "audio/wav") -> None:
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """A free port."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         return int(taken.getsockname()[1])
 

@@ -1,4 +1,4 @@
-"""Fail if this environment has torch: the service's tests would prove nothing here."""
+"""Fail if this environment has torch: tests in it would not show that the service needs none."""
 
 import importlib.util
 import sys
