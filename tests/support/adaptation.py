@@ -1,4 +1,4 @@
-"""What tests of /adapt share: a stand-in for the process that adapts, and what they wait for."""
+"""For tests of /adapt: a stand-in for the child process, archives, and waiting for a job."""
 
 import io
 import time
@@ -12,7 +12,7 @@ from tests.support.sounds import encode, speechlike
 
 ENDED = {"succeeded", "failed", "cancelled", "rejected", "interrupted"}
 
-# Does what training/worker.py does as far as others see it; waits while the file "hold" is there.
+# Behaves like training/adaptation/job.py as seen from outside; waits while the file "hold" exists.
 CHILD = """
 import json, pathlib, shutil, sys, time
 folder = pathlib.Path(sys.argv[1])

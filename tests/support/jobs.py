@@ -40,7 +40,7 @@ report = {"clips": {"accepted": 20, "skipped": {}, "examples": {}}, "verdict": "
 (folder / "r.tmp").rename(folder / "report.json")
 """
 
-# A worker in a process of its own; it waits where hold-preparing or hold-publishing is there.
+# A worker in a process of its own; it waits while hold-preparing or hold-publishing exists.
 WORKER = """
 import pathlib, sys, threading, time
 from nnpm.service.jobs import worker as module
@@ -85,7 +85,7 @@ class WorkerProcess:
         )
 
     def kill(self) -> None:
-        """As the kernel does when memory runs out."""
+        """SIGKILL, as the kernel sends it when memory runs out."""
         self.process.kill()
         self.process.wait()
 
@@ -94,14 +94,14 @@ class WorkerProcess:
 
 
 def hold(top: Path, stage: str) -> Path:
-    """Let whoever comes to a stage wait there, until the file that is returned is removed."""
+    """Stop every process that reaches a stage, until the returned file is removed."""
     path = top / f"hold-{stage}"
     path.touch()
     return path
 
 
 def children(top: Path) -> list[int]:
-    """Process numbers of all children that ever had the lock, in order."""
+    """Process ids of all children that held the lock, in order."""
     log = top / "children"
     return [int(line) for line in log.read_text().split()] if log.exists() else []
 
@@ -115,7 +115,7 @@ def kill_children(top: Path) -> None:
 
 
 def until(what: Callable[[], object], seconds: float = 60.0) -> None:
-    """Wait for something that happens in another process."""
+    """Wait until a condition holds that another process brings about."""
     deadline = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < deadline, "it did not happen"

@@ -1,4 +1,4 @@
-"""A file of keys for a service under test."""
+"""A key file for a service under test."""
 
 from pathlib import Path
 from typing import Any
@@ -7,10 +7,10 @@ from nnpm.service.keys import KeyFile
 
 
 def make_keys(path: Path) -> dict[str, Any]:
-    """Make a file of keys, one named after each scope and one without any.
+    """Create a key file with one key per scope and one key without a scope.
 
     Returns:
-        The headers that carry each.
+        The request headers for each key.
     """
     file = KeyFile(path)
     named: dict[str, frozenset[Any]] = {

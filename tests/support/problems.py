@@ -1,4 +1,4 @@
-"""What every error answer has to be."""
+"""Checks that hold for every error answer."""
 
 from typing import Any
 

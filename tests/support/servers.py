@@ -86,13 +86,13 @@ def live(
 
 @dataclass
 class Server:
-    """A service that is ready.
+    """A running ``nnpm serve`` that is ready.
 
     Attributes:
-        process: still running.
-        host: that it listens on.
+        process: of the service.
+        host: address that it listens on.
         port: that it listens on.
-        log: file that its standard error goes to.
+        log: file with its standard error.
     """
 
     process: "subprocess.Popen[bytes]"
@@ -107,7 +107,7 @@ class Server:
 
 @contextlib.contextmanager
 def serving(models: Path, folder: Path, before: str = "", **environment: str) -> Iterator[Server]:
-    """Start it, wait until it is ready, and end it; ``before`` is code that it runs first."""
+    """Run ``nnpm serve`` until the block ends; ``before`` is code that the process runs first."""
     log = folder / "serve.log"
     code = f"{before}\nimport sys; from nnpm.service.cli import main; sys.exit(main())"
     with log.open("wb") as file:
