@@ -12,9 +12,8 @@ from nnpm.service.jobs.job import Job
 
 ROOT = Path(__file__).parents[2]
 
-# Does what training/adaptation/job.py does as far as others see it. It takes the lock, notes that
-# it is at work (a second one at the same time would note that), and waits while hold-<stage> is
-# there.
+# Behaves like training/adaptation/job.py as seen from outside. It takes the lock, records its process
+# id (so that a test sees a second one), and waits while hold-<stage> exists.
 CHILD = """
 import fcntl, json, os, pathlib, shutil, sys, time
 folder = pathlib.Path(sys.argv[1])
