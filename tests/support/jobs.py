@@ -12,8 +12,8 @@ from nnpm.service.jobs.job import Job
 
 ROOT = Path(__file__).parents[2]
 
-# Behaves like training/adaptation/job.py as seen from outside. It takes the lock, records its process
-# id (so that a test sees a second one), and waits while hold-<stage> exists.
+# Behaves like training/adaptation/job.py as seen from outside. It takes the lock, records its
+# process id (so that a test sees a second one), and waits while hold-<stage> exists.
 CHILD = """
 import fcntl, json, os, pathlib, shutil, sys, time
 folder = pathlib.Path(sys.argv[1])
