@@ -38,7 +38,7 @@ BUNDLE ?= build/default-bundle
 .NOTPARALLEL:
 .PHONY: help serve test test-main check check-lint check-format check-types check-imports \
 	check-security audit fuzz schemathesis soak train bench bench-serving bench-adapting bench-long \
-	bench-bulk bench-formats benchmark picture docs clean lock image image-check monitoring-check
+	bench-bulk bench-formats benchmark charts picture docs clean lock image image-check monitoring-check
 .DEFAULT_GOAL := help
 
 help: ## List the targets
