@@ -118,9 +118,9 @@ def fine_tune(
     """Train encoder and head with the source's loss and the method's loss.
 
     Each step takes augmented crops of both sides. The source's loss is that of training
-    (docs/research/method.md: cross-entropy and the true multilabel): the memory changes with the encoder,
-    so that there is nothing to replay. Batch normalisations keep their statistics; those at the
-    head's entrance are the source's for the source and the target's for the target. Every
+    (docs/research/method.md: cross-entropy and the true multilabel): the memory changes with the
+    encoder, so that there is nothing to replay. Batch normalisations keep their statistics; those
+    at the head's entrance are the source's for the source and the target's for the target. Every
     ``refresh_steps`` the pooled features of both sides are computed again.
 
     Args:
