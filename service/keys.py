@@ -1,13 +1,10 @@
-"""What an API key is: a text for its holder, and an entry without the text for the service.
+"""API keys: how they are made, the file that holds them, and the keys of a running service.
 
-The text is ``nnpm_<id>_<secret>``. The id finds the entry, so checking costs the same for every
-key; the secret is 256 random bits. That is why a plain sha256 is the right hash: salt and slow
-hashes make guesses dear where people choose passwords, and nobody guesses 256 bits. A slow hash
-would only let strangers spend the service's time.
-
-The file of keys: JSON, replaced whole, readable for its owner alone.
-
-The keys of a running service: follows the file, and survives its damage.
+A key is a text for its holder, ``nnpm_<id>_<secret>``, and an entry without that text in the key
+file: JSON, replaced whole, readable for its owner only. The id finds the entry, so that a check
+takes the same time for every key; the secret is 256 random bits. That is why a plain sha256 is the
+right hash: salt and slow hashes make guesses expensive where people choose passwords, and 256 bits
+cannot be guessed. A slow hash would only let anybody waste the service's time.
 """
 
 import contextlib
@@ -33,10 +30,10 @@ Scope = Literal["predict", "adapt", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 PREFIX = "nnpm"
-"""So that scanners for leaked secrets, and people, see what it is."""
+"""Shows scanners for leaked secrets, and people, what the text is."""
 
 ANONYMOUS_NAME = "anonymous"
-"""Whoever calls a service without keys; no key may be named so."""
+"""Name of the callers of a service without keys; no key may have it."""
 
 _MAX_TEXT = 256
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}"
@@ -44,39 +41,39 @@ _ID = r"[0-9a-f]{12}"
 
 
 class KeysError(NnpmError):
-    """A key that cannot be made or found, or a file of keys that cannot be used."""
+    """A key that cannot be made or found, or a key file that cannot be used."""
 
 
 class Key(BaseModel):
-    """What the service knows of a key; the key itself is not among it."""
+    """The entry of a key: all that the service stores, which is not the key itself."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     id: str = Field(pattern=f"^{_ID}$")
-    """The part of the key's text that finds it."""
+    """The part of the key's text that finds the entry."""
 
     name: str = Field(pattern=f"^{_NAME}$")
-    """Who holds it; jobs belong to the name."""
+    """Name of the holder; jobs belong to the name."""
 
     scopes: Annotated[frozenset[Scope], PlainSerializer(sorted)]
-    """What it is for; admin is for everything, none for /metrics alone."""
+    """What the key permits; admin permits everything, no scope only /metrics."""
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     """Of the key's text."""
 
     created_at: AwareDatetime
-    """When it was made."""
+    """Time of creation."""
 
     revoked_at: AwareDatetime | None = None
-    """Since when it opens nothing."""
+    """Time since when the key is invalid."""
 
     @property
     def active(self) -> bool:
-        """Whether it opens anything."""
+        """Whether the key is valid."""
         return self.revoked_at is None
 
     def opens(self, text: str) -> bool:
-        """Whether a text is this key; takes as long for any text."""
+        """Whether a text is this key; takes the same time for any text."""
         return hmac.compare_digest(self.sha256, _digest(text))
 
 
@@ -100,8 +97,8 @@ def make_key(name: str, scopes: Iterable[Scope]) -> tuple[str, Key]:
     """
     if not re.fullmatch(_NAME, name) or re.fullmatch(_ID, name) or name == ANONYMOUS_NAME:
         raise KeysError(
-            f"{name[:80]!r} cannot be a key's name; 1 to 64 letters, digits, '.', '_', '@' or '-' "
-            f"are wanted, not {ANONYMOUS_NAME} and not what looks like an id"
+            f"{name[:80]!r} cannot be a key's name; it must have 1 to 64 letters, digits, '.', '_' "
+            f", '@' or '-', and be neither {ANONYMOUS_NAME} nor 12 hexadecimal digits, as an id"
         )
     key_id = secrets.token_hex(6)
     text = f"{PREFIX}_{key_id}_{secrets.token_urlsafe(32)}"
@@ -141,7 +138,7 @@ class _Content(BaseModel):
 
 
 def read_keys(path: Path) -> list[Key]:
-    """Read a file of keys.
+    """Read a key file.
 
     Raises:
         KeysError: if it is missing, unreadable or damaged; one sentence that names it.
@@ -149,17 +146,17 @@ def read_keys(path: Path) -> list[Key]:
     try:
         keys = _Content.model_validate_json(path.read_bytes()).keys
     except OSError as error:
-        raise KeysError(f"the file of keys {path} cannot be read: {error.strerror}") from None
+        raise KeysError(f"the key file {path} cannot be read: {error.strerror}") from None
     except ValidationError as error:
         detail = validation_detail(error.errors(), limit=1)
-        raise KeysError(f"the file of keys {path} is damaged: {detail}") from None
+        raise KeysError(f"the key file {path} is damaged: {detail}") from None
     if len({key.id for key in keys}) < len(keys):
-        raise KeysError(f"the file of keys {path} is damaged: two keys have one id")
+        raise KeysError(f"the key file {path} is damaged: two keys have one id")
     return keys
 
 
 class KeyFile:
-    """A file of keys that is changed; processes that do so wait for each other.
+    """Changes the key file; processes that change it at the same time wait for each other.
 
     Args:
         path: of the file; the first key makes it.
@@ -177,9 +174,7 @@ class KeyFile:
         try:
             return read_keys(self._path) if self._path.exists() else []
         except OSError as error:
-            raise KeysError(
-                f"the file of keys {self._path} cannot be read: {error.strerror}"
-            ) from None
+            raise KeysError(f"the key file {self._path} cannot be read: {error.strerror}") from None
 
     def create(
         self, name: str, scopes: frozenset[Scope] | None, *, rotate: bool = False
@@ -214,7 +209,7 @@ class KeyFile:
         return text, key
 
     def revoke(self, name_or_id: str) -> Key:
-        """Let a key open nothing any more.
+        """Make a key invalid.
 
         Raises:
             KeysError: if no active key is called so, or several are; or if the file cannot be used.
@@ -244,7 +239,7 @@ class KeyFile:
                 self._write(keys)
         except OSError as error:
             raise KeysError(
-                f"the file of keys {self._path} cannot be written: {error.strerror}"
+                f"the key file {self._path} cannot be written: {error.strerror}"
             ) from None
 
     def _write(self, keys: list[Key]) -> None:
@@ -266,7 +261,7 @@ class ApiKeys:
     """Finds keys. Used from one thread.
 
     Args:
-        path: of the file of keys.
+        path: of the key file.
         clock: gives seconds.
 
     Raises:
@@ -280,7 +275,7 @@ class ApiKeys:
         self._next_look_s = clock() + LOOK_S
         self._keys = _by_id(read_keys(path))
         if not any(key.active for key in self._keys.values()):
-            log.warning("the file of keys holds no active key: nobody can call the service")
+            log.warning("the key file holds no active key: nobody can call the service")
 
     def find(self, text: str) -> Key | None:
         """Find the active key that a text is."""

@@ -1,8 +1,6 @@
-"""What a request for an adaptation says, in JSON or as the fields of a form.
+"""POST /adapt: receive the request and its recordings, check them, and store a job.
 
-The form of POST /adapt, written to disk while it comes.
-
-A request for an adaptation to a job: received whole, checked, and kept.
+A form's files are written to the job's folder while they arrive.
 """
 
 import asyncio
@@ -38,22 +36,22 @@ class FolderRequest(JobRequest):
 
 
 ARCHIVE, FILES = "archive", "files"
-"""The parts that hold audio."""
+"""Names of the parts that hold audio."""
 
 _MAX_TEXT_BYTES = 4096
 _MAX_TEXTS = 16
 
 
 class AdaptForm(Form):
-    """Takes a form in pieces; its methods write to disk and so belong on a thread.
+    """Takes a form in pieces; its methods write to disk, so call them from a thread.
 
     Args:
-        content_type: of the request, with its boundary.
-        folder: gets the files; it is there and empty.
-        max_files: parts named ``files`` at most.
+        content_type: header of the request, with the boundary.
+        folder: gets the files; an empty folder.
+        max_files: most parts named ``files``.
 
     Raises:
-        BadFormError: if there is no boundary, or one that cannot be.
+        BadFormError: if the boundary is missing or invalid.
     """
 
     def __init__(self, content_type: str, folder: Path, max_files: int) -> None:
@@ -67,15 +65,15 @@ class AdaptForm(Form):
         self._file: IO[bytes] | None = None
         self._sum = hashlib.sha256()
         self.texts: dict[str, str] = {}
-        """The parts that are no files."""
+        """Fields that are not files, by name."""
         self.files: list[tuple[str, str, str]] = []
-        """Part, name as sent, and sha256 of every file."""
+        """Part, name as sent, and sha256 of every file, in order."""
 
     def finish(self) -> None:
-        """See that the form is whole, and make what was written survive a loss of power.
+        """Check that the form is complete.
 
         Raises:
-            BadFormError: if the end is missing, or there is no audio in it.
+            BadFormError: if its end is missing, or it holds no audio.
         """
         super().finish()
         kinds = {part for part, _, _ in self.files}
@@ -85,10 +83,10 @@ class AdaptForm(Form):
                 "archive=@clips.zip), or recordings (curl -F files=@a.wav -F files=@b.wav)."
             )
         if len(kinds) > 1:
-            raise BadFormError("Both 'archive' and 'files' were sent; one of them is wanted.")
+            raise BadFormError("Both 'archive' and 'files' were sent; send one of them.")
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close the file that is open."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -98,7 +96,9 @@ class AdaptForm(Form):
         self._name, self._text = name, bytearray()
         if filename is None:
             if len(self.texts) >= _MAX_TEXTS:
-                raise BadFormError(f"More than {_MAX_TEXTS} fields; there are not so many.")
+                raise BadFormError(
+                    f"More than {_MAX_TEXTS} fields were sent; at most {_MAX_TEXTS} are accepted."
+                )
             return
         self._path = self._place(filename)
         self._file = self._path.open("xb")
@@ -109,24 +109,24 @@ class AdaptForm(Form):
         count = sum(part == self._name for part, _, _ in self.files)
         if self._name == ARCHIVE:
             if count:
-                raise BadFormError("More than one 'archive' was sent; one is wanted.")
+                raise BadFormError("More than one 'archive' was sent; send only one.")
             return self._folder / ARCHIVE
         if self._name != FILES:
             raise BadFormError(
-                f"A file named {self._name[:64]!r} was sent; 'archive' or 'files' is wanted."
+                f"A file named {self._name[:64]!r} was sent; its name must be 'archive' or 'files'."
             )
         if count >= self._max_files:
             raise BadFormError(
-                f"More than {self._max_files} files; send an archive, which may hold more."
+                f"More than {self._max_files} files were sent; an archive may hold more."
             )
         name = PurePosixPath(sent.replace("\\", "/")).name.lstrip(".")
         path = safe_path(name) or PurePosixPath("recording")
-        if path.suffix.lower() not in AUDIO_SUFFIXES:  # what it is, its first bytes tell
+        if path.suffix.lower() not in AUDIO_SUFFIXES:  # its first bytes show the format
             path = path.with_name(f"{path.name}.wav")
         return self._places.free(path)
 
     def data(self, piece: memoryview) -> None:
-        """Write to the file, or gather the text."""
+        """Write to the file, or collect the text."""
         if self._file is not None:
             self._sum.update(piece)
             self._file.write(piece)
@@ -134,7 +134,7 @@ class AdaptForm(Form):
         self._text.extend(piece)
         if len(self._text) > _MAX_TEXT_BYTES:
             raise BadFormError(
-                f"The field {self._name[:64]!r} has more than {_MAX_TEXT_BYTES} bytes."
+                f"The field {self._name[:64]!r} has more than {_MAX_TEXT_BYTES} bytes, the limit."
             )
 
     def end(self) -> None:
@@ -151,7 +151,7 @@ class AdaptForm(Form):
 
 
 def digest_of(*parts: Any) -> str:
-    """Tell one request from another: sha256 of plain data."""
+    """Digest of a request, equal for equal requests: sha256 of plain data."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -170,19 +170,19 @@ class _Received:
 
 
 async def receive_request(request: Request, services: Services, owner: str) -> Job:
-    """Receive a request, and make it a job; the same request with the same key gives the same job.
+    """Receive a request and store a job; the same request with the same key gives the same job.
 
     Raises:
-        ExtraMissingError: if nobody here can adapt.
-        NnpmError: whatever is wrong with the request; nothing of it is left behind then.
+        ExtraMissingError: if no worker could run the job.
+        NnpmError: if the request cannot be accepted; nothing of it is kept then.
     """
     if not services.jobs.takes_jobs:
         raise ExtraMissingError(
             "Adaptation needs the extra 'train', which is not installed: pip install '.[train]' "
-            "in the checkout, or let workers elsewhere do it (NNPM_ADAPT_WORKERS=0)."
+            "in the checkout, or set NNPM_ADAPT_WORKERS=0 and run nnpm worker elsewhere."
         )
     key = _key(request)
-    if key is None:  # with one, the job may be there already
+    if key is None:  # with a key, the job may exist already
         await asyncio.to_thread(_check_queue, services)
     folder = JobFolder(services.settings.jobs, new_id())
     kept = False
@@ -202,8 +202,8 @@ def _key(request: Request) -> str | None:
     key = request.headers.get("idempotency-key")
     if key is not None and not (1 <= len(key) <= 255 and key.isascii() and key.isprintable()):
         raise ParameterError(
-            f"Idempotency-Key has {len(key)} characters; 1 to 255 printable ones of ASCII are "
-            "wanted."
+            f"Idempotency-Key has {len(key)} characters; it must have 1 to 255 printable ASCII "
+            "characters."
         )
     return key
 
@@ -212,7 +212,9 @@ def _check_queue(services: Services) -> None:
     waiting = services.jobs.store.counts()[State.QUEUED]
     most = services.settings.adapt_queue_limit
     if waiting >= most:
-        raise OverloadedError(f"{waiting} adaptations wait and {most} may; try again later.")
+        raise OverloadedError(
+            f"{waiting} adaptations are waiting; at most {most} may wait. Try again later."
+        )
 
 
 async def _receive(request: Request, services: Services, folder: JobFolder) -> _Received:
@@ -237,7 +239,7 @@ async def _small_body(request: Request) -> bytes:
         body.extend(chunk)
         if len(body) > _MAX_JSON_BYTES:
             raise ParameterError(
-                f"The JSON document has more than {_MAX_JSON_BYTES} bytes; so long is none."
+                f"The JSON document has more than {_MAX_JSON_BYTES} bytes, the limit."
             )
     return bytes(body)
 
@@ -253,14 +255,14 @@ async def _receive_form(
         form.finish()
     finally:
         form.close()
-    await asyncio.to_thread(_keep, folder)
+    await asyncio.to_thread(_sync, folder)
     if "folder" in form.texts:
-        raise BadFormError("A folder is named in JSON, not in a form with files; choose one.")
+        raise BadFormError("folder must be sent as JSON, not in a form with files.")
     fields = read_request(JobRequest, form.texts)
     return _Received(fields, form.files[0][0], digest_of(fields.model_dump(), form.files))
 
 
-def _keep(folder: JobFolder) -> None:
+def _sync(folder: JobFolder) -> None:
     for path in (folder.upload, folder.path, folder.path.parent):
         sync(path)
 
@@ -274,7 +276,7 @@ def _create(
         job = None if key is None else store.find_idempotent(owner, key)
         if job is not None and job.body_digest != received.digest:
             raise KeyTakenError(
-                f"The Idempotency-Key {key!r} was sent with another request before; take a new one."
+                f"The Idempotency-Key {key!r} was sent before with another request; use a new key."
             )
         return job
 
@@ -293,7 +295,7 @@ def _create(
                 **fields.model_dump(exclude={"folder"}),
             )
         )
-    except KeyTakenError:  # by the same request, which another thread was just receiving
+    except KeyTakenError:  # the same request, received by another thread at the same time
         job = earlier()
         assert job is not None
         return job
@@ -303,5 +305,5 @@ def _create(
 
 def _storage(error: OSError) -> NoRoomError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NoRoomError("The disk of the service is full; nothing was kept of the upload.")
-    return NoRoomError("The service cannot write its folder of jobs; its log says why.")
+        return NoRoomError("The disk of the service is full; nothing of the upload was kept.")
+    return NoRoomError("The service cannot write to its jobs folder; its log says why.")

@@ -152,16 +152,16 @@ class Registry:
             version = state.published.get(key)
             if version is None:
                 version = str(max(state.next_version, 1 + self._highest(name)))
-                # Told first: a crash from here on gives this key the same number again.
-                told = {"next_version": int(version) + 1}
-                told_keys = {**state.published, key: version}
-                states.write(home, state.model_copy(update={**told, "published": told_keys}))
+                # Written first: after a crash from here on, this key gets the same number again.
+                published = {**state.published, key: version}
+                changes = {"next_version": int(version) + 1, "published": published}
+                states.write(home, state.model_copy(update=changes))
             if not (home / version).exists():
                 self._copy(source, home, version)
         return ModelVersion(name, version, home / version)
 
     def promote(self, name: str, version: str, language: str | None = None) -> dict[str, Aliases]:
-        """Let a version answer for a language; its own unless told.
+        """Let a version answer for a language; by default the bundle's own.
 
         Raises:
             UnknownModelError: if there is no such version.
@@ -191,7 +191,7 @@ class Registry:
     def shadow(
         self, name: str, version: str | None, language: str | None = None
     ) -> dict[str, Aliases]:
-        """Let a version hear a language's requests without answering; None ends that.
+        """Let a version score a language's requests without answering; None ends that.
 
         Raises:
             UnknownModelError: if there is no such version.
@@ -202,12 +202,12 @@ class Registry:
         else:
             tag = self._language(name, version, language)
 
-        def hear(state: State) -> State:
+        def changed(state: State) -> State:
             others = {k: v for k, v in state.shadows.items() if k != tag}
             added = {} if version is None else {tag: version}
             return state.model_copy(update={"shadows": {**others, **added}})
 
-        return self._change(name, hear, version)
+        return self._change(name, changed, version)
 
     def delete(self, name: str, version: str) -> None:
         """Delete a version for good.
@@ -337,7 +337,7 @@ def _is_adapted_as_of(card: Path, _modified_ns: int) -> bool:
     try:
         return json.loads(card.read_bytes())["parent"] is not None
     except (OSError, ValueError, LookupError, TypeError):
-        return False  # loading it will say what is wrong
+        return False  # loading the bundle reports the error
 
 
 def _is_adapted(card: Path) -> bool:

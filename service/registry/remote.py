@@ -74,7 +74,7 @@ class RemoteRegistry(Registry):
             return super().publish(source, name, key=key)
 
     def promote(self, name: str, version: str, language: str | None = None) -> dict[str, Aliases]:
-        """Let a version answer for a language; its own unless told."""
+        """Let a version answer for a language; by default the bundle's own."""
         with self._writing(name):
             return super().promote(name, version, language)
 
@@ -86,7 +86,7 @@ class RemoteRegistry(Registry):
     def shadow(
         self, name: str, version: str | None, language: str | None = None
     ) -> dict[str, Aliases]:
-        """Let a version hear a language's requests without answering; None ends that."""
+        """Let a version score a language's requests without answering; None ends that."""
         with self._writing(name):
             return super().shadow(name, version, language)
 
@@ -97,13 +97,13 @@ class RemoteRegistry(Registry):
 
     def _refresh(self) -> None:
         if time.monotonic() - self._looked >= _FRESH_S:
-            with states.locked(self.root), _speaking():
+            with states.locked(self.root), _one_error():
                 self._pull()
 
     @contextlib.contextmanager
     def _writing(self, name: str) -> Iterator[None]:
         """Change the mirror, then the store; what fails in between is as if it had not been."""
-        with _speaking(), states.locked(self.root), self._alone(name):
+        with _one_error(), states.locked(self.root), self._alone(name):
             self._pull()
             self._looked = time.monotonic() + _LOCK_S  # the mirror is the newest until it is pushed
             try:
@@ -121,7 +121,7 @@ class RemoteRegistry(Registry):
         deadline = time.monotonic() + _LOCK_S
         while not self._create(lock, {"by": mine, "until": time.time() + _LOCK_S}):
             if time.monotonic() > deadline:
-                raise RegistryError(f"{lock} is held by another writer; remove it if none is.")
+                raise RegistryError(f"{lock} is held by another writer; remove it if none runs.")
             with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
                 if json.loads(self._store.cat_file(lock))["until"] < time.time():
                     self._store.rm_file(lock)
@@ -133,10 +133,10 @@ class RemoteRegistry(Registry):
                 if json.loads(self._store.cat_file(lock))["by"] == mine:
                     self._store.rm_file(lock)
 
-    def _create(self, path: str, told: dict[str, Any]) -> bool:
+    def _create(self, path: str, content: dict[str, Any]) -> bool:
         try:
             self._store.makedirs(str(PurePosixPath(path).parent), exist_ok=True)
-            self._store.pipe_file(path, json.dumps(told).encode(), mode="create")
+            self._store.pipe_file(path, json.dumps(content).encode(), mode="create")
         except FileExistsError:
             return False
         return True
@@ -211,8 +211,8 @@ def _keep(home: Path, names: set[str]) -> None:
 
 
 @contextlib.contextmanager
-def _speaking() -> Iterator[None]:
-    """Whatever the store's driver says becomes one error; its own text may hold credentials."""
+def _one_error() -> Iterator[None]:
+    """Turn any error of the store's driver into one of ours: its text may hold credentials."""
     try:
         yield
     except OSError as error:

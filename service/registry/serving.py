@@ -1,6 +1,6 @@
-"""Bundles in memory: loaded once, shared by all threads, the least recently used one dropped.
+"""Which version answers: routes by language, and the recognizers that are loaded for them.
 
-What answers now: routes by language, switched only to versions that are loaded and proven.
+A route switches to a version only when the version is loaded and has passed its golden probe.
 """
 
 import logging
@@ -92,7 +92,7 @@ class Route:
         model: name, version, folder.
         language: the route that was taken; of a version that was named, its card's.
         recognizer: of the version.
-        shadow: the version that shall hear the same; None for none.
+        shadow: a version that scores the same request without answering; None for none.
     """
 
     model: ModelVersion
@@ -112,7 +112,7 @@ class RoutingTable:
 
 
 class Serving:
-    """Chooses who answers. Many threads ask; one at a time switches.
+    """Chooses the version that answers; many threads may ask, one at a time switches routes.
 
     Args:
         registry: names, versions, aliases.
@@ -122,7 +122,7 @@ class Serving:
     def __init__(self, registry: Registry, loaded: LoadedModels) -> None:
         self.registry = registry
         self._loaded = loaded
-        self._views: dict[str, RoutingTable] = {}
+        self._tables: dict[str, RoutingTable] = {}
         self._switching = threading.Lock()
         self._stop = threading.Event()
         self._watcher: threading.Thread | None = None
@@ -145,9 +145,9 @@ class Serving:
             found = self.registry.resolve(name, version)
             recognizer = self._loaded.get(found)
             return Route(found, recognizer.bundle.card.language, recognizer)
-        view = self._views.get(name) or self.refresh(name)
-        route, found = pick(view.routes, tag)
-        return Route(found, route, view.recognizers[route], view.shadows.get(route))
+        table = self._tables.get(name) or self.refresh(name)
+        route, found = pick(table.routes, tag)
+        return Route(found, route, table.recognizers[route], table.shadows.get(route))
 
     def load(self, model: ModelVersion) -> Recognizer:
         """Load a version, and prove it by its golden probe.
@@ -211,7 +211,7 @@ class Serving:
         """
         with self._switching:
             revision = self.registry.revision(name)
-            old = self._views.get(name)
+            old = self._tables.get(name)
             if old is not None and old.revision == revision:
                 return old
             aliases = self.registry.aliases(name)
@@ -227,8 +227,8 @@ class Serving:
             # Pinned first: loading one of them may not push another out.
             self._loaded.pin(name, [*wanted.values(), *shadows.values(), *warm, *kept])
             routes, recognizers = self._prove(wanted, old)
-            view = self._views[name] = RoutingTable(revision, routes, recognizers, shadows)
-            return view
+            table = self._tables[name] = RoutingTable(revision, routes, recognizers, shadows)
+            return table
 
     def _prove(
         self, wanted: dict[str, ModelVersion], old: RoutingTable | None
@@ -255,7 +255,7 @@ class Serving:
 
     def _watch(self) -> None:
         while not self._stop.wait(LOOK_S):
-            for name in list(self._views):
+            for name in list(self._tables):
                 try:
                     self.refresh(name)
                 except Exception as error:  # a registry that is away comes back; answers go on

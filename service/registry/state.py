@@ -1,4 +1,4 @@
-"""What a registry remembers of one name: promotions, shadows, publications; one small file."""
+"""State of one model name in the registry: promotions, shadows, publications; one small file."""
 
 import contextlib
 from collections.abc import Iterator

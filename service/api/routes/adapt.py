@@ -1,11 +1,4 @@
-"""A job as JSON.
-
-What happens to a job, as server-sent events.
-
-What an adaptation found, as JSON and as a page.
-
-POST /adapt: unlabelled recordings in, a better model for their language out; and its jobs.
-"""
+"""/adapt: start an adaptation job from unlabelled recordings; list, watch and cancel jobs."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -37,34 +30,34 @@ class _Part(BaseModel):
 
 
 class ClipsPart(_Part):
-    """What was found in the audio."""
+    """The recordings of a job, counted."""
 
     accepted: int = 0
-    """Recordings that were learnt from."""
+    """Recordings that the adaptation used."""
     skipped: dict[str, int] = Field(default_factory=dict)
-    """How many were left out, by reason: undecodable, too_short, too_long, no_speech, duplicate."""
+    """Recordings left out, by reason: undecodable, too_short, too_long, no_speech, duplicate."""
     examples: dict[str, list[str]] = Field(default_factory=dict)
     """Some of their names, by reason."""
 
 
 class EstimatePart(_Part):
-    """An accuracy nobody measured."""
+    """An accuracy that was estimated without labels."""
 
     value: Share
     error: Share
-    """How far from the truth such estimates are on average."""
+    """Mean absolute error of such estimates."""
 
 
 class JobPart(_Part):
-    """One adaptation."""
+    """One adaptation job."""
 
     id: str
     owner: str
-    """The key that asked for it; anonymous on an open service."""
+    """Name of the API key that started it; anonymous on a service without keys."""
     state: State
     progress: Share
     eta_s: float | None
-    """Seconds until the end; null while nobody knows."""
+    """Seconds until the end; null if unknown."""
     name: str
     """The model that gets a new version."""
     language: str
@@ -72,26 +65,26 @@ class JobPart(_Part):
     method: str
     seed: int
     base: str | None
-    """The version that is adapted; null until work begins, unless it was named."""
+    """The version that is adapted; null until the work begins, unless the request named one."""
     auto_promote: bool
     force: bool
     version: str | None
-    """What came of it; null until then."""
+    """The version that was published; null until then."""
     clips: ClipsPart | None
-    """Null until the audio has been listened to."""
+    """Null until the audio has been examined."""
     verdict: str | None
     """Of the evidence: improved, no change or reject."""
     estimated_accuracy: EstimatePart | None
     error: str | None
-    """Why it failed or was rejected, or why it is being tried again."""
+    """Why the job failed or was rejected, or why it is tried again."""
     attempts: int
-    """How often a worker took it."""
+    """How often a worker claimed the job."""
     created_at: datetime
     updated_at: datetime
 
     @classmethod
     def of(cls, job: Job) -> Self:
-        """Leave out what is between the store and its workers."""
+        """The job without the fields that only store and workers need."""
         return cls.model_validate(job)
 
 
@@ -105,10 +98,10 @@ _LOOK_S = 0.3
 
 
 async def job_events(store: JobStore, job: Job) -> AsyncIterator[dict[str, str]]:
-    """Yield the job as it is, then again after every change, until it has ended.
+    """Yield the job, and again after every change, until it has ended.
 
-    Each is an event named ``job`` whose data are the job's JSON. While the database is away
-    nothing comes.
+    Each event is named ``job``; its data are the job as JSON. There are no events while the
+    database is unavailable.
     """
     yield _event(job)
     while not job.ended:
@@ -133,24 +126,24 @@ PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def read_report(job: Job, folder: JobFolder) -> dict[str, Any]:
-    """Read the report that ``nnpm adapt --json`` would have printed.
+    """Read a job's report: the document that ``nnpm adapt --json`` prints.
 
     Returns:
-        The same fields; ``bundle`` is the published version, ``name/version``, or null.
+        The report; its ``bundle`` is the published version, ``name/version``, or null.
 
     Raises:
-        NoReportError: if the job has not come so far, or never did.
+        NoReportError: if the job has no report, or not yet.
     """
     report = read_json(folder.report)
     if report is None or job.state in (State.FAILED, State.CANCELLED, State.INTERRUPTED):
-        wait = "has ended without one" if job.ended else "comes when it has ended"
-        raise NoReportError(f"The job is {job.state}; its report {wait}.")
+        when = "it has no report" if job.ended else "its report is written when it ends"
+        raise NoReportError(f"The job is {job.state}; {when}.")
     bundle = None if job.version is None else f"{job.name}/{job.version}"
     return {**report, "bundle": bundle}
 
 
 def report_page(job: Job, report: dict[str, Any]) -> str:
-    """Write it as a page that needs no other file."""
+    """Render the report as a page that needs no other file."""
     return str(_template().render(job=JobPart.of(job), report=report))
 
 
@@ -176,7 +169,7 @@ _PING_S = 10
 
 
 def _job(id: str, services: TheServices, caller: TheCaller) -> Job:  # noqa: A002 - the path's word
-    """Find a job that the caller may see; another's is as unknown as one that never was."""
+    """Find a job that the caller may see; any other job is unknown to the caller."""
     job = services.jobs.store.get(id)
     if job.owner != caller.name and not caller.is_admin:
         raise UnknownJobError(f"There is no job {id[:64]!r}.")
@@ -223,17 +216,16 @@ BODY = {
                 "name": "Idempotency-Key",
                 "in": "header",
                 "required": False,
-                "description": "The same key with the same request gives the same job.",
+                "description": "The same request with the same key gives the same job.",
                 "schema": {"type": "string", "minLength": 1, "maxLength": 255},
             }
         ],
     },
 )
 async def adapt(request: Request, services: TheServices, caller: TheCaller) -> Response:
-    """Take unlabelled recordings of a language, and begin to make a better model for it.
+    """Start to adapt a model to a language, from unlabelled recordings.
 
-    The answer is a job that waits for its turn. Nothing that answers now changes before the new
-    version is promoted.
+    The answer is a queued job. The versions that answer now stay until the new one is promoted.
     """
     job = await receive_request(request, services, caller.name)
     body = JobPart.of(job).model_dump_json()
@@ -262,8 +254,8 @@ def show_job(job: TheJob) -> JobPart:
     response_class=EventSourceResponse,
     responses={
         200: {
-            "description": "Events named `job`; the data of each are the job, as GET /adapt/{id} "
-            "gives it. The last is of its end.",
+            "description": "Events named `job`; their data are the job, as in GET /adapt/{id}. "
+            "The last event is the job in its final state.",
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
         },
         **problems(404, 422, 503),
@@ -279,14 +271,14 @@ def watch_job(job: TheJob, services: TheServices) -> Response:
     response_class=HTMLResponse,
     responses={
         200: {
-            "description": "A page; JSON, as `nnpm adapt --json` prints it, where Accept asks so.",
+            "description": "A page; JSON, as `nnpm adapt --json` prints it, if Accept wants it.",
             "content": {"application/json": {"schema": {"type": "object"}}},
         },
         **problems(404, 422, 503),
     },
 )
 def show_report(request: Request, job: TheJob, services: TheServices) -> Response:
-    """Show what the adaptation found."""
+    """Show the report of the adaptation."""
     report = read_report(job, JobFolder(services.settings.jobs, job.id))
     accept = request.headers.get("accept", "")
     headers = {"Vary": "Accept"}
@@ -298,8 +290,8 @@ def show_report(request: Request, job: TheJob, services: TheServices) -> Respons
 
 @router.delete("/{id}", responses=problems(404, 422, 503))
 def cancel_job(job: TheJob, services: TheServices) -> JobPart:
-    """Cancel a job: at once while it waits, within a second while it runs.
+    """Cancel a job: at once while it is queued, within a second while it runs.
 
-    One that has ended stays as it is.
+    A job that has ended does not change.
     """
     return JobPart.of(services.jobs.cancel(job.id))

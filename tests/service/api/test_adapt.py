@@ -44,7 +44,7 @@ def test_the_report_is_json_and_a_page(start: Callable[..., TestClient], tmp_pat
     (tmp_path / "hold").touch()
     job = client.post("/adapt", json={"folder": str(tmp_path / "audio"), "language": "ur"}).json()
     told = problem(client.get(f"/adapt/{job['id']}/report"), 404, "no_report")
-    assert "comes when it has ended" in told["detail"]
+    assert "its report is written when it ends" in told["detail"]
     (tmp_path / "hold").unlink()
     ended(client, job)
     report = client.get(f"/adapt/{job['id']}/report", headers={"Accept": "application/json"})
@@ -113,7 +113,7 @@ def test_a_rejected_job_publishes_only_by_force(
     assert (done["state"], done["version"], done["verdict"]) == ("rejected", None, "reject")
     assert done["error"] == "It does <better>."
     page = client.get(f"/adapt/{done['id']}/report").text
-    assert "Nothing was published" in page
+    assert "No version was published" in page
     done = ended(client, client.post("/adapt", json={**asked, "force": True}).json())
     assert (done["state"], done["version"], done["verdict"]) == ("succeeded", "3", "reject")
 

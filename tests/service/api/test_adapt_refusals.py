@@ -66,11 +66,11 @@ BAD_FORMS: dict[str, tuple[str, bytes, str]] = {
     "no form": (BOUNDARY, b"hello", "malformed"),
     "no file": (BOUNDARY, _parts(("language", "ur")), "No file named 'archive' or 'files'"),
     "a file as text": (BOUNDARY, _parts(("files", "abc")), "No file named"),
-    "other part": (BOUNDARY, _parts(('file"; filename="x', "a")), "'archive' or 'files' is wanted"),
+    "other part": (BOUNDARY, _parts(('file"; filename="x', "a")), "must be 'archive' or 'files'"),
     "both": (
         BOUNDARY, _parts((FILE, "a"), (ARCHIVE, "a")), "one of them",
     ),
-    "two archives": (BOUNDARY, _parts(*[(ARCHIVE, "a")] * 2), "one is wanted"),
+    "two archives": (BOUNDARY, _parts(*[(ARCHIVE, "a")] * 2), "send only one"),
     "many files": (BOUNDARY, _parts(*[(FILE, "a")] * 4), "More than 3 files"),
     "field twice": (BOUNDARY, _parts(("language", "ur"), ("language", "de")), "sent twice"),
     "many fields": (BOUNDARY, _parts(*[(f"f{n}", "") for n in range(20)]), "More than 16 fields"),
@@ -147,7 +147,10 @@ def test_the_queue_has_an_end(start: Callable[..., TestClient], tmp_path: Path) 
     for _ in range(2):
         assert client.post("/adapt", json=asked).json()["state"] == "queued"
     answer = client.post("/adapt", json=asked)
-    assert "2 adaptations wait and 2 may" in problem(answer, 503, "overloaded")["detail"]
+    assert (
+        "2 adaptations are waiting; at most 2 may wait"
+        in problem(answer, 503, "overloaded")["detail"]
+    )
     assert answer.headers["retry-after"]
 
 
