@@ -126,12 +126,12 @@ def test_several_paths_for_people(folder: Path, capsys: Captured) -> None:
     assert cli.main(["predict", str(folder / "a.wav"), str(folder / "b.flac")]) == 0
     fine, bad = capsys.readouterr().out.splitlines()
     assert "a.wav: " in fine
-    assert "b.flac: error: Not audio" in bad
+    assert "b.flac: error: Unsupported audio format" in bad
 
 
 def test_bad_input_is_one_line_and_2(folder: Path, tmp_path: Path, capsys: Captured) -> None:
     assert "no such file" in fails(capsys, "predict", str(folder / "missing.wav"))
-    assert "Not audio" in fails(capsys, "predict", str(folder / "b.flac"))
+    assert "Unsupported audio format" in fails(capsys, "predict", str(folder / "b.flac"))
     (tmp_path / "empty").mkdir()
     assert "holds no audio" in fails(capsys, "predict", str(tmp_path / "empty"))
     a = str(folder / "a.wav")
