@@ -247,7 +247,7 @@ def test_evaluate_refuses_what_it_cannot_score(
 ) -> None:
     data = tiny_corpus / "tiny"
     command = ["evaluate", "--bundle", bundle, "--data"]
-    assert "does not know fear" in fails(capsys, *command, data, "--emotions", "angry", "fear")
+    assert "cannot answer fear" in fails(capsys, *command, data, "--emotions", "angry", "fear")
     assert "metadata.csv" in fails(capsys, *command, tmp_path)
     assert "no bundle.json" in fails(capsys, "evaluate", "--bundle", tmp_path, "--data", data)
 

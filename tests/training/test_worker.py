@@ -102,7 +102,8 @@ def test_too_few_clips_fail_the_job_with_their_number(top: Path) -> None:
         path.unlink()
     job = adapted(top)
     assert job["state"] == "failed"
-    assert job["error"].startswith("15 of the 18 audio files in the folder are usable, and 20")
+    few = "15 of the 18 audio files in the folder are usable; at least 20 are required"
+    assert job["error"].startswith(few)
     assert str(top) not in job["error"]
     assert job["report"]["code"] == "no_report"
     assert Registry(top / "models").versions("default") == ["1"]

@@ -198,5 +198,5 @@ def _clips(features: TargetFeatures) -> Clips:
 def _check(task: AdaptationTask) -> None:
     """Check the task before any work."""
     if task.out.exists():
-        raise TrainingError(f"{task.out} exists; bundles are not overwritten; choose another --out")
+        raise TrainingError(f"{task.out} exists; bundles are not overwritten: choose another --out")
     require_place(task.out)

@@ -60,7 +60,7 @@ def export(run: Path, out: Path, *, cache: Path, data: Path | None = None) -> di
     if data is not None:
         request = request.model_copy(update={"data": data})
     if out.exists():
-        raise TrainingError(f"{out} exists, and bundles are not overwritten; choose another --out")
+        raise TrainingError(f"{out} exists; bundles are not overwritten: choose another --out")
     require_place(out)
     require_finished(run)
     training_data = load_training_data(request, cache)

@@ -243,7 +243,7 @@ def test_wrong_input_is_one_line_and_exit_2(
     assert "1 of the 1 audio files" in fails(target=few)
     wrong = tmp_path / "wrong.toml"
     wrong.write_text("stepz = 3")
-    assert "wrong.toml: stepz" in fails(config=wrong)
+    assert "wrong.toml: there is no setting stepz" in fails(config=wrong)
 
 
 def test_a_bundle_without_a_recipe_cannot_be_adapted(
