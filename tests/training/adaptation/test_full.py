@@ -71,9 +71,7 @@ def test_a_source_that_lacks_an_emotion_is_refused(
     base: Bundle, network: Network, tiny_corpus: Path, cache: Path
 ) -> None:
     card = base.card.model_copy(update={"labels": ("angry", "fear", "happy", "sad")})
-    with pytest.raises(
-        TrainingError, match=r"the source in .* has no clip of fear"
-    ):
+    with pytest.raises(TrainingError, match=r"the source in .* has no clip of fear"):
         load_source(tiny_corpus, ("tiny",), card, network, cache)
 
 
