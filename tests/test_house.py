@@ -12,7 +12,7 @@ PARTS = ("service", "training")
 MODULES = [path for part in PARTS for path in modules(part)]
 NAMED = [path for path in MODULES if not path.name.startswith("__")]
 LINES = {path: len((ROOT / path).read_text("utf-8").splitlines()) for path in MODULES}
-MAX_MODULES, MAX_NAMES, MAX_LINES = 143, 12, 400
+MAX_MODULES, MAX_NAMES, MAX_LINES = 141, 12, 400
 
 # Folders whose modules stand beside each other, and are read by one list of them or by nobody.
 FAMILIES = {
@@ -22,6 +22,7 @@ FAMILIES = {
 }  # fmt: skip
 ALONE = {
     "service/api/app.py": "what any ASGI server imports",
+    "service/api/server.py": "given to uvicorn by nnpm serve alone",
     "service/registry/remote.py": "needs the extra remote, and is imported for a URL alone",
     "training/adaptation/job.py": "the child process that the service starts",
     "training/cli.py": "what python -m nnpm.training runs",
@@ -68,7 +69,7 @@ def test_files_are_short_and_not_many() -> None:
     assert {str(path) for path, lines in LINES.items() if lines > MAX_LINES} == LONG_FILES
 
 
-@pytest.mark.parametrize(("part", "most"), [("service/api", 33), ("training", 39)])
+@pytest.mark.parametrize(("part", "most"), [("service/api", 30), ("training", 45)])
 def test_few_arrows_between_rooms(part: str, most: int) -> None:
     def room(path: Path) -> str:
         return path.relative_to(part).parts[0]

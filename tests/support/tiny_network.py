@@ -9,8 +9,14 @@ import torch
 from nnpm.service.inference import bundle as bundles
 from nnpm.service.inference.bundle import Bundle, Memory
 from nnpm.training.adaptation.features import FeatureViews
-from nnpm.training.bundle.files import memory_file, probe_file, voice, weights_file
-from nnpm.training.bundle.graphs import head_graph, network_graph
+from nnpm.training.bundle.files import (
+    head_graph,
+    memory_file,
+    network_graph,
+    probe_file,
+    voice,
+    weights_file,
+)
 from nnpm.training.config import Config
 from nnpm.training.network.network import Network
 from tests.support.tiny_bundle import tiny_card

@@ -12,8 +12,7 @@ from safetensors import safe_open
 from nnpm.service.inference.bundle import Memory
 from nnpm.training.bundle.calibration import build_memory
 from nnpm.training.bundle.export import _command
-from nnpm.training.bundle.files import golden_clips, memory_file, probe_file
-from nnpm.training.bundle.graphs import measure_parity
+from nnpm.training.bundle.files import golden_clips, measure_parity, memory_file, probe_file
 from nnpm.training.config import DEFAULT, Config, EncoderConfig, TrainConfig, load
 from nnpm.training.corpora import Utterance
 from nnpm.training.data.clips import cached

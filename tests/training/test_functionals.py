@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.export import Dim
 
-from nnpm.training.bundle.graphs import _export
+from nnpm.training.bundle.files import _export
 from nnpm.training.config import FrontEndConfig
 from nnpm.training.network.encoders.functionals import Functionals
 

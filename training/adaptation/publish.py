@@ -18,8 +18,15 @@ from ...service.inference import bundle as bundles
 from ...service.inference.bundle import Bundle, Memory
 from ...service.inference.card import Card, Decision
 from ...service.inference.recognizer import Recognizer
-from ..bundle.files import memory_file, probe_file, timestamp, weights_file
-from ..bundle.graphs import head_graph, network_graph, require_parity
+from ..bundle.files import (
+    head_graph,
+    memory_file,
+    network_graph,
+    probe_file,
+    require_parity,
+    timestamp,
+    weights_file,
+)
 from ..bundle.model_card import INTENDED_USE, NOT_FOR
 from ..errors import TrainingError
 from ..network.head import Head

@@ -31,8 +31,15 @@ from ..source.run import (
 )
 from . import model_card
 from .calibration import build_memory, fit_decision
-from .files import memory_file, probe_file, timestamp, weights_file
-from .graphs import head_graph, network_graph, require_parity
+from .files import (
+    head_graph,
+    memory_file,
+    network_graph,
+    probe_file,
+    require_parity,
+    timestamp,
+    weights_file,
+)
 
 WINDOW_S, HOP_S = 6.0, 3.0
 """Clips up to the window are one segment; nearly all training clips are shorter."""

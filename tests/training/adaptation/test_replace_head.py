@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from nnpm.training.adaptation.publish import replace_head
-from nnpm.training.bundle.graphs import head_graph
+from nnpm.training.bundle.files import head_graph
 from nnpm.training.network.head import Head
 from nnpm.training.network.network import Network
 from tests.support.tiny_network import WIDTH, tiny_network
