@@ -1,12 +1,13 @@
 """What all ``nnpm`` commands share: the parser, the exit codes, and how an error is reported."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from .inference.errors import NnpmError
+from .inference.errors import NnpmError, printable
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -21,7 +22,8 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Report what is wrong and where to find help, and exit with 2."""
-        self.exit(EXIT_BAD_INPUT, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        shown = printable(message)
+        self.exit(EXIT_BAD_INPUT, f"{self.prog}: {shown} (see {self.prog} --help)\n")
 
 
 def run_command(command: Callable[[], int | None], *, interrupted: str = "") -> int:
@@ -35,6 +37,9 @@ def run_command(command: Callable[[], int | None], *, interrupted: str = "") -> 
         The command's exit code; 2 for bad usage or input, or files that cannot be read or written;
         130 after an interrupt.
     """
+    # A terminal that cannot show a character gets its number instead.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = command()
         sys.stdout.flush()
@@ -44,7 +49,7 @@ def run_command(command: Callable[[], int | None], *, interrupted: str = "") -> 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
+        place = f"{os.fsdecode(error.filename)}: " if error.filename else ""
         return _fail(f"{place}{error.strerror or error}")
     except KeyboardInterrupt:
         if interrupted:
@@ -54,5 +59,5 @@ def run_command(command: Callable[[], int | None], *, interrupted: str = "") -> 
 
 
 def _fail(message: str) -> int:
-    sys.stderr.write(f"nnpm: {message}\n")
+    sys.stderr.write(f"nnpm: {printable(message)}\n")
     return EXIT_BAD_INPUT

@@ -16,7 +16,7 @@ from ..service.files import replacing, require_place
 from ..service.inference import bundle as bundles
 from ..service.inference.answer import Options
 from ..service.inference.audio.decode import decode
-from ..service.inference.errors import AudioError
+from ..service.inference.errors import AudioError, printable
 from ..service.inference.recognizer import Recognizer
 from .corpora import Utterance, load_folder
 from .corpora.file_names import absolute
@@ -190,7 +190,7 @@ def write_predictions(verdicts: Sequence[Verdict], root: Path, path: Path) -> No
         writer.writerow(["path", "truth", "prediction", *labels])
         for verdict in verdicts:
             scores = [f"{verdict.scores.get(label, 0.0):.6f}" for label in labels]
-            place = verdict.utterance.path.relative_to(absolute(root)).as_posix()
+            place = printable(verdict.utterance.path.relative_to(absolute(root)).as_posix())
             writer.writerow([place, verdict.utterance.emotion, verdict.prediction or "", *scores])
 
 

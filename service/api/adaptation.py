@@ -16,7 +16,7 @@ from starlette.requests import Request
 
 from ..files import sync
 from ..inference.audio.formats import AUDIO_SUFFIXES
-from ..inference.errors import NoRoomError, ParameterError
+from ..inference.errors import NoRoomError, ParameterError, printable
 from ..jobs.errors import KeyTakenError
 from ..jobs.folder import JobFolder, JobRequest, read_request
 from ..jobs.intake import FOLDER, allowed_folder
@@ -24,7 +24,7 @@ from ..jobs.job import Job, State, new_id
 from ..jobs.names import FreePaths, safe_path
 from ..predict.pool import OverloadedError
 from .errors import BadFormError, ExtraMissingError, UnsupportedBodyError
-from .forms import Form, decoded
+from .forms import Form
 from .services import Services
 
 
@@ -142,7 +142,7 @@ class AdaptForm(Form):
         if self._file is None:
             if self._name in self.texts:
                 raise BadFormError(f"The field {self._name[:64]!r} was sent twice.")
-            self.texts[self._name] = decoded(bytes(self._text))
+            self.texts[self._name] = self._text.decode("utf-8", "replace")
             return
         self.close()
         sync(self._path)
@@ -225,7 +225,8 @@ async def _receive(request: Request, services: Services, folder: JobFolder) -> _
             roots = services.settings.adapt_roots
             place = await asyncio.to_thread(allowed_folder, named.folder, roots)
             await asyncio.to_thread(folder.create)
-            return _Received(named, f"{FOLDER}{place}", digest_of(named.model_dump()))
+            source = f"{FOLDER}{printable(place)}"
+            return _Received(named, source, digest_of(named.model_dump()))
         case "multipart/form-data":
             await asyncio.to_thread(folder.create)
             return await _receive_form(request, services, folder, content_type)

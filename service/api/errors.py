@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ..inference.errors import NnpmError, ParameterError, validation_detail
+from ..inference.errors import NnpmError, ParameterError, printable, validation_detail
 from .headers import allowed_methods, common_headers
 
 
@@ -263,7 +263,7 @@ def _describe(kind: Kind, detail: str, request_id: str | None) -> Problem:
         type=f"urn:nnpm:problem:{kind.code}",
         title=kind.title,
         status=kind.status,
-        detail=detail,
+        detail=printable(detail),
         code=kind.code,
         **extras,
     )
@@ -338,5 +338,5 @@ def _respond(
         extra["Retry-After"] = str(kind.retry_after_s)
     problem = _describe(kind, detail, request_id)
     if request.scope["path"].split("/", 2)[1:2] == ["v2"]:
-        problem = InferenceProblem(**problem.model_dump(), error=detail)
+        problem = InferenceProblem(**problem.model_dump(), error=problem.detail)
     return Response(problem.model_dump_json(), kind.status, extra, MEDIA_TYPE)

@@ -21,6 +21,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
+from ..inference.errors import printable
 from .errors import BadFormError, UnsupportedBodyError, UploadTooLargeError
 
 
@@ -118,7 +119,7 @@ class Form(ABC):
         if b"name" not in options:
             raise BadFormError("A part of the form has no name; name every part.")
         filename = options.get(b"filename")
-        self.begin(decoded(options[b"name"]), None if filename is None else decoded(filename))
+        self.begin(_name(options[b"name"]), None if filename is None else _name(filename))
 
     def _on_data(self, data: bytes, start: int, end: int) -> None:
         self.data(memoryview(data)[start:end])
@@ -127,9 +128,9 @@ class Form(ABC):
         self.complete = True
 
 
-def decoded(text: bytes) -> str:
-    """Decode the text of a form, whatever its bytes are."""
-    return text.decode("utf-8", "replace")
+def _name(text: bytes) -> str:
+    """Decode a name in a form, whatever its bytes are, so that it can be shown."""
+    return printable(text.decode("utf-8", "surrogateescape"))
 
 
 FILES = "files"

@@ -14,7 +14,7 @@ from .. import settings
 from ..api.errors import problem_of
 from ..command import UsageError
 from ..inference.audio.formats import AUDIO_SUFFIXES, audio_files
-from ..inference.errors import AudioError, validation_detail
+from ..inference.errors import AudioError, printable, validation_detail
 from ..predict.predict import PredictQuery, predict
 from ..predict.schemas import ModelPart, PredictAnswer
 from ..registry.opening import open_registry
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     if args.bundle is not None:
         recognizer = load_recognizer(args.bundle)
         language = recognizer.bundle.card.language
-        model = ModelPart(name=args.bundle.resolve().name, version="", language=language)
+        model = ModelPart(name=printable(args.bundle.resolve().name), version="", language=language)
     else:
         serving = Serving(open_registry(own), LoadedModels(load_recognizer, 1))
         route = serving.choose(args.model, query.language)
@@ -136,13 +136,13 @@ def _files(paths: list[Path]) -> Iterator[Path]:
 def _json_line(file: Path, outcome: Outcome) -> str:
     if isinstance(outcome, AudioError):
         problem = problem_of(outcome).model_dump(exclude_unset=True)
-        return json.dumps({"file": str(file), "error": problem})
-    return f'{{"file": {json.dumps(str(file))}, "answer": {outcome.to_json()}}}'
+        return json.dumps({"file": printable(file), "error": problem})
+    return f'{{"file": {json.dumps(printable(file))}, "answer": {outcome.to_json()}}}'
 
 
 def _line(file: Path, outcome: Outcome) -> str:
     if isinstance(outcome, AudioError):
-        return f"{file}: error: {outcome}"
+        return f"{printable(file)}: error: {outcome}"
     if outcome.abstained:
-        return f"{file}: abstains ({', '.join(outcome.reasons)})"
-    return f"{file}: {outcome.emotion} {outcome.confidence:.2f}"
+        return f"{printable(file)}: abstains ({', '.join(outcome.reasons)})"
+    return f"{printable(file)}: {outcome.emotion} {outcome.confidence:.2f}"

@@ -4,16 +4,72 @@ Every class carries the HTTP status, a title and a code as plain attributes; a s
 own has those of its parent. Whoever raises an error needs to know nothing of HTTP.
 
 ``validation_detail`` puts pydantic's findings into our words, for requests, settings and files.
+``printable`` is for names of files, which may be any bytes: whatever shows one calls it.
 """
 
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
+# Bytes that are not UTF-8, and other surrogates; control characters; marks that change the
+# direction of text or break lines; what XML does not allow. Joiners stay: Urdu needs them.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufffe\uffff"
+    "\ud800-\udfff]"
+)
+_ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4}))")
+
+
+def printable(name: str | os.PathLike[str]) -> str:
+    r"""Write a file name, or text that others chose, so that it can be shown and stored anywhere.
+
+    File names are bytes, and Python keeps those that are not UTF-8 as surrogates, which JSON, CSV,
+    terminals and databases refuse. Each becomes ``\xe9``; control characters, and marks that turn
+    the direction of text, become ``\x0a`` or ``\u202e``. Anything else stays, a backslash too, so a
+    second call changes nothing.
+
+    Args:
+        name: a name, path or sentence.
+
+    Returns:
+        Text without surrogates and control characters.
+
+    Examples:
+        >>> print(printable("caf\udce9 \u202egpj.wav"), printable("گفتگو.wav"))
+        caf\xe9 \u202egpj.wav گفتگو.wav
+    """
+    return _UNPRINTABLE.sub(_escaped, os.fspath(name))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}"
+
+
+def original_name(shown: str) -> str:
+    r"""Find the file name that ``printable`` shows so.
+
+    Where the name itself holds a backslash and hexadecimal digits there are two such names: look
+    for ``shown`` first.
+
+    Examples:
+        >>> original_name(printable("caf\udce9.wav")) == "caf\udce9.wav"
+        True
+    """
+
+    def character(found: re.Match[str]) -> str:
+        code = int(found[1] or found[2], 16)
+        return chr(0xDC00 + code) if found[1] and code >= 0x80 else chr(code)
+
+    return _ESCAPE.sub(character, shown)
+
 
 class NnpmError(Exception):
-    """Base of every error whose message is meant for the user.
+    """Base of every error whose message is meant for the user; names in it are made printable.
 
     Attributes:
         status: of HTTP.
@@ -30,6 +86,9 @@ class NnpmError(Exception):
         "The service made a mistake; its log has the details under this request_id."
     )
     retry_after_s: ClassVar[int | None] = None
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class AudioError(NnpmError):

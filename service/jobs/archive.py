@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Any, BinaryIO, cast
 
 from ..inference.audio.formats import AUDIO_SUFFIXES
+from ..inference.errors import printable
 from .errors import ArchiveError
 from .names import FreePaths, safe_path
 
@@ -324,5 +325,5 @@ def _check_name(name: str) -> None:
 
 
 def _refused(name: str, what: str) -> ArchiveError:
-    shown = name.encode("ascii", "backslashreplace").decode()[:80]
-    return ArchiveError(f"The archive's member {shown!r} {what}; the archive is refused.")
+    shown = printable(name[:80])
+    return ArchiveError(f"The archive's member '{shown}' {what}; the archive is refused.")

@@ -126,6 +126,9 @@ jobs = Table(
 _WAIT_S = 10
 """Longest wait for another process's transaction, or for a server's answer."""
 
+_MIGRATING = Lock()
+"""Held during a migration: Alembic keeps the connection in a variable of the process."""
+
 _TEMPORARY = (exc.OperationalError, exc.InterfaceError, exc.InternalError, exc.TimeoutError)
 """Errors that may pass: no server, a full disk, a lock held for too long."""
 
@@ -145,7 +148,6 @@ class Database:
         self._url = _parse(url)
         self._engine = _engine(self._url)
         self._migrated = False
-        self._lock = Lock()
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -186,7 +188,7 @@ class Database:
 
         from .migrations import upgrade
 
-        with self._lock:
+        with _MIGRATING:
             if not self._migrated:
                 if self._url.database and self._url.get_backend_name() == "sqlite":
                     Path(self._url.database).parent.mkdir(parents=True, exist_ok=True)

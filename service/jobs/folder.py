@@ -14,6 +14,7 @@ from typing import Annotated, Any, Self, TypeVar
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -90,6 +91,12 @@ class JobRequest(BaseModel):
         return self
 
 
+AnyPath = Annotated[
+    Path, BeforeValidator(lambda path: Path(path) if isinstance(path, str) else path)
+]
+"""A path whose bytes need not be UTF-8, which pydantic's own validator of text wants."""
+
+
 class AdaptationTask(JobRequest):
     """A request with the base and the folders of this machine: what ``nnpm adapt`` carries out.
 
@@ -99,13 +106,13 @@ class AdaptationTask(JobRequest):
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of all random numbers; the command line takes any that torch does."""
 
-    bundle: Path
+    bundle: AnyPath
     """Folder of the base."""
 
-    target: Path
+    target: AnyPath
     """Folder of the unlabelled recordings, searched recursively."""
 
-    out: Path
+    out: AnyPath
     """Folder of the adapted bundle; it must not exist yet."""
 
     threads: int = Field(ge=1)

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from ..inference.errors import original_name
 from ..settings import Settings
 from .archive import IntakeLimits, unpack
 from .errors import ArchiveError, FolderRefusedError
@@ -13,6 +14,8 @@ from .job import Job
 
 def allowed_folder(text: str, roots: Iterable[Path]) -> Path:
     """Resolve a folder's symbolic links, and check that it lies under an allowed folder.
+
+    JSON cannot hold a name that is not UTF-8: such a folder is named as ``printable`` shows it.
 
     Only an error about an allowed folder shows whether the folder exists.
 
@@ -26,6 +29,8 @@ def allowed_folder(text: str, roots: Iterable[Path]) -> Path:
         )
     try:
         folder = Path(text).resolve()
+        if not folder.exists():
+            folder = Path(original_name(text)).resolve()
     except (OSError, RuntimeError, ValueError):  # a loop of links; a NUL in the name
         raise FolderRefusedError("The folder's name is not a valid path.") from None
     if not Path(text).is_absolute() or not any(folder.is_relative_to(root) for root in allowed):

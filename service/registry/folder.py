@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..inference.card import DEFAULT_NAME
-from ..inference.errors import NnpmError
+from ..inference.errors import NnpmError, printable
 
 _MARK = "bundle.json"
 
@@ -30,7 +30,7 @@ class ModelFolder:
 
     Args:
         root: holds one folder per name, each with one folder per version. Hidden folders are
-            being written and are not seen.
+            being written and are not seen, nor are names that are not UTF-8.
     """
 
     def __init__(self, root: Path) -> None:
@@ -83,7 +83,12 @@ class ModelFolder:
 def _folders(root: Path) -> list[Path]:
     if not root.is_dir():
         return []
-    return sorted(f for f in root.iterdir() if f.is_dir() and not f.name.startswith("."))
+    return sorted(f for f in root.iterdir() if f.is_dir() and _is_name(f.name))
+
+
+def _is_name(name: str) -> bool:
+    """Whether a folder may be a model or version: not hidden, and its name can be shown."""
+    return not name.startswith(".") and printable(name) == name
 
 
 def _version_names(folder: Path) -> list[str]:

@@ -12,6 +12,7 @@ import torch
 from ...service.files import require_place
 from ...service.inference import bundle as bundles
 from ...service.inference.bundle import SEAL, Bundle, Memory
+from ...service.inference.errors import printable
 from ...service.jobs.folder import AdaptationTask
 from ..bundle.files import restore_network
 from ..errors import TrainingError
@@ -120,7 +121,8 @@ def adapt(
         seed=task.seed,
         language=task.language,
         base=Base(
-            version=base.path.resolve().name, digest=(base.path / SEAL).read_text("ascii")[:64]
+            version=printable(base.path.resolve().name),
+            digest=(base.path / SEAL).read_text("ascii")[:64],
         ),
         clips=_clips(features),
         windows=len(target.pooled),
@@ -132,7 +134,7 @@ def adapt(
     if evidence.verdict != "reject" or task.force:
         adapted = Adapted(network, memory, head, decision)
         publish(task.out, base, adapted, report, config, features.examples)
-        report = report.model_copy(update={"bundle": str(task.out)})
+        report = report.model_copy(update={"bundle": printable(task.out)})
     return report.model_copy(update={"seconds": clock.seconds()})
 
 

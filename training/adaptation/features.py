@@ -19,7 +19,7 @@ from ...service.inference.audio.formats import AUDIO_SUFFIXES, audio_files
 from ...service.inference.audio.speech import assess, speech_bounds
 from ...service.inference.audio.waveform import SAMPLE_RATE_HZ, Waveform
 from ...service.inference.card import Card
-from ...service.inference.errors import AudioError, AudioTooLongError, AudioTooShortError
+from ...service.inference.errors import AudioError, AudioTooLongError, AudioTooShortError, printable
 from ...service.inference.recognizer import TOO_SHORT_S, windows
 from ..data.augment import SpectralAugment
 from ..errors import TrainingError
@@ -167,7 +167,8 @@ def extract_features(
             examples += clip.segments[: _EXAMPLES - len(examples)]
         else:
             reason = "duplicate" if isinstance(clip, _Clip) else clip
-            skipped.setdefault(reason, []).append(path.relative_to(folder).as_posix())
+            name = printable(path.relative_to(folder).as_posix())
+            skipped.setdefault(reason, []).append(name)
         on_file(done, len(files))
     accepted = len(seen)
     if accepted < config.min_clips:

@@ -63,8 +63,8 @@ def run_job(path: Path) -> None:
 
 def _read(folder: JobFolder) -> AdaptationTask:
     try:
-        return read_request(AdaptationTask, folder.request.read_bytes())
-    except (OSError, ParameterError) as error:
+        return read_request(AdaptationTask, json.loads(folder.request.read_bytes()))
+    except (OSError, ValueError, ParameterError) as error:
         raise TrainingError(f"{folder.request} cannot be read: {error}") from None
 
 

@@ -8,10 +8,11 @@ from typing import Annotated, Any, Self
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import HTMLResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from sse_starlette import EventSourceResponse
 from starlette.responses import JSONResponse, Response
 
+from ...inference.errors import printable
 from ...jobs.errors import StoreUnavailableError, UnknownJobError
 from ...jobs.folder import JobFolder, JobRequest, read_json
 from ...jobs.job import Job, State
@@ -25,6 +26,10 @@ from ..services import Services, services_of
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
+Name = Annotated[str, BeforeValidator(printable)]
+"""Of a file; a database of an earlier version may hold some that no answer can."""
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True, from_attributes=True)
 
@@ -36,7 +41,7 @@ class ClipsPart(_Part):
     """Recordings that the adaptation used."""
     skipped: dict[str, int] = Field(default_factory=dict)
     """Recordings left out, by reason: undecodable, too_short, too_long, no_speech, duplicate."""
-    examples: dict[str, list[str]] = Field(default_factory=dict)
+    examples: dict[str, list[Name]] = Field(default_factory=dict)
     """Some of their names, by reason."""
 
 
@@ -139,7 +144,20 @@ def read_report(job: Job, folder: JobFolder) -> dict[str, Any]:
         when = "it has no report" if job.ended else "its report is written when it ends"
         raise NoReportError(f"The job is {job.state}; {when}.")
     bundle = None if job.version is None else f"{job.name}/{job.version}"
-    return {**report, "bundle": bundle}
+    return {**_printable(report), "bundle": bundle}
+
+
+def _printable(value: Any) -> Any:
+    """Make all names in a report printable; one of an earlier version may hold others."""
+    match value:
+        case str():
+            return printable(value)
+        case dict():
+            return {key: _printable(item) for key, item in value.items()}
+        case list():
+            return [_printable(item) for item in value]
+        case _:
+            return value
 
 
 def report_page(job: Job, report: dict[str, Any]) -> str:

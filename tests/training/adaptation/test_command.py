@@ -236,7 +236,7 @@ def test_wrong_input_is_one_line_and_exit_2(
     assert "it must be a BCP-47 tag" in fails(language="")
     assert "there is no folder" in fails(target=tmp_path / "nowhere")
     assert "is not a bundle" in fails(bundle=voices)
-    assert "exists; bundles are not overwritten" in fails(out=base.path)
+    assert "exists, and bundles are not overwritten" in fails(out=base.path)
     few = tmp_path / "few"
     few.mkdir()
     shutil.copy(voices / "00.wav", few)
@@ -308,3 +308,14 @@ def test_an_interrupt_while_publishing_leaves_nothing(
 
 def test_every_method_is_in_the_help_of_its_refusal() -> None:
     assert list(METHODS)[:2] == ["source_only", "adabn"]
+
+
+def test_names_that_are_not_utf8_are_used_and_named(adapt, voices: Path, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"\xff")
+    shutil.copytree(voices, folder)
+    used = next(folder.glob("*.wav"))
+    used.rename(used.with_name(os.fsdecode(b"caf\xe9.wav")))
+    (folder / os.fsdecode(b"bad\xfe.wav")).write_bytes(b"RIFF")
+    report = adapt(tmp_path / "out", target=folder, force=True)
+    assert report["clips"]["examples"]["undecodable"] == [r"bad\xfe.wav"]
+    assert report["clips"]["accepted"] == adapt(tmp_path / "b", force=True)["clips"]["accepted"]
