@@ -1,7 +1,6 @@
-"""What we ask of the operating system: the number of cores, steady memory, silent C libraries."""
+"""What we ask of the operating system: the number of cores, and steady memory."""
 
 import ctypes
-import functools
 import math
 import os
 import platform
@@ -89,30 +88,3 @@ def steady_memory() -> bool:
         and process.mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
         and process.mallopt(_M_MMAP_THRESHOLD, OWN_PAGES_BYTES)
     )
-
-
-_STREAMS = ("stdout", "stderr")
-
-
-@functools.cache
-def silence_native_stdio() -> bool:
-    """Discard everything that C libraries print to ``stdout`` and ``stderr``, for good.
-
-    libmpg123 prints a line for each damaged frame, and libsndfile's ALAC decoder for each bad
-    packet; neither has an option against it. One upload of 1 MB made 100,000 lines in the log.
-    Python, glibc's fatal errors and the tracebacks of ``faulthandler`` write to the descriptors,
-    which do not change.
-
-    Returns:
-        Whether it was done: only glibc's streams can be replaced.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    process = ctypes.CDLL(None)
-    process.fopen.restype = ctypes.c_void_p
-    devnull = process.fopen(os.devnull.encode(), b"w")
-    if not devnull:  # no descriptor left
-        return False
-    for name in _STREAMS:
-        ctypes.c_void_p.in_dll(process, name).value = devnull
-    return True

@@ -140,6 +140,13 @@ class NoRoomError(NnpmError):
     title = "The disk is full"
 
 
+class DecoderUnavailableError(NnpmError):
+    """The process that decodes audio cannot be started."""
+
+    status, code, detail, retry_after_s = 503, "decoder_unavailable", None, 30
+    title = "Audio cannot be decoded now"
+
+
 class ParameterError(NnpmError):
     """A parameter that is missing, unknown or outside its range."""
 

@@ -1,5 +1,6 @@
 """Health, metrics and /docs, whose page loads nothing from other sites."""
 
+import asyncio
 from functools import lru_cache
 from importlib.resources import files
 from typing import Annotated, Literal
@@ -11,6 +12,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from ...inference.audio.process import decoder_obstacle
 from ..errors import NotReadyError
 from ..openapi import problems
 from ..services import Services, services_of
@@ -32,9 +34,15 @@ async def live() -> Health:
 
 @router.get("/health/ready", tags=["health"], responses=problems(503))
 async def ready(services: Annotated[Services, Depends(services_of)]) -> Health:
-    """Report whether the default model is loaded and has passed its golden probe."""
+    """Report whether recordings can be answered.
+
+    The default model has to be loaded and to have passed its golden probe; and if a process that
+    decodes audio could not be started, another try has to succeed.
+    """
     if not services.readiness.ready:
         raise NotReadyError(services.readiness.obstacle)
+    if (obstacle := await asyncio.to_thread(decoder_obstacle)) is not None:
+        raise NotReadyError(obstacle)
     return Health(status="ready")
 
 

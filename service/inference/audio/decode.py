@@ -13,17 +13,11 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from ...system import silence_native_stdio
-from ..errors import (
-    AudioError,
-    AudioTooLongError,
-    AudioTooShortError,
-    DamagedAudioError,
-    NotAudioError,
-)
-from .ffmpeg import MediaReader
-from .formats import format_of, supported_formats
-from .sndfile import DecodeBudget, Reader, SoundFileReader, Source, stopped_early
+from ..errors import AudioTooLongError, AudioTooShortError, DamagedAudioError, NotAudioError
+from .formats import FORMATS, format_of, supported_formats
+from .process import RemoteReader
+from .reader import Reader, stopped_early
+from .wav import OtherCodecError, WavReader
 from .waveform import (
     CLIPPED_LEVEL,
     AudioInfo,
@@ -62,6 +56,7 @@ def decode(
         AudioTooShortError: if it is empty or shorter than ``limits.min_duration_s``.
         AudioTooLongError: if it is longer than ``limits.max_duration_s``.
         CostlyAudioError: if decoding costs more than audio of its length should.
+        DecoderUnavailableError: if no process can be started for a format that needs one.
         NoRoomError: if it is long, and the disk is full.
 
     Examples:
@@ -83,27 +78,22 @@ def decode(
         raise AudioTooShortError(
             f"The recording is empty (0 bytes); send at least {limits.min_duration_s:g} s of audio."
         )
-    silence_native_stdio()
-    budget = DecodeBudget()
-    try:
-        with contextlib.closing(_open(file, budget)) as reader:
-            return _read(reader, channels, limits, budget)
-    except AudioError:
-        budget.check()  # if it is exceeded, the file only seemed to end: this is the cause
-        raise
+    with contextlib.closing(_open(file)) as reader:
+        return _read(reader, channels, limits)
 
 
-def _open(file: BinaryIO, budget: DecodeBudget) -> Reader:
-    unsupported = NotAudioError(f"Unsupported audio format; send {supported_formats()}.")
+def _open(file: BinaryIO) -> Reader:
+    """Open plain WAV here, and everything that a library reads in another process."""
     row = format_of(file)
     if row is None:
-        raise unsupported
-    if row.demuxer:
-        return MediaReader(file, row, budget)
-    return SoundFileReader(Source(file, budget), unsupported)
+        raise NotAudioError(f"Unsupported audio format; send {supported_formats()}.")
+    if row.name == "WAV":
+        with contextlib.suppress(OtherCodecError):
+            return WavReader(file)
+    return RemoteReader(file, FORMATS.index(row))
 
 
-def _read(reader: Reader, mode: ChannelMode, limits: Limits, budget: DecodeBudget) -> Recording:
+def _read(reader: Reader, mode: ChannelMode, limits: Limits) -> Recording:
     """Check the header, then decode all blocks."""
     rate, num_channels, stated = reader.rate_hz, reader.num_channels, reader.stated_frames
     _check_shape(rate, num_channels, limits)
@@ -115,23 +105,19 @@ def _read(reader: Reader, mode: ChannelMode, limits: Limits, budget: DecodeBudge
 
     output = _Output(rate, num_outputs)
     try:
-        info = _fill(output, reader, num_outputs, limits, budget)
+        info = _fill(output, reader, num_outputs, limits)
         return Recording(info, output.finish())
     except BaseException:
         output.discard()
         raise
 
 
-def _fill(
-    output: "_Output", reader: Reader, num_outputs: int, limits: Limits, budget: DecodeBudget
-) -> AudioInfo:
+def _fill(output: "_Output", reader: Reader, num_outputs: int, limits: Limits) -> AudioInfo:
     """Decode all blocks into the output, and gather the facts about them."""
     rate, num_channels = reader.rate_hz, reader.num_channels
     max_frames = _max_frames(reader, num_outputs, limits)
     num_frames, num_clipped, peak = 0, 0, 0.0
     for block in reader.blocks():
-        budget.add_audio(len(block) / rate)
-        budget.check()
         num_frames += len(block)
         if num_frames > max_frames:
             raise _too_long(num_frames / rate, num_outputs, limits)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from ..errors import DamagedAudioError, NotAudioError
 from .formats import Format
-from .sndfile import BLOCK_SAMPLES, DecodeBudget, Source, stopped_early
+from .reader import BLOCK_SAMPLES, DecodeBudget, Source, stopped_early
 
 if TYPE_CHECKING:
     from av import AudioFrame, AudioStream
@@ -75,7 +75,7 @@ class _HeaderLimitedSource(Source):
 
 
 class MediaReader:
-    """A :class:`Reader` on PyAV: the first audio stream of a file.
+    """A :class:`~.reader.Reader` on PyAV: the first audio stream of a file.
 
     Args:
         file: seekable.
@@ -116,7 +116,7 @@ class MediaReader:
         self.stated_frames = self._stated()
 
     def blocks(self) -> Iterator[npt.NDArray[np.float32]]:
-        """Yield the audio in blocks; see :meth:`Reader.blocks`."""
+        """Yield the audio in blocks; see :meth:`.reader.Reader.blocks`."""
         gathered = [_samples(self._first)]
         num_samples = gathered[0].size
         for frame in self._frames:
@@ -128,7 +128,7 @@ class MediaReader:
         yield np.concatenate(gathered)
 
     def warnings(self, num_frames: int, peak: float) -> Iterator[str]:  # noqa: ARG002
-        """Yield sentences for the user; see :meth:`Reader.warnings`."""
+        """Yield sentences for the user; see :meth:`.reader.Reader.warnings`."""
         if self.stated_frames is not None:
             stated_s, read_s = (n / self.rate_hz for n in (self.stated_frames, num_frames))
             if abs(stated_s - read_s) > 1.0 + 0.05 * stated_s:

@@ -153,7 +153,7 @@ class SampleStore:
         Raises:
             NoRoomError: if they go into a file, and the disk is full.
         """
-        self._pending += samples.tobytes()
+        self._pending += np.ascontiguousarray(samples).data.cast("B")
         if self._spool is not None or len(self._pending) > self._memory_bytes:
             self._spool = self._spool or Spool()
             self._spool.append(self._pending)

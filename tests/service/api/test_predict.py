@@ -3,6 +3,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from nnpm.service.inference.audio import ffmpeg
+from tests.support.decoding import decode_in_process
 from tests.support.media import encode_media
 from tests.support.problems import problem
 from tests.support.sounds import encode, speechlike
@@ -148,6 +149,7 @@ def test_media_that_cannot_be_heard_is_a_problem_not_an_answer(
     body = encode_media(movflags="+faststart")
     cut = client.post("/predict", files={"file": body[: len(body) // 2]})
     assert "stopped after" in problem(cut, 422, "damaged_audio")["detail"]
+    decode_in_process(monkeypatch)
     monkeypatch.setattr(ffmpeg, "load_av", lambda: None)
     bare = client.post("/predict", files={"file": body})
     assert "pip install 'nnpm[media]'" in problem(bare, 415, "not_audio")["detail"]

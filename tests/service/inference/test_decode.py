@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nnpm.service.inference.audio import sndfile
+from nnpm.service.inference.audio import sndfile, wav
 from nnpm.service.inference.audio.decode import decode
 from nnpm.service.inference.audio.waveform import Limits
 from nnpm.service.inference.errors import (
@@ -82,6 +82,7 @@ def test_resampling_is_band_limited(tone_hz: int, gain_db: float) -> None:
         assert measured_db == pytest.approx(0, abs=0.05)
 
 
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("rate", [16_000, 44_100])
 @pytest.mark.parametrize("container", ["WAV", "FLAC", "OGG", "MP3"])
 def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch, container: str, rate: int) -> None:
@@ -89,6 +90,7 @@ def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch, container: str, rat
     outputs = []
     for block_samples in (1 << 30, 1 << 14, 1_000):
         monkeypatch.setattr(sndfile, "BLOCK_SAMPLES", block_samples)
+        monkeypatch.setattr(wav, "_BLOCK_BYTES", 2 * block_samples)
         outputs.append(decode(clip).waveforms[0].samples)
     assert np.array_equal(outputs[0], outputs[1])
     assert np.array_equal(outputs[0], outputs[2])

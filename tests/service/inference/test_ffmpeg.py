@@ -140,6 +140,7 @@ def test_what_a_browser_sends_while_it_records_needs_no_length() -> None:
     assert 1 < decode(clip[: len(clip) // 2]).info.duration_s < 2
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_codec_that_is_not_on_the_list_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     clip = encode_media(container="mov")
     monkeypatch.setattr(ffmpeg, "_DECODERS", "flac,alac")
@@ -154,6 +155,7 @@ def test_aac_behind_tags_is_found() -> None:
     assert decode(encode(speechlike(), container="MP3")).info.format == "MP3"
 
 
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("rate", [16_000, 44_100])
 def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch, rate: int) -> None:
     clip = encode_media(speechlike(3, rate), rate)
@@ -253,6 +255,7 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_header_without_end_is_not_read_to_its_end() -> None:
     class Endless(io.BytesIO):
         num_bytes = 0
@@ -277,6 +280,7 @@ def ebml_size(size: int) -> bytes:
     return struct.pack(">Q", size | 1 << 56)
 
 
+@pytest.mark.usefixtures("in_process")
 def test_packets_without_sound_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     clip = encode_media(speechlike(3))
     monkeypatch.setattr(ffmpeg, "_FREE_PACKETS", 10)
@@ -340,6 +344,7 @@ def test_every_cut_and_every_flipped_byte_is_handled() -> None:
     assert peak_bytes() - before < 128 << 20
 
 
+@pytest.mark.usefixtures("in_process")
 def test_other_files_and_addresses_are_never_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     """The recording is all that FFmpeg gets to see: lists of other files are not media for us."""
     for text in (b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", b"ffconcat version 1.0\nfile x.wav"):
@@ -363,7 +368,7 @@ def _no_extra(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ffmpeg.load_av.cache_clear()
 
 
-@pytest.mark.usefixtures("_no_extra")
+@pytest.mark.usefixtures("_no_extra", "in_process")
 @pytest.mark.parametrize(
     ("container", "codec", "name"),
     [("mp4", "aac", "MP4"), ("webm", "libopus", "WEBM"), ("adts", "aac", "AAC")],

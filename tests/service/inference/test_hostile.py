@@ -1,6 +1,7 @@
 """Files made to do harm: each is decoded or refused, in bounded time and memory, in silence."""
 
 import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from nnpm.service.inference.audio import sndfile
+from nnpm.service.inference.audio import decoder, reader
 from nnpm.service.inference.audio.decode import decode
+from nnpm.service.inference.audio.formats import FORMATS, format_of
 from nnpm.service.inference.audio.waveform import Limits
 from nnpm.service.inference.errors import AudioError, AudioTooLongError, CostlyAudioError
 from tests.support.hostile.bending import bent, repeated, truncated
@@ -113,7 +115,7 @@ def test_a_tag_larger_than_the_budget_is_not_kept() -> None:
         with pytest.raises(CostlyAudioError, match=r"more than 67108864 bytes without a sample"):
             decode(clip, limits=limits)
 
-    assert watched(judge).peak_mib < 1.5 * sndfile.MAX_BYTES_WITHOUT_AUDIO / (1 << 20)
+    assert watched(judge).peak_mib < 1.5 * reader.MAX_BYTES_WITHOUT_AUDIO / (1 << 20)
 
 
 def test_tags_are_skipped_whatever_follows_them() -> None:
@@ -136,31 +138,40 @@ class Clock:
         return self.now_s
 
 
-@pytest.mark.parametrize("container", ["WAV", "FLAC", "OGG", "MP3"])
+@pytest.mark.parametrize("container", ["FLAC", "OGG", "MP3"])
 def test_slow_decoding_ends(monkeypatch: pytest.MonkeyPatch, container: str) -> None:
     clip = encode(speechlike(20, rate=48_000), 48_000, container=container)
-    monkeypatch.setattr(sndfile.time, "thread_time", Clock())
-    monkeypatch.setattr(sndfile, "CPU_S_PER_AUDIO_S", 0.0)
+    monkeypatch.setattr(reader.time, "thread_time", Clock())
+    monkeypatch.setattr(reader, "CPU_S_PER_AUDIO_S", 0.0)
     with pytest.raises(CostlyAudioError, match=r"took \d+\.\d s for \d+\.\d s of audio"):
-        decode(clip)
+        decode_here(clip, monkeypatch)
 
 
 def test_long_audio_earns_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    clip = encode(speechlike(20, rate=48_000), 48_000)
-    monkeypatch.setattr(sndfile.time, "thread_time", Clock())
-    monkeypatch.setattr(sndfile, "CPU_S_PER_AUDIO_S", 1000.0)
-    assert decode(clip).info.duration_s == 20
+    clip = encode(speechlike(20, rate=48_000), 48_000, container="FLAC")
+    monkeypatch.setattr(reader.time, "thread_time", Clock())
+    monkeypatch.setattr(reader, "CPU_S_PER_AUDIO_S", 1000.0)
+    decode_here(clip, monkeypatch)
 
 
-def test_libraries_print_nothing_and_python_still_does(tmp_path: Path) -> None:
+def decode_here(clip: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do what a decoder process does, without its limit that ends the process."""
+    monkeypatch.setattr(decoder, "_allow", lambda _: None)
+    file = io.BytesIO(clip)
+    row = format_of(file)
+    assert row is not None
+    for _ in decoder.messages(file, FORMATS.index(row)):
+        pass
+
+
+def test_libraries_print_nothing(tmp_path: Path) -> None:
     """libmpg123 complains on standard error, libsndfile's ALAC on standard output."""
-    (tmp_path / "clip").write_bytes(bombs()["100,000 tags in the middle"]())
+    (tmp_path / "clip").write_bytes(bombs()["frames and junk in turn"]())
     code = (
-        "import ctypes, pathlib, sys; from nnpm.service.inference.audio.decode import decode\n"
-        "decode(pathlib.Path(sys.argv[1])); ctypes.CDLL(None).puts(b'from C')\n"
-        "print('out'); print('err', file=sys.stderr)"
+        "import pathlib, sys; from nnpm.service.inference.audio.decode import decode\n"
+        "decode(pathlib.Path(sys.argv[1]))\n"
     )
     child = subprocess.run(
         [sys.executable, "-c", code, tmp_path / "clip"], capture_output=True, cwd=ROOT, check=True
     )
-    assert (child.stdout, child.stderr) == (b"out\n", b"err\n")
+    assert (child.stdout, child.stderr) == (b"", b"")

@@ -1,0 +1,168 @@
+"""The process that decodes: gets files over a socket, and sends their samples back.
+
+``python -m nnpm.service.inference.audio.decoder``, with the socket as standard input; process.py
+starts it. It is made to be killed: it has nothing that is not in the file before it, writes no
+file, and asks the kernel to end it when a library computes for too long.
+"""
+
+import contextlib
+import io
+import json
+import os
+import resource
+import signal
+import socket
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import numpy as np
+
+from ..errors import AudioError, DamagedAudioError, NotAudioError
+from .ffmpeg import MediaReader, load_av
+from .formats import FORMATS, Format, supported_formats
+from .process import BLOCK, END, ERROR, HEADER, MESSAGE_HEAD, OPENING
+from .reader import DecodeBudget, Reader, Source
+from .sndfile import SoundFileReader
+
+OPEN_CPU_S = 0.25
+"""CPU seconds until the first block, and from block to block, of a small file."""
+_CPU_S_PER_BYTE = 0.04 / (1 << 20)
+"""Added for each byte of the file. A gigabyte of tags or of an index may take its time."""
+
+_IN_MEMORY_BYTES = 4 << 20
+_REQUEST_BYTES = 65_536
+_DATA_BYTES = 1 << 30
+
+
+def main() -> None:
+    """Decode one file after the other, until the other end closes."""
+    _restrain()
+    connection = socket.socket(fileno=0)
+    while True:
+        request, descriptors, *_ = socket.recv_fds(connection, _REQUEST_BYTES, 1)
+        if not request:
+            os._exit(0)
+        with os.fdopen(descriptors[0], "rb") as file, contextlib.suppress(BrokenPipeError):
+            serve(connection, _in_memory(file), json.loads(request)["row"])
+
+
+def serve(connection: socket.socket, file: BinaryIO, row: int) -> None:
+    """Decode one file, and send what comes of it."""
+    try:
+        for kind, body in messages(file, row):
+            _send(connection, kind, body)
+    except AudioError as error:
+        _send(connection, ERROR, _json([type(error).__name__, str(error)]))
+    finally:
+        _allow(0)
+
+
+def open_reader(file: BinaryIO, row: Format, budget: DecodeBudget) -> Reader:
+    """Open a file with the library for its format.
+
+    Raises:
+        AudioError: if it cannot be opened.
+    """
+    if row.demuxer:
+        return MediaReader(file, row, budget)
+    unsupported = NotAudioError(f"Unsupported audio format; send {supported_formats()}.")
+    return SoundFileReader(Source(file, budget), unsupported)
+
+
+def messages(file: BinaryIO, row: int) -> Iterator[tuple[int, memoryview]]:
+    """Decode one file.
+
+    Args:
+        file: seekable.
+        row: number of its format in ``FORMATS``; -1 asks whether the process works.
+
+    Yields:
+        Kind and body of each message: OPENING, HEADER, blocks, END.
+
+    Raises:
+        AudioError: if it cannot be decoded.
+    """
+    if row < 0:
+        raise NotAudioError("The process works.")
+    known = FORMATS[row]
+    if known.demuxer:
+        load_av()
+    yield OPENING, memoryview(b"")
+    size = file.seek(0, io.SEEK_END)
+    gap_s = OPEN_CPU_S + _CPU_S_PER_BYTE * size
+    _allow(gap_s)
+    budget = DecodeBudget()
+    try:
+        with contextlib.closing(open_reader(file, known, budget)) as reader:
+            yield (
+                HEADER,
+                _json(
+                    {
+                        "rate_hz": reader.rate_hz,
+                        "num_channels": reader.num_channels,
+                        "format": reader.format,
+                        "stated_frames": reader.stated_frames,
+                    }
+                ),
+            )
+            num_frames, peak = 0, 0.0
+            for block in reader.blocks():
+                _allow(min(gap_s, max(0.1, budget.left_s)))
+                budget.add_audio(len(block) / max(1, reader.rate_hz))
+                budget.check()
+                num_frames += len(block)
+                peak = max(peak, float(block.max()), -float(block.min()))
+                yield BLOCK, np.ascontiguousarray(block, np.float32).data.cast("B")
+            yield END, _json(list(reader.warnings(num_frames, peak)))
+    except AudioError:
+        budget.check()  # if it is exceeded, the file only seemed to end: this is the cause
+        raise
+    except MemoryError:
+        raise DamagedAudioError(
+            f"The file is damaged: decoding it needs more than {_DATA_BYTES >> 20} MiB of memory; "
+            "export the audio again."
+        ) from None
+
+
+def _json(value: object) -> memoryview:
+    return memoryview(json.dumps(value).encode())
+
+
+def _send(connection: socket.socket, kind: int, body: memoryview) -> None:
+    head = memoryview(MESSAGE_HEAD.pack(kind, len(body)))
+    sent = connection.sendmsg([head, body])
+    if sent < len(head) + len(body):
+        connection.sendall((bytes(head) + bytes(body))[sent:])
+
+
+def _in_memory(file: BinaryIO) -> BinaryIO:
+    """A small file as bytes: a library reads it in many small pieces."""
+    size = file.seek(0, io.SEEK_END)
+    if size > _IN_MEMORY_BYTES:
+        return file
+    file.seek(0)
+    return io.BytesIO(file.read())
+
+
+def _allow(cpu_s: float) -> None:
+    """Let the kernel end this process after so much more CPU time; 0 takes the limit away."""
+    signal.setitimer(signal.ITIMER_PROF, cpu_s)
+
+
+def _restrain() -> None:
+    """Take away what decoding does not need."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    for ignored in (signal.SIGINT, signal.SIGTERM):  # of a group: the other end decides
+        signal.signal(ignored, signal.SIG_IGN)
+    for limit, most in (
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_DATA, _DATA_BYTES),
+    ):
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(limit, (most, most))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,368 @@
+"""Decoding in another process, which can be killed: a call into a C library may never return.
+
+The readers of libsndfile and FFmpeg run in child processes (decoder.py), started when the first
+file needs one, at most one for each thread that decodes, and used again. A child gets the file as a
+descriptor and answers with the header, blocks of samples and warnings, or with one of our errors.
+It has a limit of CPU time that the kernel keeps: a child that spins dies of SIGPROF. One that waits
+for ever is killed here.
+"""
+
+import atexit
+import contextlib
+import io
+import json
+import logging
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import (
+    AudioError,
+    AudioTooLongError,
+    AudioTooShortError,
+    CostlyAudioError,
+    DamagedAudioError,
+    DecoderUnavailableError,
+    NoRoomError,
+    NotAudioError,
+)
+
+OPENING, HEADER, BLOCK, END, ERROR = b"OHBEX"
+"""What a message of a child is; its first byte. OPENING comes before the library is called."""
+MESSAGE_HEAD = struct.Struct("<BI")
+"""Kind of a message, and how many bytes follow."""
+
+STALL_S = 30.0
+"""Seconds that a child may be silent. CPU time, which a busy machine does not inflate, ends a child
+that works; this ends one that waits for ever."""
+
+COMMAND = (sys.executable, "-P", "-m", f"{__package__}.decoder")
+"""Starts a child, which gets its socket as standard input."""
+
+log = logging.getLogger("nnpm")
+
+_POLL_S = 0.2
+_MAX_FILES = 2_000
+"""Files that a child decodes before it is replaced, as C libraries leak on some damaged files."""
+_IN_MEMORY_BYTES = 1 << 20
+_ERRORS: dict[str, type[AudioError]] = {
+    kind.__name__: kind
+    for kind in (
+        NotAudioError, DamagedAudioError, CostlyAudioError, AudioTooShortError, AudioTooLongError,
+    )
+}  # fmt: skip
+
+# A child gets no more of the environment than it needs to start: no keys, no database.
+_KEPT_VARIABLES = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "SYSTEMROOT", "TMPDIR")
+
+
+class RemoteReader:
+    """A :class:`~.reader.Reader` whose library runs in a child process.
+
+    Args:
+        file: seekable.
+        row: number of its format in ``FORMATS``.
+
+    Raises:
+        AudioError: if the file cannot be read, or its decoding costs too much or ends the child.
+        DecoderUnavailableError: if no child can be started.
+        NoRoomError: if there is no room to hand the file over.
+    """
+
+    def __init__(self, file: BinaryIO, row: int) -> None:
+        self._is_done = False
+        self._child = self._begin(file, row)
+        self._warnings: list[str] = []
+        header = json.loads(self._expect(HEADER))
+        self.rate_hz: int = header["rate_hz"]
+        self.num_channels: int = header["num_channels"]
+        self.format: str = header["format"]
+        self.stated_frames: int | None = header["stated_frames"]
+
+    def blocks(self) -> Iterator[npt.NDArray[np.float32]]:
+        """Yield the audio in blocks; see :meth:`.reader.Reader.blocks`."""
+        while True:
+            kind, size = self._next()
+            if kind != BLOCK:
+                self._warnings = json.loads(self._body(kind, size))
+                self._give_back()
+                return
+            block = np.empty(size // 4, np.float32)
+            self._receive(block.view(np.uint8).data)
+            yield block.reshape(-1, self.num_channels)
+
+    def warnings(self, num_frames: int, peak: float) -> Iterator[str]:  # noqa: ARG002
+        """Yield sentences for the user; see :meth:`.reader.Reader.warnings`."""
+        yield from self._warnings
+
+    def close(self) -> None:
+        """End the child if it is still at work."""
+        if not self._is_done:
+            self._child.kill()
+
+    def _give_back(self) -> None:
+        self._is_done = True
+        _children.put(self._child)
+
+    def _begin(self, file: BinaryIO, row: int) -> "_Child":
+        """Send the file to a child that is alive."""
+        with contextlib.ExitStack() as stack:
+            descriptor = _descriptor(file, stack)
+            while True:
+                self._child = child = _children.take()
+                try:
+                    child.request({"row": row}, descriptor)
+                    kind, size = self._next()
+                except (_GoneError, OSError) as error:
+                    child.kill()
+                    if child.is_new:
+                        raise _children.failed(error) from error
+                    continue  # it ended while it was idle
+                if kind == OPENING:
+                    return child
+                self._body(kind, size)
+
+    def _expect(self, wanted: int) -> bytes:
+        kind, size = self._next()
+        body = self._body(kind, size)
+        assert kind == wanted, f"message {kind} instead of {wanted}"
+        return body
+
+    def _next(self) -> tuple[int, int]:
+        head = bytearray(MESSAGE_HEAD.size)
+        self._receive(memoryview(head))
+        kind, size = MESSAGE_HEAD.unpack(head)
+        return kind, size
+
+    def _body(self, kind: int, size: int) -> bytes:
+        """The rest of a message; raises the error that it may hold."""
+        body = bytearray(size)
+        self._receive(memoryview(body))
+        if kind == ERROR:
+            self._give_back()
+            name, text = json.loads(body)
+            raise _ERRORS[name](text)
+        return bytes(body)
+
+    def _receive(self, buffer: memoryview) -> None:
+        """Fill the buffer; what goes wrong ends the child, and is an error of the file."""
+        try:
+            self._child.receive(buffer)
+        except _GoneError:
+            if not self._child.has_begun:
+                raise
+            status = self._child.kill()
+            raise _death(status) from None
+        except BaseException:
+            self._child.kill()
+            raise
+
+
+class _GoneError(Exception):
+    """The child has ended."""
+
+
+def _death(status: int) -> AudioError:
+    log.warning("a decoder process ended with status %d", status)
+    if status == -signal.SIGPROF:
+        return CostlyAudioError(
+            "Decoding was stopped, because it took too long without coming to a sample; export the "
+            "file again."
+        )
+    return DamagedAudioError(
+        "The file is damaged: the decoder could not go on with it; export the audio again."
+    )
+
+
+class _Child:
+    """One decoder process.
+
+    Raises:
+        OSError: if it cannot be started.
+    """
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                self._process = subprocess.Popen(  # noqa: S603 - our own command
+                    COMMAND,
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    env=_environment(),
+                )
+        except BaseException:
+            ours.close()
+            raise
+        ours.settimeout(_POLL_S)
+        self._socket = ours
+        self.num_files = 0
+        self.has_begun = False
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it has not yet worked on a file."""
+        return self.num_files <= 1
+
+    @property
+    def is_worn(self) -> bool:
+        """Whether it has worked on so many files that another should follow."""
+        return self.num_files >= _MAX_FILES
+
+    def request(self, request: dict[str, Any], descriptor: int) -> None:
+        """Hand a file over."""
+        self.num_files += 1
+        self.has_begun = False
+        self._silent_since_s = time.monotonic()
+        socket.send_fds(self._socket, [json.dumps(request).encode()], [descriptor])
+
+    def receive(self, buffer: memoryview) -> None:
+        """Fill the buffer.
+
+        Raises:
+            _GoneError: if the child ends before.
+            CostlyAudioError: if it is silent for too long.
+        """
+        while buffer:
+            try:
+                num_bytes = self._socket.recv_into(buffer)
+            except TimeoutError:
+                if time.monotonic() - self._silent_since_s > STALL_S:
+                    raise CostlyAudioError(
+                        f"Decoding was stopped, because it came to no sample within {STALL_S:g} s; "
+                        "export the file again."
+                    ) from None
+                continue
+            except OSError as error:
+                raise _GoneError from error
+            if num_bytes == 0:
+                raise _GoneError
+            self._silent_since_s = time.monotonic()
+            buffer = buffer[num_bytes:]
+            self.has_begun = True
+
+    def kill(self) -> int:
+        """End it, and return its exit status."""
+        self._socket.close()
+        self._process.kill()  # it may have ended of itself: then its own status stays
+        status: int = self._process.wait()
+        return status
+
+    def forget(self) -> None:
+        """Close the socket only: the process is that of another one."""
+        self._socket.close()
+        self._process.returncode = 0  # or its finalizer would warn
+
+
+class _Children:
+    """The idle children of this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: list[_Child] = []
+        self._obstacle: str | None = None
+
+    def take(self) -> _Child:
+        """Take the child used last, or start one."""
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+        try:
+            return _Child()
+        except OSError as error:
+            raise self.failed(error) from error
+
+    def put(self, child: _Child) -> None:
+        """Take one back that has done its work."""
+        self._obstacle = None
+        if child.is_worn:
+            child.kill()
+            return
+        with self._lock:
+            self._idle.append(child)
+
+    def failed(self, error: Exception) -> DecoderUnavailableError:
+        """Note that no child can be started, and make the error that says so."""
+        reason = getattr(error, "strerror", None) or "it ended at once"
+        self._obstacle = f"The process that decodes audio cannot be started: {reason}."
+        return DecoderUnavailableError(self._obstacle)
+
+    def obstacle(self) -> str | None:
+        """Try to start a child if the last try failed; return a sentence if that fails again."""
+        if self._obstacle is not None:
+            with contextlib.suppress(AudioError, DecoderUnavailableError, NoRoomError):
+                RemoteReader(io.BytesIO(b"x"), -1)
+        return self._obstacle
+
+    def end(self) -> None:
+        """End all that are idle."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for child in idle:
+            child.kill()
+
+    def after_fork(self) -> None:
+        """Leave the children to the process that was forked."""
+        self._lock = threading.Lock()
+        idle, self._idle = self._idle, []
+        for child in idle:
+            child.forget()
+
+
+_children = _Children()
+atexit.register(lambda: _children.end())
+os.register_at_fork(after_in_child=lambda: _children.after_fork())
+
+
+def decoder_obstacle() -> str | None:
+    """Say why no decoder process can be started, if the last try failed; it is tried again."""
+    return _children.obstacle()
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+    # one thread is enough, and each of more would reserve memory
+    return kept | {
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+
+
+def _descriptor(file: BinaryIO, stack: contextlib.ExitStack) -> int:
+    """A descriptor of the file: its own, or that of a copy in memory."""
+    size = file.seek(0, io.SEEK_END)
+    is_plain = isinstance(file, io.BufferedReader | io.BufferedRandom | io.FileIO)
+    # Of a spooled file in memory, fileno() would make one on the disk.
+    if is_plain or size > _IN_MEMORY_BYTES:
+        with contextlib.suppress(OSError, AttributeError):
+            file.flush()
+            own: int = file.fileno()
+            return own
+    try:
+        copy = stack.enter_context(_empty_file())
+        file.seek(0)
+        while piece := file.read(_IN_MEMORY_BYTES):
+            copy.write(piece)
+        copy.flush()
+    except OSError as error:
+        raise NoRoomError("There is no room for a copy of the recording; try again.") from error
+    descriptor: int = copy.fileno()
+    return descriptor
+
+
+def _empty_file() -> Any:
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("recording", os.MFD_CLOEXEC), "w+b", buffering=0)
+    return tempfile.TemporaryFile()

@@ -1,0 +1,230 @@
+"""What the two readers share: their contract, a bounded source of bytes, a budget for decoding."""
+
+import contextlib
+import io
+import struct
+import time
+from collections.abc import Iterator
+from typing import BinaryIO, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import CostlyAudioError, DamagedAudioError
+from .formats import end_of_tags
+
+BLOCK_SAMPLES = 1 << 14
+"""Samples in a block, all channels together, about."""
+
+CPU_S = 10.0
+"""CPU seconds that decoding any file may take."""
+
+CPU_S_PER_AUDIO_S = 0.1
+"""CPU seconds allowed in addition per second of audio. The most expensive formats measured, eight
+channels of Opus or of 384 kHz, took 0.024 on one core of a server."""
+
+MAX_BYTES_WITHOUT_AUDIO = 64 << 20
+"""Bytes read before the first sample, and between one block of samples and the next, at most."""
+
+
+class Reader(Protocol):
+    """One recording, read once from start to end.
+
+    Attributes:
+        rate_hz: sample rate.
+        num_channels: 1 or more.
+        format: the container, as users read it.
+        stated_frames: length that the header states, in frames; None if it states none.
+    """
+
+    rate_hz: int
+    num_channels: int
+    format: str
+    stated_frames: int | None
+
+    def blocks(self) -> Iterator[npt.NDArray[np.float32]]:
+        """Yield the audio in blocks.
+
+        Yields:
+            Writable float32 arrays of shape ``(num_frames, num_channels)``; full scale is 1.
+
+        Raises:
+            DamagedAudioError: if decoding stops before the end.
+        """
+        ...
+
+    def warnings(self, num_frames: int, peak: float) -> Iterator[str]:
+        """Yield sentences for the user about a recording that was read to its end.
+
+        Args:
+            num_frames: frames that were read.
+            peak: magnitude of the largest sample; full scale is 1.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release the library's handle; the file stays open. Raises nothing."""
+        ...
+
+
+def stopped_early(num_frames: int, stated_frames: int | None, rate_hz: int) -> DamagedAudioError:
+    """Make the error for audio that ends, or cannot be decoded any further, before its end."""
+    of = ""
+    if stated_frames is not None:
+        of = f" of the {stated_frames / rate_hz:.1f} s that its header states"
+    return DamagedAudioError(
+        f"The file is damaged: decoding stopped after about {num_frames / rate_hz:.1f} s{of}; "
+        "send the whole file."
+    )
+
+
+class DecodeBudget:
+    """What decoding one file may cost, on one thread, in proportion to the audio in it.
+
+    Limits on length, channels and rate bound what a file may *contain*. The budget bounds what is
+    spent on a file that contains little: headers of a million entries, or tags of hundreds of
+    megabytes, which a library keeps in memory.
+    """
+
+    def __init__(self) -> None:
+        self._started_s = time.thread_time()
+        self._audio_s = 0.0
+        self._bytes = 0
+        self._error: CostlyAudioError | None = None
+
+    def charge(self, num_bytes: int) -> bool:
+        """Count bytes before they are read.
+
+        Returns:
+            Whether they may be read; once False, always False.
+        """
+        self._bytes += num_bytes
+        if self._error is None:
+            self._error = self._exceeded()
+        return self._error is None
+
+    def add_audio(self, audio_s: float) -> None:
+        """Count seconds of audio that were decoded."""
+        self._audio_s += audio_s
+        self._bytes = 0
+
+    @property
+    def left_s(self) -> float:
+        """CPU seconds that may still be used."""
+        return CPU_S + CPU_S_PER_AUDIO_S * self._audio_s - (time.thread_time() - self._started_s)
+
+    def check(self) -> None:
+        """Check that the budget is not exceeded.
+
+        Raises:
+            CostlyAudioError: if it is.
+        """
+        if not self.charge(0):
+            assert self._error is not None
+            raise self._error
+
+    def _exceeded(self) -> CostlyAudioError | None:
+        spent_s = time.thread_time() - self._started_s
+        if self._bytes > MAX_BYTES_WITHOUT_AUDIO:
+            return CostlyAudioError(
+                f"The file has more than {MAX_BYTES_WITHOUT_AUDIO} bytes without a sample, after "
+                f"{self._audio_s:.1f} s of audio; export it again, without tags."
+            )
+        if spent_s > CPU_S + CPU_S_PER_AUDIO_S * self._audio_s:
+            return CostlyAudioError(
+                f"Decoding took {spent_s:.1f} s for {self._audio_s:.1f} s of audio; at most "
+                f"{CPU_S:g} s plus {CPU_S_PER_AUDIO_S:g} s per second of audio is allowed: export "
+                "the file again."
+            )
+        return None
+
+
+_UNKNOWN_SIZE = b"\xff\xff\xff\xff"
+_MAX_CHUNKS = 64
+
+
+class Source(io.RawIOBase):
+    """A read-only view of a seekable binary file, for a C library to read from.
+
+    The library calls it back from C, where an exception can only be printed. So a seek to before
+    the start, which a damaged header may ask for, leaves the position as it is; and when the
+    budget is spent the file seems to end.
+
+    A recorder that writes a WAV to a pipe cannot go back to fill the sizes in. libsndfile knows
+    the placeholder 0xFFFFFFFF; the view turns the other one in use, 0, into it.
+
+    The view starts behind ID3v2 tags, as libmpg123 would keep the whole of a tag in memory, twice.
+
+    Args:
+        file: stays open, and the caller's.
+        budget: charged for what is read.
+    """
+
+    def __init__(self, file: BinaryIO, budget: DecodeBudget) -> None:
+        self._file = file
+        self._budget = budget
+        self._end = _size(file)
+        self._start = end_of_tags(file)
+        self._patch_at = _unfilled_data_size(file, self._start)
+        file.seek(self._start)
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move where possible; return the position."""
+        origins = {io.SEEK_SET: self._start, io.SEEK_CUR: self._file.tell(), io.SEEK_END: self._end}
+        target = origins[whence] + offset
+        if target >= self._start:
+            with contextlib.suppress(OSError, OverflowError):
+                self._file.seek(target)
+        return self.tell()
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._file.tell() - self._start
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Fill the buffer as far as there are bytes; return how many."""
+        if not self._budget.charge(len(buffer)):
+            return 0
+        start = self._file.tell()
+        data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        if self._patch_at is not None:
+            for position, byte in enumerate(_UNKNOWN_SIZE, start=self._patch_at - start):
+                if 0 <= position < len(data):
+                    buffer[position : position + 1] = bytes([byte])
+        return len(data)
+
+
+def _size(file: BinaryIO) -> int:
+    file.seek(0, io.SEEK_END)
+    return file.tell()
+
+
+def _unfilled_data_size(file: BinaryIO, start: int) -> int | None:
+    """Find the size field of a data chunk of size 0 in a WAV whose RIFF size is wrong, too."""
+    file_size = _size(file)
+    file.seek(start)
+    head = file.read(12)
+    if len(head) < 12 or head[:4] != b"RIFF" or head[8:] != b"WAVE":
+        return None
+    (riff_size,) = struct.unpack("<I", head[4:8])
+    position = start + 12
+    for _ in range(_MAX_CHUNKS):
+        file.seek(position)
+        chunk = file.read(8)
+        if len(chunk) < 8:
+            return None
+        name, size = struct.unpack("<4sI", chunk)
+        if name == b"data":
+            unfilled = size == 0 and start + riff_size + 8 != file_size and position + 8 < file_size
+            return position + 4 if unfilled else None
+        position += 8 + size + size % 2
+    return None
