@@ -236,7 +236,7 @@ def test_wrong_input_is_one_line_and_exit_2(
     assert "it must be a BCP-47 tag" in fails(language="")
     assert "there is no folder" in fails(target=tmp_path / "nowhere")
     assert "is not a bundle" in fails(bundle=voices)
-    assert "exists, and bundles are not overwritten" in fails(out=base.path)
+    assert "exists; bundles are not overwritten" in fails(out=base.path)
     few = tmp_path / "few"
     few.mkdir()
     shutil.copy(voices / "00.wav", few)
