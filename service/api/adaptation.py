@@ -17,6 +17,7 @@ from starlette.requests import Request
 from ..files import sync
 from ..inference.audio.formats import AUDIO_SUFFIXES
 from ..inference.errors import NoRoomError, ParameterError, printable
+from ..jobs.archive import is_archive
 from ..jobs.errors import KeyTakenError
 from ..jobs.folder import JobFolder, JobRequest, read_request
 from ..jobs.intake import FOLDER, allowed_folder
@@ -38,9 +39,6 @@ class FolderRequest(JobRequest):
 ARCHIVE, FILES = "archive", "files"
 """Names of the parts that hold audio."""
 
-_MAX_TEXT_BYTES = 4096
-_MAX_TEXTS = 16
-
 
 class AdaptForm(Form):
     """Takes a form in pieces; its methods write to disk, so call them from a thread.
@@ -54,18 +52,18 @@ class AdaptForm(Form):
         BadFormError: if the boundary is missing or invalid.
     """
 
+    max_fields = 16
+    max_field_bytes = 4096
+
     def __init__(self, content_type: str, folder: Path, max_files: int) -> None:
-        super().__init__(content_type)
+        super().__init__(content_type, ARCHIVE, FILES)
         self._folder = folder
         self._places = FreePaths(folder)
         self._max_files = max_files
         self._name = ""
-        self._text = bytearray()
         self._path = folder
         self._file: IO[bytes] | None = None
         self._sum = hashlib.sha256()
-        self.texts: dict[str, str] = {}
-        """Fields that are not files, by name."""
         self.files: list[tuple[str, str, str]] = []
         """Part, name as sent, and sha256 of every file, in order."""
 
@@ -76,6 +74,7 @@ class AdaptForm(Form):
             BadFormError: if its end is missing, or it holds no audio.
         """
         super().finish()
+        self.texts()
         kinds = {part for part, _, _ in self.files}
         if not kinds:
             raise BadFormError(
@@ -91,15 +90,9 @@ class AdaptForm(Form):
             self._file.close()
             self._file = None
 
-    def begin(self, name: str, filename: str | None) -> None:
+    def begin(self, name: str, filename: str) -> None:
         """Open the file of a part."""
-        self._name, self._text = name, bytearray()
-        if filename is None:
-            if len(self.texts) >= _MAX_TEXTS:
-                raise BadFormError(
-                    f"More than {_MAX_TEXTS} fields were sent; at most {_MAX_TEXTS} are accepted."
-                )
-            return
+        self._name = name
         self._path = self._place(filename)
         self._file = self._path.open("xb")
         self._sum = hashlib.sha256()
@@ -126,28 +119,35 @@ class AdaptForm(Form):
         return self._places.free(path)
 
     def data(self, piece: memoryview) -> None:
-        """Write to the file, or collect the text."""
-        if self._file is not None:
-            self._sum.update(piece)
-            self._file.write(piece)
-            return
-        self._text.extend(piece)
-        if len(self._text) > _MAX_TEXT_BYTES:
-            raise BadFormError(
-                f"The field {self._name[:64]!r} has more than {_MAX_TEXT_BYTES} bytes, the limit."
-            )
+        """Write to the file."""
+        assert self._file is not None
+        self._sum.update(piece)
+        self._file.write(piece)
 
     def end(self) -> None:
-        """Close the file, or keep the text."""
-        if self._file is None:
-            if self._name in self.texts:
-                raise BadFormError(f"The field {self._name[:64]!r} was sent twice.")
-            self.texts[self._name] = self._text.decode("utf-8", "replace")
-            return
+        """Close the file."""
         self.close()
-        sync(self._path)
         part, sent, _ = self.files[-1]
+        if part == FILES and is_archive(self._path):
+            raise BadFormError(
+                f"The part 'files' holds an archive, {sent[:64]!r}; send it as the part 'archive' "
+                "(curl -F archive=@clips.zip)."
+            )
+        sync(self._path)
         self.files[-1] = (part, sent, self._sum.hexdigest())
+
+    def texts(self) -> dict[str, str]:
+        """Fields that are not files, by name.
+
+        Raises:
+            BadFormError: if one was sent twice.
+        """
+        texts: dict[str, str] = {}
+        for name, text in self.fields:
+            if name in texts:
+                raise BadFormError(f"The field {name[:64]!r} was sent twice.")
+            texts[name] = text
+        return texts
 
 
 def digest_of(*parts: Any) -> str:
@@ -180,6 +180,11 @@ async def receive_request(request: Request, services: Services, owner: str) -> J
         raise ExtraMissingError(
             "Adaptation needs the extra 'train', which is not installed: pip install '.[train]' "
             "in the checkout, or set NNPM_ADAPT_WORKERS=0 and run nnpm worker elsewhere."
+        )
+    if request.query_params:
+        name = next(iter(request.query_params))
+        raise ParameterError(
+            f"{name[:64]!r} is in the query; send it as a field of the form, or in the JSON body."
         )
     key = _key(request)
     if key is None:  # with a key, the job may exist already
@@ -257,9 +262,10 @@ async def _receive_form(
     finally:
         form.close()
     await asyncio.to_thread(_sync, folder)
-    if "folder" in form.texts:
+    texts = form.texts()
+    if "folder" in texts:
         raise BadFormError("folder must be sent as JSON, not in a form with files.")
-    fields = read_request(JobRequest, form.texts)
+    fields = read_request(JobRequest, texts)
     return _Received(fields, form.files[0][0], digest_of(fields.model_dump(), form.files))
 
 

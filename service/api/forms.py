@@ -1,46 +1,59 @@
 """Bodies that carry audio, received into temporary files: a form, or the audio itself.
 
-``audio_body`` receives the one recording of POST /predict. ``BatchForm`` receives many, and
-``Form`` is what it shares with the form of POST /adapt: a form that is written to disk while it
-comes. Starlette's own forms keep one open file per part until the end, and write each to two
-places in turn: too much for hundreds of recordings or an archive of half a gigabyte.
+``Form`` is what the forms of POST /predict, /predict/batch and /adapt share: it is parsed while it
+comes, its fields are kept and its files written where each route wants them. Starlette's own forms
+keep one open file per part until the end, take no file without a file name, and let a full disk
+pass as a fault.
 """
 
+import asyncio
 import contextlib
-import io
-import os
-import threading
+import errno
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
-from tempfile import SpooledTemporaryFile, TemporaryFile
-from typing import IO, BinaryIO, cast
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from tempfile import SpooledTemporaryFile
+from typing import BinaryIO, cast
 
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
-from starlette.datastructures import FormData, UploadFile
-from starlette.exceptions import HTTPException
 
-from ..inference.errors import printable
-from .errors import BadFormError, UnsupportedBodyError, UploadTooLargeError
+from ..inference.errors import NoRoomError, printable
+from .errors import BadFormError, BodyEncodingError, UnsupportedBodyError, UploadTooLargeError
+
+log = logging.getLogger("nnpm")
 
 
 class Form(ABC):
-    """Parses multipart/form-data in pieces; subclasses decide what becomes of the parts.
+    """Parses multipart/form-data in pieces; subclasses decide what becomes of the files.
+
+    A part is a file if it has a file name, or the name of a part that holds audio: some clients
+    send audio without a file name. All other parts are fields of text.
 
     Its methods may write to disk, so call them on a thread.
 
     Args:
         content_type: of the request, with its boundary.
+        file_parts: names of the parts that hold audio.
 
     Raises:
         BadFormError: if the boundary is missing or too long.
     """
 
-    def __init__(self, content_type: str) -> None:
+    max_fields = 32
+    max_field_bytes = 1 << 16
+
+    def __init__(self, content_type: str, *file_parts: str) -> None:
         _, options = parse_options_header(content_type)
         self._header = (bytearray(), bytearray())
         self._disposition = b""
+        self._file_parts = file_parts
+        self._field: tuple[str, bytearray] | None = None
+        self._unnamed: tuple[str, bytearray] | None = None  # a file without name: its first bytes
+        self.fields: list[tuple[str, str]] = []
+        """Names and texts of the parts that are not files, in order."""
         self.complete = False
         """Whether the last boundary has come."""
         try:
@@ -53,7 +66,7 @@ class Form(ABC):
                     "on_header_end": self._on_header_end,
                     "on_headers_finished": self._on_headers,
                     "on_part_data": self._on_data,
-                    "on_part_end": self.end,
+                    "on_part_end": self._on_part_end,
                     "on_end": self._on_end,
                 },
             )
@@ -88,16 +101,16 @@ class Form(ABC):
             raise BadFormError("The form ends before its last boundary; send all of it.")
 
     @abstractmethod
-    def begin(self, name: str, filename: str | None) -> None:
-        """Begin a part; it is a file if it has a file name."""
+    def begin(self, name: str, filename: str) -> None:
+        """Begin a file; its name is empty if none was sent."""
 
     @abstractmethod
     def data(self, piece: memoryview) -> None:
-        """Take the next bytes of the part."""
+        """Take the next bytes of the file."""
 
     @abstractmethod
     def end(self) -> None:
-        """End the part."""
+        """End the file."""
 
     def _on_part(self) -> None:
         self._disposition = b""
@@ -118,14 +131,52 @@ class Form(ABC):
         _, options = parse_options_header(self._disposition)
         if b"name" not in options:
             raise BadFormError("A part of the form has no name; name every part.")
-        filename = options.get(b"filename")
-        self.begin(_name(options[b"name"]), None if filename is None else _name(filename))
+        name, filename = _name(options[b"name"]), options.get(b"filename")
+        if filename is not None or name in self._file_parts:
+            self._field = None
+            self._unnamed = (name, bytearray()) if filename is None else None
+            self.begin(name, _name(filename or b""))
+            return
+        if len(self.fields) >= self.max_fields:
+            raise BadFormError(f"The form has more than {self.max_fields} fields, the limit.")
+        self._field = (name, bytearray())
 
     def _on_data(self, data: bytes, start: int, end: int) -> None:
-        self.data(memoryview(data)[start:end])
+        if self._field is None:
+            if self._unnamed is not None:
+                self._unnamed[1].extend(data[start : min(end, start + _HEAD_BYTES)])
+            self.data(memoryview(data)[start:end])
+            return
+        name, text = self._field
+        text.extend(data[start:end])
+        if len(text) > self.max_field_bytes:
+            raise BadFormError(
+                f"The field {name[:64]!r} has more than {self.max_field_bytes} bytes, the limit."
+            )
+
+    def _on_part_end(self) -> None:
+        if self._field is None:
+            if self._unnamed is not None and _is_text(head := self._unnamed[1][:_HEAD_BYTES]):
+                name, shown = self._unnamed[0], head.decode("ascii")
+                raise BadFormError(
+                    f"The part {name!r} is text, {shown!r}, not a file; with curl write "
+                    f"-F {name}=@clip.wav."
+                )
+            self.end()
+        else:
+            name, text = self._field
+            self.fields.append((name, text.decode("utf-8", "replace")))
 
     def _on_end(self) -> None:
         self.complete = True
+
+
+_HEAD_BYTES = 64
+
+
+def _is_text(head: bytearray) -> bool:
+    """Whether the first bytes of a file are text, which no audio begins with for so long."""
+    return head.isascii() and head.decode("ascii").isprintable()
 
 
 def _name(text: bytes) -> str:
@@ -133,55 +184,75 @@ def _name(text: bytes) -> str:
     return printable(text.decode("utf-8", "surrogateescape"))
 
 
-FILES = "files"
-"""The parts that hold audio."""
+_IN_MEMORY_BYTES = 1 << 20
+_RAW = (
+    "", "application/octet-stream", "binary/octet-stream", "application/ogg", "application/x-ogg",
+)  # fmt: skip
+_HOW = "send multipart/form-data with the recording as the part 'file' (curl -F file=@clip.wav)"
+_FILE = "file"
 
-_MAX_NAME = 255
-_HOW_MANY = (
-    "send multipart/form-data with the recordings as parts 'files' (curl -F files=@a.wav -F ...)"
-)
 
-
-class BatchForm(Form):
-    """Parses the form of POST /predict/batch; all recordings share one unnamed open file.
-
-    Args:
-        content_type: of the request, with its boundary.
-        max_files: most recordings.
+@contextlib.contextmanager
+def storing() -> Iterator[None]:
+    """Tell a client that its upload could not be stored, whatever the disk says.
 
     Raises:
-        BadFormError: if the boundary is missing or too long.
+        NoRoomError: in place of an OSError.
     """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoRoomError(
+                "The disk for uploads is full; nothing of the upload was kept."
+            ) from error
+        log.error("an upload cannot be stored: %s", error)
+        raise NoRoomError("The service cannot store uploads; its log says why.") from error
 
-    def __init__(self, content_type: str, max_files: int) -> None:
-        super().__init__(content_type)
-        self._max_files = max_files
-        self._store = TemporaryFile()  # noqa: SIM115 (closed by close)
-        self._lock = threading.Lock()
-        self._size = 0
-        self._bounds: list[tuple[str, int, int]] = []
 
-    def begin(self, name: str, filename: str | None) -> None:
-        """Begin a recording."""
-        if name != FILES or filename is None:
-            kind = "field" if filename is None else "file"
-            raise BadFormError(f"The form has a {kind} named {name[:64]!r}; {_HOW_MANY}.")
-        if len(self._bounds) >= self._max_files:
+class _Spool:
+    """A temporary file: up to 1 MiB in memory, beyond that on disk and without a name."""
+
+    def __init__(self) -> None:
+        self._file = SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115 (see close)
+        self.file = cast(BinaryIO, self._file)
+        self.size = 0
+
+    def write(self, piece: bytes | memoryview) -> None:
+        self._file.write(piece)
+        self.size += len(piece)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # a full disk, which was reported
+            self._file.close()
+
+
+class _FileForm(Form):
+    """Parses the form of POST /predict: one recording, and fields."""
+
+    def __init__(self, content_type: str, spool: _Spool) -> None:
+        super().__init__(content_type, _FILE)
+        self._spool = spool
+        self._count = 0
+
+    def begin(self, name: str, filename: str) -> None:  # noqa: ARG002 - only its bytes matter
+        """Begin the recording."""
+        if name != _FILE:
             raise BadFormError(
-                f"The form has more than {self._max_files} files; send several requests, or "
-                "score the folder with 'nnpm predict'."
+                f"The form has no file named 'file', but one named {name[:64]!r}; {_HOW}."
             )
-        self._bounds.append((filename[:_MAX_NAME], self._size, self._size))
+        if self._count:
+            raise BadFormError(
+                "The form has more than one file; send many recordings to /predict/batch."
+            )
+        self._count += 1
 
     def data(self, piece: memoryview) -> None:
-        """Write the next bytes of a recording."""
-        self._store.write(piece)
-        self._size += len(piece)
+        """Write the next bytes of the recording."""
+        self._spool.write(piece)
 
     def end(self) -> None:
-        """End a recording."""
-        name, start, _ = self._bounds[-1]
-        self._bounds[-1] = (name, start, self._size)
+        """End the recording."""
 
     def finish(self) -> None:
         """Check that the form is complete.
@@ -190,74 +261,23 @@ class BatchForm(Form):
             BadFormError: if the last boundary is missing, or the form holds no recording.
         """
         super().finish()
-        if not self._bounds:
-            raise BadFormError(f"The form has no file; {_HOW_MANY}.")
-        self._store.flush()
-
-    def recordings(self) -> list[tuple[str, BinaryIO]]:
-        """List name as sent and content of each recording; threads may read them at once."""
-        return [
-            (name, cast(BinaryIO, _Section(self._store, self._lock, start, end)))
-            for name, start, end in self._bounds
-        ]
-
-    def close(self) -> None:
-        """Delete the recordings; a thread that still reads one comes to its end."""
-        with self._lock:
-            self._store.close()
+        if not self._count:
+            names = ", ".join(repr(name[:64]) for name, _ in self.fields) or "none"
+            raise BadFormError(
+                f"The form has no file named 'file'; its parts are: {names}; {_HOW}."
+            )
 
 
-class _Section(io.RawIOBase):
-    """A section of a file that other threads read, too; empty once the file is closed."""
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """The recording of a request, and the fields that came with it."""
 
-    def __init__(self, store: IO[bytes], lock: threading.Lock, start: int, end: int) -> None:
-        self._store = store
-        self._lock = lock
-        self._start = start
-        self._size = end - start
-        self._position = 0
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def seekable(self) -> bool:
-        """Return True."""
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move; return the position."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        if base + offset < 0:
-            raise ValueError(f"{base + offset} is before the start")
-        self._position = base + offset
-        return self._position
-
-    def tell(self) -> int:
-        """Return the position."""
-        return self._position
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Fill the buffer as far as there are bytes; return how many."""
-        count = max(0, min(len(buffer), self._size - self._position))
-        with self._lock:
-            # A decoder that calls back from C understands the end of the file, but no exception.
-            if self._store.closed:
-                return 0
-            self._store.seek(self._start + self._position)
-            piece = self._store.read(count)
-        buffer[: len(piece)] = piece
-        self._position += len(piece)
-        return len(piece)
-
-
-_IN_MEMORY_BYTES = 1 << 20
-_RAW = ("", "application/octet-stream")
-_HOW = "send multipart/form-data with the recording as the part 'file' (curl -F file=@clip.wav)"
+    file: BinaryIO
+    fields: list[tuple[str, str]]
 
 
 @contextlib.asynccontextmanager
-async def audio_body(request: Request) -> AsyncIterator[BinaryIO]:
+async def audio_body(request: Request) -> AsyncIterator[Upload]:
     """Receive the audio of a request into a temporary file.
 
     Up to 1 MiB stays in memory; the rest goes into an unnamed file.
@@ -265,65 +285,80 @@ async def audio_body(request: Request) -> AsyncIterator[BinaryIO]:
     Raises:
         UnsupportedBodyError: if the Content-Type is none of audio or of a form.
         BadFormError: if the form is malformed or lacks its file.
+        BodyEncodingError: if the audio is compressed once more.
+        NoRoomError: if it cannot be stored.
     """
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if content_type == "multipart/form-data":
-        receiving = _form_file(request)
-    elif content_type.startswith(("audio/", "video/")) or content_type in _RAW:
-        receiving = raw_body(request)
-    else:
+    content_type = request.headers.get("content-type", "")
+    kind = content_type.partition(";")[0].strip().lower()
+    is_form = kind == "multipart/form-data"
+    if not (is_form or kind.startswith(("audio/", "video/")) or kind in _RAW):
         raise UnsupportedBodyError(
-            f"The Content-Type is {content_type[:64]!r}; {_HOW}, or the audio itself as audio/*, "
+            f"The Content-Type is {kind[:64]!r}; {_HOW}, or the audio itself as audio/*, "
             "video/* or application/octet-stream."
         )
-    async with receiving as file:
-        yield file
-
-
-@contextlib.asynccontextmanager
-async def _form_file(request: Request) -> AsyncIterator[BinaryIO]:
+    spool = _Spool()
     try:
-        form = await request.form(max_files=1, max_fields=16)
-    except HTTPException as error:
-        raise BadFormError(
-            f"The form is malformed, or holds more than one file or 16 fields; {_HOW}."
-        ) from error
-    except ValueError as error:  # an unknown charset
-        raise BadFormError(f"The form's charset is unknown; {_HOW}.") from error
-    try:
-        files = [part for part in form.getlist("file") if isinstance(part, UploadFile)]
-        if not files:
-            raise BadFormError(f"{_without_file(form)}; {_HOW}.")
-        yield files[0].file
+        form = _FileForm(content_type, spool) if is_form else None
+        with storing():
+            await _receive(request, spool, spool.write if form is None else form.write)
+        if form is not None:
+            form.finish()
+        require_uncompressed(spool.file)
+        yield Upload(spool.file, [] if form is None else form.fields)
     finally:
-        await form.close()
+        spool.close()
 
 
-def _without_file(form: FormData) -> str:
-    if "file" in form:
-        return "The part 'file' is text, not a file"
-    names = ", ".join(repr(name[:64]) for name in form) or "none"
-    return f"The form has no file named 'file'; its parts are: {names}"
+async def _receive(
+    request: Request, spool: _Spool, write: Callable[[bytes], None], max_bytes: int | None = None
+) -> None:
+    """Write the body into a spool; once it is a file, a thread does it."""
+    size = 0
+    async for piece in request.stream():
+        size += len(piece)
+        if max_bytes is not None and size > max_bytes:
+            raise UploadTooLargeError(
+                f"The body has {size} bytes or more; at most {max_bytes} are accepted here: send "
+                "several requests."
+            )
+        if spool.size + len(piece) > _IN_MEMORY_BYTES:
+            await asyncio.to_thread(write, piece)
+        else:
+            write(piece)
+    await asyncio.to_thread(spool.file.seek, 0)  # and write what is left to write
 
 
 @contextlib.asynccontextmanager
-async def raw_body(request: Request, max_bytes: int | None = None) -> AsyncIterator[BinaryIO]:
+async def raw_body(request: Request, max_bytes: int) -> AsyncIterator[BinaryIO]:
     """Receive the whole body into a temporary file.
 
     Raises:
         UploadTooLargeError: if it has more than ``max_bytes``.
+        NoRoomError: if it cannot be stored.
     """
-    spool = SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115 (closed below)
-    upload = UploadFile(cast(BinaryIO, spool), size=0)  # its write leaves the loop for the disk
+    spool = _Spool()
     try:
-        async for chunk in request.stream():
-            await upload.write(chunk)
-            if max_bytes is not None and (upload.size or 0) > max_bytes:
-                raise UploadTooLargeError(
-                    f"The body has {upload.size} bytes or more; at most {max_bytes} are accepted "
-                    "here: send several requests."
-                )
-        await upload.seek(0)
-        yield upload.file
+        with storing():
+            await _receive(request, spool, spool.write, max_bytes)
+        yield spool.file
     finally:
-        await upload.close()
+        spool.close()
+
+
+_COMPRESSED = {b"\x1f\x8b\x08": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+
+
+def require_uncompressed(file: BinaryIO) -> None:
+    """Check that a recording is not compressed as a whole; leaves the file at its start.
+
+    Raises:
+        BodyEncodingError: if it is.
+    """
+    head = file.read(4)
+    file.seek(0)
+    for signature, name in _COMPRESSED.items():
+        if head.startswith(signature):
+            raise BodyEncodingError(
+                f"The audio is compressed with {name}, as by Content-Encoding: {name}; send it "
+                "uncompressed."
+            )

@@ -43,6 +43,29 @@ def canonical_language(tag: str) -> str:
     return langcodes.standardize_tag(tag)
 
 
+def given_language(tag: str | None) -> str | None:
+    """Write a language tag that a user gave in its canonical form.
+
+    Returns:
+        None if it is empty or ``auto``, which mean that no language was given.
+
+    Raises:
+        ValueError: if it is not a language tag.
+
+    Examples:
+        >>> given_language("zh_CN"), given_language(" AUTO "), given_language("")
+        ('zh-CN', None, None)
+    """
+    if not isinstance(tag, str):
+        return tag  # pydantic says what it must be
+    if tag.strip().lower() in ("", "auto"):
+        return None
+    try:
+        return canonical_language(tag.strip())
+    except ParameterError as error:
+        raise ValueError(str(error)) from None
+
+
 def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise ValueError(f"labels is {', '.join(names)[:64]}; no name may be there twice.")

@@ -11,6 +11,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any, ClassVar
 
 # Bytes that are not UTF-8, and other surrogates; control characters; marks that change the
@@ -162,10 +163,27 @@ class BundleError(NnpmError):
     detail: ClassVar[str] = "The model's bundle cannot be loaded; the service's log says why."
 
 
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Ask whether a known name was meant, in a sentence that follows another.
+
+    Returns:
+        Empty if none is near.
+
+    Examples:
+        >>> nearest("langauge", ["language", "model"])
+        ' Did you mean language?'
+        >>> nearest("x", ["language", "model"])
+        ''
+    """
+    found = get_close_matches(name[:64], list(known), n=1)
+    return f" Did you mean {found[0]}?" if found else ""
+
+
 def validation_detail(
     errors: Iterable[Mapping[str, Any]],
     *,
     name: Callable[[str], str] = lambda field: field,
+    known: Iterable[str] = (),
     document: str = "The document",
     limit: int = 8,
 ) -> str:
@@ -174,6 +192,7 @@ def validation_detail(
     Args:
         errors: as ``pydantic.ValidationError.errors()`` lists them.
         name: what users call a field; it is given the dotted path.
+        known: fields that exist; the nearest is proposed for one that does not.
         document: what the fields are in, as the subject of a sentence.
         limit: findings that are told at most.
 
@@ -185,8 +204,13 @@ def validation_detail(
         >>> validation_detail([found])
         'top_k is 0; it must be at least 1.'
     """
-    found = list(errors)[:limit]
-    return " ".join(_sentence(error, name, document) for error in found)
+    sentences = []
+    for error in list(errors)[:limit]:
+        sentence = _sentence(error, name, document)
+        if error["type"] == "extra_forbidden" and len(error["loc"]) == 1:
+            sentence += nearest(str(error["loc"][0]), known)
+        sentences.append(sentence)
+    return " ".join(sentences)
 
 
 def _sentence(error: Mapping[str, Any], name: Callable[[str], str], document: str) -> str:

@@ -252,6 +252,15 @@ def _reading() -> Iterator[None]:
         raise
 
 
+def is_archive(path: Path) -> bool:
+    """Whether a file is an archive by its first bytes, or a gzip of anything else."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    return head.startswith((b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b", b"\x28\xb5\x2f\xfd")) or (
+        head[257:262] == b"ustar"
+    )
+
+
 def _members(file: BinaryIO, budget: _Budget, limits: IntakeLimits) -> Iterator[_Member]:
     head = file.read(512)
     file.seek(0)

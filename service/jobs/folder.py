@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from .. import files
-from ..inference.card import DEFAULT_LANGUAGE, DEFAULT_NAME, canonical_language
+from ..inference.card import DEFAULT_LANGUAGE, DEFAULT_NAME, given_language
 from ..inference.errors import ParameterError, validation_detail
 
 METHODS = (
@@ -42,10 +42,7 @@ DEFAULT_METHOD = "nnpm"
 
 
 def _canonical(language: str) -> str:
-    try:
-        return canonical_language(language)
-    except ParameterError as error:
-        raise ValueError(str(error)) from None
+    return given_language(language) or DEFAULT_LANGUAGE
 
 
 class JobRequest(BaseModel):
@@ -136,7 +133,8 @@ def read_request(kind: type[AnyRequest], data: bytes | Mapping[str, Any]) -> Any
             return kind.model_validate_json(data)
         return kind.model_validate(data)
     except ValidationError as error:
-        raise ParameterError(validation_detail(error.errors(), document="The body")) from None
+        found = validation_detail(error.errors(), known=kind.model_fields, document="The body")
+        raise ParameterError(found) from None
 
 
 class JobFolder:

@@ -1,19 +1,28 @@
 """One recording to one answer: what /predict and ``nnpm predict`` share."""
 
 import contextlib
-import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 
 from ..inference.answer import Answer, Options
 from ..inference.audio.decode import decode
 from ..inference.audio.waveform import Limits, Recording
+from ..inference.card import given_language
+from ..inference.errors import ParameterError, nearest, validation_detail
 from ..inference.recognizer import Recognizer
 from ..registry.serving import Route
 from .schemas import AudioPart, ChannelPart, ModelPart, PredictAnswer, TimingPart
@@ -23,20 +32,13 @@ WindowSeconds = Annotated[float, Field(ge=0.5, le=10, allow_inf_nan=False)]
 HopSeconds = Annotated[float, Field(ge=0.1, le=10, allow_inf_nan=False)]
 
 
-def _check_tag(language: str) -> str:
-    if not re.fullmatch(LANGUAGE_PATTERN, language):
-        raise ValueError(
-            f"language is {language[:64]!r}; it must be a BCP-47 tag such as ur, de or pt-BR."
-        )
-    return language
-
-
-LANGUAGE_PATTERN = r"^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$"
+LANGUAGE_PATTERN = r"^([A-Za-z]{2,8}([-_][A-Za-z0-9]{1,8})*)?$"
 LanguageTag = Annotated[
-    str,
-    AfterValidator(_check_tag),
+    str | None,
+    BeforeValidator(given_language),
     WithJsonSchema({"type": "string", "pattern": LANGUAGE_PATTERN}),
 ]
+"""A canonical tag; None if it is empty or auto."""
 
 
 def require_hop_within(window_s: float | None, hop_s: float | None) -> None:
@@ -59,8 +61,9 @@ class PredictQuery(BaseModel):
     is answered by the version promoted for ``language``; if there is none, by the one promoted for
     und, else by the newest version that no adaptation made."""
 
-    language: LanguageTag | None = None
-    """BCP-47 tag of the language; picks the version that was promoted for it, if there is one."""
+    language: LanguageTag = None
+    """BCP-47 tag of the language (ur, pt-BR, zh_CN); picks the version that was promoted for
+    it, if there is one. Empty and auto mean that it is not given."""
 
     channels: Literal["mix", "split"] = "mix"
     """Score the mean of the channels, or each of them."""
@@ -98,6 +101,51 @@ class PredictQuery(BaseModel):
             abstain=self.abstain,
             emotions=self.emotions,
         )
+
+
+Pairs = Iterable[tuple[str, str]]
+
+
+def read_query(query: Pairs, fields: Pairs = ()) -> PredictQuery:
+    """Read the parameters of a request from its query and from the fields of its form.
+
+    Args:
+        query: names and values in the order sent.
+        fields: of the form; they mean the same.
+
+    Raises:
+        ParameterError: if a name is unknown, a value cannot be used, or a parameter that takes one
+            value has two.
+
+    Examples:
+        >>> read_query([("top_k", "2")], [("language", "ur_PK")]).language
+        'ur-PK'
+    """
+    values: dict[str, list[str]] = {}
+    for where, pairs in (("query", query), ("form", fields)):
+        for name, value in pairs:
+            if name not in PredictQuery.model_fields:
+                kind = "parameter" if where == "query" else "field of the form"
+                known = ", ".join(PredictQuery.model_fields)
+                raise ParameterError(
+                    f"{name[:64]!r} is not a known {kind}; known are {known}."
+                    f"{nearest(name, PredictQuery.model_fields)}"
+                )
+            values.setdefault(name, []).append(value)
+    for name, sent in values.items():
+        if name not in _LISTS and len(set(sent)) > 1:
+            shown = " and ".join(repr(value[:64]) for value in dict.fromkeys(sent))
+            raise ParameterError(f"{name} is both {shown}; send it once.")
+    try:
+        return PredictQuery.model_validate(
+            {name: sent if name in _LISTS else sent[-1] for name, sent in values.items()}
+        )
+    except ValidationError as error:
+        raise ParameterError(validation_detail(error.errors())) from None
+
+
+_LISTS = frozenset({"emotions"})
+"""Parameters that may be repeated."""
 
 
 @dataclass(frozen=True, slots=True)

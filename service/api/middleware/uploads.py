@@ -1,6 +1,6 @@
-"""Limits of request bodies: their size, how slowly they may come, and what follows an early answer.
+"""Limits of request bodies: encoding, size, how slowly they may come; what follows an early answer.
 
-All three wrap ``receive``, so bytes are counted as they come, before anything parses or stores
+All of them wrap ``receive``, so bytes are counted as they come, before anything parses or stores
 them. A client over a limit gets its error from the route that reads the body.
 """
 
@@ -10,7 +10,7 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..errors import TooSlowError, UploadTooLargeError
+from ..errors import BodyEncodingError, TooSlowError, UploadTooLargeError
 
 UPLOAD_PATHS = ("/predict", "/adapt", "/v2/")
 """Paths whose bodies are uploads; all other bodies are a few fields of JSON."""
@@ -65,12 +65,14 @@ class UploadLimits:
         is_upload = scope["path"].startswith(UPLOAD_PATHS)
         max_bytes = self._max_bytes if is_upload else min(MAX_SMALL_BYTES, self._max_bytes)
         pending, ended = False, False  # more may come; the last of the body has come
-        awaits_continue, num_announced = False, 0
+        awaits_continue, num_announced, encoding = False, 0, "identity"
         for name, value in scope["headers"]:
             if name == b"content-length":
                 pending, num_announced = True, int(value) if value.isdigit() else 0
             elif name == b"transfer-encoding":
                 pending = True
+            elif name == b"content-encoding":
+                encoding = value.decode("latin-1").strip().lower()
             elif name == b"expect":
                 awaits_continue = value.lower() == b"100-continue"
         received, waited_s = 0, 0.0
@@ -85,6 +87,11 @@ class UploadLimits:
 
         async def limited_receive() -> Message:
             nonlocal received, waited_s
+            if encoding not in ("", "identity"):
+                raise BodyEncodingError(
+                    f"The Content-Encoding is {encoding[:32]!r}; send the body uncompressed, "
+                    "without this header."
+                )
             if num_announced > max_bytes:
                 raise _too_large(num_announced, max_bytes, is_upload=is_upload)
             if ended:  # what comes now is the end of the connection

@@ -1,23 +1,27 @@
 """POST /predict/batch: many recordings, an answer or an error for each."""
 
 import asyncio
-import errno
+import contextlib
+import io
 import logging
+import os
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, BinaryIO
+from tempfile import TemporaryFile
+from typing import IO, Annotated, Any, BinaryIO, cast
 
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from ...inference.errors import NnpmError, NoRoomError
-from ...predict.predict import PredictQuery, Shadow, score
+from ...inference.errors import NnpmError
+from ...predict.predict import PredictQuery, Shadow, read_query, score
 from ...predict.schemas import PredictAnswer
 from ...registry.serving import Route
-from ..errors import NotReadyError, Problem, UnsupportedBodyError, problem_of
-from ..forms import BatchForm
+from ..errors import BadFormError, NotReadyError, Problem, UnsupportedBodyError, problem_of
+from ..forms import Form, require_uncompressed, storing
 from ..middleware.access import requires
 from ..openapi import FILE, problems
 from ..services import Services, services_of
@@ -82,7 +86,10 @@ async def predict_batch(
     if query.model is None and not services.readiness.ready:
         raise NotReadyError(services.readiness.obstacle)
     services.pool.check()
+    sent = request.query_params.multi_items()
+    read_query(sent)
     async with _received(request, services.settings.max_batch_files) as form:
+        query = read_query(sent, form.fields)
         batch = _Batch(services, query, request)
         scoring = asyncio.create_task(batch.score(form.recordings()))
         leaving = asyncio.create_task(_disconnect(request))
@@ -97,6 +104,124 @@ async def predict_batch(
     return Response(body, media_type="application/json")
 
 
+FILES = "files"
+"""Name of the parts that hold audio."""
+
+_MAX_NAME = 255
+_HOW_MANY = (
+    "send multipart/form-data with the recordings as parts 'files' (curl -F files=@a.wav -F ...)"
+)
+
+
+class BatchForm(Form):
+    """Parses the form of POST /predict/batch; all recordings share one unnamed open file.
+
+    Args:
+        content_type: of the request, with its boundary.
+        max_files: most recordings.
+
+    Raises:
+        BadFormError: if the boundary is missing or too long.
+    """
+
+    def __init__(self, content_type: str, max_files: int) -> None:
+        super().__init__(content_type, FILES)
+        self._max_files = max_files
+        self._store = TemporaryFile()  # noqa: SIM115 (closed by close)
+        self._lock = threading.Lock()
+        self._size = 0
+        self._bounds: list[tuple[str, int, int]] = []
+
+    def begin(self, name: str, filename: str) -> None:
+        """Begin a recording."""
+        if name != FILES:
+            raise BadFormError(f"The form has a file named {name[:64]!r}; {_HOW_MANY}.")
+        if len(self._bounds) >= self._max_files:
+            raise BadFormError(
+                f"The form has more than {self._max_files} files; send several requests, or "
+                "score the folder with 'nnpm predict'."
+            )
+        name = filename[:_MAX_NAME] or f"recording {len(self._bounds) + 1}"
+        self._bounds.append((name, self._size, self._size))
+
+    def data(self, piece: memoryview) -> None:
+        """Write the next bytes of a recording."""
+        self._store.write(piece)
+        self._size += len(piece)
+
+    def end(self) -> None:
+        """End a recording."""
+        name, start, _ = self._bounds[-1]
+        self._bounds[-1] = (name, start, self._size)
+
+    def finish(self) -> None:
+        """Check that the form is complete.
+
+        Raises:
+            BadFormError: if the last boundary is missing, or the form holds no recording.
+        """
+        super().finish()
+        if not self._bounds:
+            raise BadFormError(f"The form has no file; {_HOW_MANY}.")
+        self._store.flush()
+
+    def recordings(self) -> list[tuple[str, BinaryIO]]:
+        """List name as sent and content of each recording; threads may read them at once."""
+        return [
+            (name, cast(BinaryIO, _Section(self._store, self._lock, start, end)))
+            for name, start, end in self._bounds
+        ]
+
+    def close(self) -> None:
+        """Delete the recordings; a thread that still reads one comes to its end."""
+        with self._lock, contextlib.suppress(OSError):  # a full disk, which was reported
+            self._store.close()
+
+
+class _Section(io.RawIOBase):
+    """A section of a file that other threads read, too; empty once the file is closed."""
+
+    def __init__(self, store: IO[bytes], lock: threading.Lock, start: int, end: int) -> None:
+        self._store = store
+        self._lock = lock
+        self._start = start
+        self._size = end - start
+        self._position = 0
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move; return the position."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        if base + offset < 0:
+            raise ValueError(f"{base + offset} is before the start")
+        self._position = base + offset
+        return self._position
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._position
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Fill the buffer as far as there are bytes; return how many."""
+        count = max(0, min(len(buffer), self._size - self._position))
+        with self._lock:
+            # A decoder that calls back from C understands the end of the file, but no exception.
+            if self._store.closed:
+                return 0
+            self._store.seek(self._start + self._position)
+            piece = self._store.read(count)
+        buffer[: len(piece)] = piece
+        self._position += len(piece)
+        return len(piece)
+
+
 @asynccontextmanager
 async def _received(request: Request, max_files: int) -> AsyncIterator[BatchForm]:
     content_type = request.headers.get("content-type", "")
@@ -105,18 +230,13 @@ async def _received(request: Request, max_files: int) -> AsyncIterator[BatchForm
             f"The Content-Type is {content_type[:64]!r}; send multipart/form-data with the "
             "recordings as parts 'files'."
         )
-    form = BatchForm(content_type, max_files)
+    with storing():
+        form = BatchForm(content_type, max_files)
     try:
-        try:
+        with storing():
             async for piece in request.stream():
                 await asyncio.to_thread(form.write, piece)
             await asyncio.to_thread(form.finish)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise NoRoomError(
-                "The disk for uploads is full; nothing of the upload was kept."
-            ) from error
         yield form
     finally:
         await asyncio.to_thread(form.close)
@@ -176,6 +296,7 @@ class _Batch:
         services = self._services
 
         def job(queue_s: float) -> tuple[PredictAnswer, Shadow | None]:
+            require_uncompressed(file)
             return score(
                 route,
                 file,

@@ -7,9 +7,10 @@ from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from ...inference import bundle
+from ...inference.card import given_language
 from ...registry.registry import Aliases
 from ..middleware.access import requires
 from ..openapi import problems
@@ -107,11 +108,16 @@ class VersionDetail(_Part):
     """The whole card of the bundle."""
 
 
+OptionalLanguage = Annotated[
+    Annotated[str, Field(max_length=64)] | None, BeforeValidator(given_language)
+]
+
+
 class VersionChoice(_Part):
     """A version, and the language for which it shall answer."""
 
     version: str = Field(max_length=128)
-    language: str | None = Field(default=None, max_length=64)
+    language: OptionalLanguage = None
     """BCP-47; the version's own language by default."""
 
 
@@ -119,14 +125,14 @@ class ShadowChoice(_Part):
     """The version that shall score a language's requests without answering; null ends that."""
 
     version: str | None = Field(max_length=128)
-    language: str | None = Field(default=None, max_length=64)
+    language: OptionalLanguage = None
     """BCP-47; the version's own language by default, und if the version is null."""
 
 
 class RollbackChoice(_Part):
     """The language whose latest promotion is undone."""
 
-    language: str | None = Field(default=None, max_length=64)
+    language: OptionalLanguage = None
     """BCP-47; the language of the latest promotion by default."""
 
 

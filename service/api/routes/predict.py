@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.background import BackgroundTask
 from starlette.responses import Response
 
-from ...predict.predict import PredictQuery, Shadow, score
+from ...predict.predict import PredictQuery, Shadow, read_query, score
 from ...predict.schemas import PredictAnswer
 from ..errors import NotReadyError
 from ..forms import audio_body
@@ -62,12 +62,15 @@ async def predict_one(
     if query.model is None and not services.readiness.ready:
         raise NotReadyError(services.readiness.obstacle)
     services.pool.check()
-    async with audio_body(request) as file:
+    sent = request.query_params.multi_items()
+    read_query(sent)
+    async with audio_body(request) as upload:
+        query = read_query(sent, upload.fields)
 
         def job(queue_s: float) -> tuple[PredictAnswer, str, Shadow | None]:
             answer, shadow = score(
                 services.serving.choose(query.model, query.language),
-                file,
+                upload.file,
                 query,
                 limits=services.limits,
                 traffic=services.traffic,

@@ -58,7 +58,7 @@ class Hello(BaseModel):
     channels: Annotated[StrictInt, Field(ge=1)]
     """Interleaved in the audio; their mean is scored."""
 
-    language: LanguageTag | None = None
+    language: LanguageTag = None
     """BCP-47, as for /predict."""
 
     window_s: WindowSeconds | None = None

@@ -31,7 +31,7 @@ from ...predict.oip import (
     read_tensors,
 )
 from ...registry.serving import Route
-from ..errors import BodyEncodingError, NotReadyError
+from ..errors import NotReadyError
 from ..forms import raw_body
 from ..middleware.access import requires
 from ..openapi import inference_problems
@@ -240,11 +240,6 @@ async def model_infer(
 
     Nothing is decoded or trimmed, and the model does not abstain: silence gets scores, too.
     """
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding != "identity":
-        raise BodyEncodingError(
-            f"The Content-Encoding is {encoding[:32]!r}; send the tensors uncompressed."
-        )
     if version is None:
         _check_ready(services, name)
     services.pool.check()

@@ -65,7 +65,7 @@ BAD_FORMS: dict[str, tuple[str, bytes, str]] = {
     "empty": (BOUNDARY, b"", "ends before its last boundary"),
     "no form": (BOUNDARY, b"hello", "malformed"),
     "no file": (BOUNDARY, _parts(("language", "ur")), "No file named 'archive' or 'files'"),
-    "a file as text": (BOUNDARY, _parts(("files", "abc")), "No file named"),
+    "a file as text": (BOUNDARY, _parts(("files", "abc")), "'files' is text"),
     "other part": (BOUNDARY, _parts(('file"; filename="x', "a")), "must be 'archive' or 'files'"),
     "both": (
         BOUNDARY, _parts((FILE, "a"), (ARCHIVE, "a")), "one of them",
@@ -73,7 +73,7 @@ BAD_FORMS: dict[str, tuple[str, bytes, str]] = {
     "two archives": (BOUNDARY, _parts(*[(ARCHIVE, "a")] * 2), "send only one"),
     "many files": (BOUNDARY, _parts(*[(FILE, "a")] * 4), "More than 3 files"),
     "field twice": (BOUNDARY, _parts(("language", "ur"), ("language", "de")), "sent twice"),
-    "many fields": (BOUNDARY, _parts(*[(f"f{n}", "") for n in range(20)]), "More than 16 fields"),
+    "many fields": (BOUNDARY, _parts(*[(f"f{n}", "") for n in range(20)]), "more than 16 fields"),
     "long field": (BOUNDARY, _parts(("language", "u" * 5000)), "more than 4096 bytes"),
     "unknown field": (BOUNDARY, _parts(("x", "1"), (FILE, "a")), "x is not a known field"),
     "folder": (BOUNDARY, _parts(("folder", "/x"), (FILE, "a")), "JSON"),

@@ -128,6 +128,7 @@ def test_forms_without_a_file(client: TestClient) -> None:
     field = b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\ntext\r\n--x--\r\n'
     response = client.post("/predict", content=field, headers=boundary)
     assert "'file' is text" in problem(response, 422, "bad_form")["detail"]
+    assert "-F file=@clip.wav" in response.json()["detail"]
     for charset in ("undefined", "utf-16"):
         headers = {"Content-Type": f"multipart/form-data; boundary=x; charset={charset}"}
         problem(client.post("/predict", content=field, headers=headers), 422, "bad_form")

@@ -76,8 +76,8 @@ async def _predict_form(data: bytes) -> None:
     scope = {"type": "http", "method": "POST", "headers": headers, "app": None}
     request = Request(scope, receive)
     with contextlib.suppress(BadFormError, UnsupportedBodyError):
-        async with audio_body(request) as file:
-            file.read()
+        async with audio_body(request) as upload:
+            upload.file.read()
 
 
 def _check_files(folder: Path) -> None:
