@@ -1,10 +1,13 @@
-"""Count the files that a request passes on its way to its answer, and the calls between them.
+"""Count the files that a request or an adaptation passes, and the calls between them.
 
 A hop is a call of a function in one of our files from another of our files, whatever libraries
 stand between the two. One warm POST /predict of a WAV of three seconds is sent to the service in
-this process, without a network; the warm-up requests before it are not counted.
+this process, without a network; the warm-up requests before it are not counted. The adaptation
+goes from POST /adapt with a folder of synthetic clips to the version that was promoted, in the
+service and in its child process; how often its worker looks for work depends on the clock, so of
+it only the files are counted.
 
-    python scripts/hops.py             # the counts
+    python scripts/hops.py             # the counts; the adaptation needs the extra train
     python scripts/hops.py --list      # every file and every hop
 """
 
@@ -13,6 +16,8 @@ import asyncio
 import contextlib
 import inspect
 import io
+import json
+import shutil
 import sys
 import tempfile
 import threading
@@ -29,6 +34,7 @@ from starlette.types import ASGIApp, Message
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("service", "training")
 DURATION_S, RATE_HZ = 3, 16_000
+NUM_CLIPS = 24
 WATCHER = "nnpm-registry"
 """The thread that looks for new versions every second, which is no part of a request."""
 
@@ -59,6 +65,8 @@ class HopCounter:
 
     def _on_event(self, frame: FrameType, event: str, _: object) -> None:
         if not self._counting or event != "call" or threading.current_thread().name == WATCHER:
+            return
+        if not frame.f_code.co_flags & inspect.CO_OPTIMIZED:  # the body of a module or a class
             return
         callee = self._file_of(frame.f_code)
         if callee is None:
@@ -169,6 +177,69 @@ async def predict(counter: HopCounter, body: bytes, content_type: bytes) -> None
                 await post(app, "/predict", body, content_type)
 
 
+async def adapt(counter: HopCounter) -> None:
+    """Count an adaptation from its folder to the promoted version."""
+    import soundfile
+
+    from nnpm.service.api.app import create_app
+    from nnpm.service.settings import Settings
+    from nnpm.training.bundle.files import voice
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "clips").mkdir()
+        for clip in range(NUM_CLIPS):
+            sound = voice(100.0 + 10 * clip, 1.0 + 0.05 * clip, seed=clip)
+            soundfile.write(folder / "clips" / f"{clip}.wav", sound, RATE_HZ)
+        shutil.copytree(ROOT / "models", folder / "models")
+        settings = Settings(
+            models=folder / "models",
+            jobs=folder / "jobs",
+            database_url=f"sqlite:///{folder}/nnpm.db",
+            adapt_workers=1,
+            adapt_roots=(folder,),
+        )
+        child = (sys.executable, __file__, "--child", str(folder / "child.json"))
+        ready = asyncio.Event()
+        app = create_app(settings, on_ready=ready.set, adapt_command=child)
+        async with app.router.lifespan_context(app):
+            await ready.wait()
+            request = {
+                "folder": str(folder / "clips"),
+                "language": "ur",
+                "force": True,
+            }
+            with counter.counting():
+                status, answer = await post(
+                    app, "/adapt", json.dumps(request).encode(), b"application/json"
+                )
+                assert status == 202, answer
+                jobs = app.state.services.jobs
+                for _ in range(1200):
+                    job = await asyncio.to_thread(jobs.store.get, json.loads(answer)["id"])
+                    if job.ended:
+                        break
+                    await asyncio.sleep(0.1)
+                assert job.version is not None, job
+                promotion = json.dumps({"version": job.version}).encode()
+                status, answer = await post(
+                    app, "/models/default/promote", promotion, b"application/json"
+                )
+                assert status == 200, answer
+        counter.files.update(json.loads((folder / "child.json").read_text()))
+
+
+def run_child(out: Path, folder: str) -> None:
+    """Work on one job as the service's child does, and write which files it passed."""
+    from nnpm.training.adaptation import command, job  # noqa: F401 - so that no import is counted
+    from nnpm.training.cli import main as training
+
+    counter = HopCounter()
+    with counter.counting():
+        training(["adapt", "--job", folder])
+    out.write_text(json.dumps(sorted(counter.files)))
+
+
 def report(name: str, counter: HopCounter, *, everything: bool) -> None:
     """Print what was counted."""
     print(f"{name}: {len(counter.files)} files, {counter.hops.total()} hops")
@@ -180,19 +251,24 @@ def report(name: str, counter: HopCounter, *, everything: bool) -> None:
 
 
 def main() -> None:
-    """Measure both ways to send a recording."""
+    """Measure both ways to send a recording, and an adaptation."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--list", action="store_true", help="print every file and every hop")
-    everything = parser.parse_args().list
+    parser.add_argument("--child", nargs=2, metavar=("OUT", "JOB"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        run_child(Path(options.child[0]), options.child[1])
+        return
     wav = recording()
     journeys: dict[str, Callable[[HopCounter], Any]] = {
         "POST /predict, raw": lambda counter: predict(counter, wav, b"audio/wav"),
         "POST /predict, multipart": lambda counter: predict(counter, *as_form(wav)),
+        "a folder to a promoted version": adapt,
     }
     for name, journey in journeys.items():
         counter = HopCounter()
         asyncio.run(journey(counter))
-        report(name, counter, everything=everything)
+        report(name, counter, everything=options.list)
 
 
 if __name__ == "__main__":
