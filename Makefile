@@ -203,7 +203,7 @@ $(VENV)/fuzz: $(VENV)/installed
 
 $(SERVE_VENV)/installed: pyproject.toml
 	$(new_environment)
-	@$(@D)/$(PIP) -e '.[media]'
+	@$(@D)/$(PIP) -e '.[media,tables]'
 	@touch $@
 
 $(DOCS_VENV)/installed: pyproject.toml

@@ -1,4 +1,7 @@
-"""The settings of the service: environment variables NNPM_..., one documented field each."""
+"""The settings of the service: variables NNPM_... of the environment or of a file .env.
+
+Each is one documented field.
+"""
 
 import ipaddress
 import os
@@ -6,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Self
 
+from dotenv import dotenv_values
 from pydantic import (
     Field,
     PositiveFloat,
@@ -14,7 +18,12 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from .inference.audio.waveform import Limits
 from .inference.errors import NnpmError, validation_detail
@@ -24,6 +33,9 @@ from .system import available_cores
 SECRETS = Path("/run/secrets")
 """Where containers find secrets: a file nnpm_database_url is NNPM_DATABASE_URL, and so on."""
 
+
+ENV_FILE = Path(".env")
+"""In the working directory: lines NNPM_NAME=value, for settings that the environment lacks."""
 
 RegistryUrl = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://")]
 
@@ -234,6 +246,22 @@ class Settings(BaseSettings):
             )
         return self
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 (pydantic's signature)
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[Any, ...]:
+        """Order the sources; a file .env may also hold what other programs read."""
+
+        def dotenv() -> dict[str, Any]:
+            return {k: v for k, v in dotenv_settings().items() if k in cls.model_fields}
+
+        return init_settings, env_settings, dotenv, file_secret_settings
+
     @property
     def names(self) -> tuple[str, ...]:
         """Names under which the service may be called; any name if requests need a key."""
@@ -254,7 +282,7 @@ def _home(data: dict[str, Any]) -> Path:
 
 
 def load(**overrides: Any) -> Settings:
-    """Read the settings from the environment, and otherwise from files of secrets.
+    """Read the settings from the environment, else from .env, else from files of secrets.
 
     Args:
         **overrides: fields that win over the environment; None does not.
@@ -265,10 +293,31 @@ def load(**overrides: Any) -> Settings:
     try:
         given = {key: value for key, value in overrides.items() if value is not None}
         given["_secrets_dir"] = SECRETS if SECRETS.is_dir() else None
+        given["_env_file"] = ENV_FILE if ENV_FILE.is_file() else None
         return Settings(**given)
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable(error) from error
     except ValidationError as error:
         detail = validation_detail(error.errors(), name=lambda field: f"NNPM_{field.upper()}")
         raise SettingsError(detail) from None
+
+
+def names_in_file() -> set[str]:
+    """List the names NNPM_... that .env sets, settings or not.
+
+    Raises:
+        SettingsError: if it cannot be read.
+    """
+    try:
+        found = dotenv_values(ENV_FILE) if ENV_FILE.is_file() else {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable(error) from error
+    return {name for name, value in found.items() if name.startswith("NNPM_") and value}
+
+
+def _unreadable(error: OSError | UnicodeDecodeError) -> SettingsError:
+    why = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+    return SettingsError(f"The settings in {ENV_FILE} cannot be read: {why}.")
 
 
 def _is_loopback(host: str) -> bool:

@@ -16,7 +16,7 @@ from starlette.requests import Request
 
 from ..files import sync
 from ..inference.audio.formats import AUDIO_SUFFIXES
-from ..inference.errors import NoRoomError, ParameterError, printable
+from ..inference.errors import ExtraMissingError, NoRoomError, ParameterError, printable
 from ..jobs.archive import is_archive
 from ..jobs.errors import KeyTakenError
 from ..jobs.folder import JobFolder, JobRequest, read_request
@@ -24,7 +24,7 @@ from ..jobs.intake import FOLDER, allowed_folder
 from ..jobs.job import Job, State, new_id
 from ..jobs.names import FreePaths, safe_path
 from ..predict.pool import OverloadedError
-from .errors import BadFormError, ExtraMissingError, UnsupportedBodyError
+from .errors import BadFormError, UnsupportedBodyError
 from .forms import Form
 from .services import Services
 

@@ -58,13 +58,6 @@ class NotReadyError(NnpmError):
     title = "The service is not ready"
 
 
-class ExtraMissingError(NnpmError):
-    """The request needs packages that are not installed."""
-
-    status, code, detail = 501, "extra_missing", None
-    title = "An optional package is not installed"
-
-
 class NoReportError(NnpmError):
     """A job that has no report, or none yet."""
 

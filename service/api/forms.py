@@ -234,8 +234,9 @@ class _FileForm(Form):
         super().__init__(content_type, _FILE)
         self._spool = spool
         self._count = 0
+        self.recording = ""
 
-    def begin(self, name: str, filename: str) -> None:  # noqa: ARG002 - only its bytes matter
+    def begin(self, name: str, filename: str) -> None:
         """Begin the recording."""
         if name != _FILE:
             raise BadFormError(
@@ -246,6 +247,7 @@ class _FileForm(Form):
                 "The form has more than one file; send many recordings to /predict/batch."
             )
         self._count += 1
+        self.recording = filename
 
     def data(self, piece: memoryview) -> None:
         """Write the next bytes of the recording."""
@@ -274,6 +276,8 @@ class Upload:
 
     file: BinaryIO
     fields: list[tuple[str, str]]
+    name: str
+    """Of the file that was sent; recording if it has none."""
 
 
 @contextlib.asynccontextmanager
@@ -304,7 +308,10 @@ async def audio_body(request: Request) -> AsyncIterator[Upload]:
         if form is not None:
             form.finish()
         require_uncompressed(spool.file)
-        yield Upload(spool.file, [] if form is None else form.fields)
+        if form is None:
+            yield Upload(spool.file, [], "recording")
+        else:
+            yield Upload(spool.file, form.fields, form.recording or "recording")
     finally:
         spool.close()
 

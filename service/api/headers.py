@@ -1,11 +1,18 @@
-"""Headers that every answer carries, and the methods that a path allows."""
+"""Headers: those that every answer carries, the methods of a path, the format of an answer."""
 
 from functools import lru_cache
+from pathlib import PurePath
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import compile_path
 from starlette.types import Message
+
+from ..predict.predict import PredictQuery
+from ..predict.tables import FORMATS, require_format
 
 SECURITY = {
     "X-Content-Type-Options": "nosniff",
@@ -59,3 +66,71 @@ def _documented(app: FastAPI) -> list[tuple[str, frozenset[str]]]:
 def _with_head(operations: dict[str, Any]) -> frozenset[str]:
     methods = {method.upper() for method in operations}
     return frozenset(methods | ({"HEAD"} if "GET" in methods else set()))
+
+
+# text/plain is left out: clients that ask for it rarely mean the label track of Audacity.
+_BY_MEDIA_TYPE = {
+    form.media_type: name for name, form in FORMATS.items() if form.media_type != "text/plain"
+} | {"application/jsonl": "jsonl", "*/*": "json", "application/*": "json"}
+
+
+def answer_format(request: Request, query: PredictQuery, *, many: bool) -> str:
+    """Find the format of an answer: the parameter's, else the first in Accept that we know.
+
+    Args:
+        request: with or without an Accept header.
+        query: may have the parameter ``format``.
+        many: whether several recordings go into the answer.
+
+    Raises:
+        ParameterError: if the format holds one recording, and there may be more.
+        ExtraMissingError: if what it needs is not installed.
+    """
+    name = query.format or _accepted(request.headers.get("accept", ""))
+    require_format(name, many=many)
+    return name
+
+
+def _accepted(header: str) -> str:
+    """The format that an Accept header prefers; json if it names none of ours."""
+
+    def preference(part: str) -> float:
+        _, _, quality = part.replace(" ", "").lower().partition(";q=")
+        try:
+            return -float(quality.partition(";")[0] or 1)
+        except ValueError:
+            return 0.0
+
+    for part in sorted(header.split(","), key=preference):
+        media_type = part.partition(";")[0].strip().lower()
+        if media_type == "application/json":
+            break
+        if media_type in _BY_MEDIA_TYPE and preference(part):
+            return _BY_MEDIA_TYPE[media_type]
+    return "json"
+
+
+def written(name: str, body: bytes | str, recording: str) -> Response:
+    """Answer in a format; all but JSON are a download, named after the recording.
+
+    Args:
+        name: of the format.
+        body: the answer in it.
+        recording: the name of the upload.
+    """
+    headers = {"Vary": "Accept"}
+    if name == "json":
+        return Response(body, headers=headers, media_type="application/json")
+    form = FORMATS[name]
+    file = "".join(filter(str.isprintable, PurePath(recording).stem)) or "answer"
+    headers["Content-Disposition"] = (
+        f"attachment; filename*=UTF-8''{quote(f'{file[:128]}{form.suffix}', safe='')}"
+    )
+    return Response(body, headers=headers, media_type=form.media_type)
+
+
+FORMAT_CONTENT: dict[str, Any] = {
+    "application/json": {},
+    **{form.media_type: {} for form in FORMATS.values()},
+}
+"""Media types of an answer, for the OpenAPI document."""

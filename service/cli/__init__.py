@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import NoReturn
 
@@ -24,6 +24,8 @@ COMMANDS = {
     "keys": "make, list and revoke API keys",
     "worker": "run adaptation jobs for services that share jobs and models",
     "health": "exit 0 if the service on this machine is ready",
+    "doctor": "tell what is installed, which model answers, and what is off",
+    "completion": "print the script with which a shell completes commands and options",
 }
 
 TRAINING_COMMANDS = {
@@ -51,7 +53,7 @@ def _run(arguments: list[str]) -> int:
         _hand_on_to_training(arguments)
     _one_blas_thread()
     module = importlib.import_module(f".{name}", __name__) if name in COMMANDS else None
-    parser = _parser(name, module)
+    parser = build_parser({} if module is None else {name: module})
     if not arguments:
         parser.print_help()
         return 0
@@ -72,15 +74,15 @@ def _one_blas_thread() -> None:
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
 
-def _parser(name: str, module: ModuleType | None) -> argparse.ArgumentParser:
-    """The parser of all commands; only the command ``name`` has its options."""
+def build_parser(modules: Mapping[str, ModuleType]) -> argparse.ArgumentParser:
+    """Make the parser of all commands; those whose module is given have their options."""
     parser = OneLineParser(prog="nnpm", description="Speech emotion recognition.")
     parser.add_argument("--version", action="version", version=f"nnpm {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for command, text in COMMANDS.items():
         added = commands.add_parser(command, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        if module is not None and command == name:
-            module.add(added)
+        if command in modules:
+            modules[command].add(added)
     for command, text in TRAINING_COMMANDS.items():
         commands.add_parser(command, help=text, add_help=False)
     return parser

@@ -155,6 +155,13 @@ class ParameterError(NnpmError):
     title = "Invalid parameter"
 
 
+class ExtraMissingError(NnpmError):
+    """What was asked for needs packages that are not installed."""
+
+    status, code, detail = 501, "extra_missing", None
+    title = "An optional package is not installed"
+
+
 class BundleError(NnpmError):
     """A bundle that is missing, damaged or not ours."""
 

@@ -25,7 +25,17 @@ from ..inference.card import given_language
 from ..inference.errors import ParameterError, nearest, validation_detail
 from ..inference.recognizer import Recognizer
 from ..registry.serving import Route
-from .schemas import AudioPart, ChannelPart, ModelPart, PredictAnswer, TimingPart
+from .schemas import (
+    DIGITS,
+    AudioPart,
+    ChannelPart,
+    Digits,
+    ModelPart,
+    PredictAnswer,
+    TimingPart,
+    rounded,
+)
+from .tables import FORMATS, Level, known_format
 from .traffic import Shadows, Traffic
 
 WindowSeconds = Annotated[float, Field(ge=0.5, le=10, allow_inf_nan=False)]
@@ -39,6 +49,13 @@ LanguageTag = Annotated[
     WithJsonSchema({"type": "string", "pattern": LANGUAGE_PATTERN}),
 ]
 """A canonical tag; None if it is empty or auto."""
+
+
+FormatName = Annotated[
+    str,
+    AfterValidator(known_format),
+    WithJsonSchema({"type": "string", "enum": ["json", *FORMATS]}),
+]
 
 
 def require_hop_within(window_s: float | None, hop_s: float | None) -> None:
@@ -85,6 +102,15 @@ class PredictQuery(BaseModel):
 
     emotions: tuple[str, ...] | None = Field(default=None, min_length=1, max_length=8)
     """Answer with one of these alone, where no other can occur; repeat the parameter for each."""
+
+    digits: Digits = DIGITS
+    """Digits of scores and other shares, rounded so that scores sum to exactly 1; 0 for all."""
+
+    format: FormatName | None = None
+    """How the answer is written; by default as the Accept header says, else as JSON."""
+
+    level: Level = "recording"
+    """What a row of a table is: a recording, a channel or a segment."""
 
     @model_validator(mode="after")
     def _hop_fits_window(self) -> Self:
@@ -194,6 +220,7 @@ def predict(
     decode_s = time.perf_counter() - started
     with contextlib.closing(recording):
         answer = recognizer.answer(recording, query.options)
+    shown = rounded(answer, query.digits)
     card = recognizer.bundle.card
     info = recording.info
 
@@ -208,12 +235,12 @@ def predict(
     if query.channels == "split":
         extras["per_channel"] = [
             ChannelPart.of(one, channel=channel, **how)
-            for channel, one in enumerate(answer.per_channel or (answer,))
+            for channel, one in enumerate(shown.per_channel or (shown,))
         ]
     total_s = queue_s + time.perf_counter() - started
     document = PredictAnswer.of(
-        answer,
-        audio=AudioPart.of(info, answer.speech_ratio),
+        shown,
+        audio=AudioPart.of(info, shown.speech_ratio, query.digits),
         model=model,
         timing_ms=TimingPart(
             queue=round(1000 * queue_s, 3),

@@ -1,13 +1,108 @@
-"""The answer as JSON, the same for /predict and for ``nnpm predict --json``."""
+"""The answer as JSON, the same for /predict and for ``nnpm predict --json``.
+
+Numbers are rounded here, once, so that JSON, tables and annotations show the same.
+"""
 
 from collections.abc import Mapping
-from typing import Any, Self
+from dataclasses import replace
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..inference.answer import Answer, Neighbour, Reason, Segment, TimelineEntry
 from ..inference.audio.waveform import AudioInfo
 from ..inference.card import Share
+
+DIGITS = 4
+"""Digits of probabilities, unless a request says otherwise."""
+
+TIME_DIGITS = 4
+"""Digits of seconds: a tenth of a millisecond."""
+
+Digits = Annotated[int, Field(ge=0, le=9)]
+
+
+def round_scores(scores: Mapping[str, float], digits: int) -> dict[str, float]:
+    """Round probabilities so that they still sum to exactly 1.
+
+    Each is rounded down; what is missing from 1 goes, one unit of the last digit each, to those
+    that lost most: the method of the largest remainder. It keeps their order.
+
+    Args:
+        scores: not negative, with a sum that is 1 but for the rounding of floats.
+        digits: after the point; 0 returns them unrounded.
+
+    Examples:
+        >>> round_scores({"angry": 1 / 3, "happy": 1 / 3, "sad": 1 / 3}, 2)
+        {'angry': 0.34, 'happy': 0.33, 'sad': 0.33}
+    """
+    total = sum(scores.values())
+    if not digits or not total > 0:
+        return dict(scores)
+    units = 10**digits
+    exact = {emotion: score / total * units for emotion, score in scores.items()}
+    whole = {emotion: int(count) for emotion, count in exact.items()}
+    missing = units - sum(whole.values())
+    by_loss = sorted(exact, key=lambda emotion: whole[emotion] - exact[emotion])
+    for emotion in by_loss[:missing]:
+        whole[emotion] += 1
+    return {emotion: count / units for emotion, count in whole.items()}
+
+
+def rounded(answer: Answer, digits: int = DIGITS) -> Answer:
+    """Round every number of an answer, and of its channels'.
+
+    Args:
+        answer: as the recognizer gave it.
+        digits: of scores, confidence and other shares; seconds have :data:`TIME_DIGITS`. 0 rounds
+            nothing.
+    """
+    if not digits:
+        return answer
+    scores = round_scores(answer.scores, digits)
+    return replace(
+        answer,
+        scores=scores,
+        confidence=_confidence(answer, scores, digits),
+        out_of_domain=round(answer.out_of_domain, digits),
+        speech_ratio=round(answer.speech_ratio, digits),
+        segments=tuple(rounded_segment(one, digits) for one in answer.segments),
+        timeline=tuple(
+            replace(
+                one,
+                start_s=round(one.start_s, TIME_DIGITS),
+                end_s=round(one.end_s, TIME_DIGITS),
+                confidence=round(one.confidence, digits),
+            )
+            for one in answer.timeline
+        ),
+        neighbours=tuple(
+            replace(one, similarity=round(one.similarity, digits)) for one in answer.neighbours
+        ),
+        per_channel=tuple(rounded(one, digits) for one in answer.per_channel),
+    )
+
+
+def rounded_segment(segment: Segment, digits: int = DIGITS) -> Segment:
+    """Round the numbers of a segment, as :func:`rounded` does."""
+    if not digits:
+        return segment
+    scores = round_scores(segment.scores, digits)
+    return replace(
+        segment,
+        start_s=round(segment.start_s, TIME_DIGITS),
+        end_s=round(segment.end_s, TIME_DIGITS),
+        confidence=_confidence(segment, scores, digits),
+        scores=scores,
+    )
+
+
+def _confidence(given: Answer | Segment, scores: Mapping[str, float], digits: int) -> float:
+    """The rounded score of the emotion that the confidence belongs to."""
+    for emotion, score in given.scores.items():
+        if score == given.confidence:
+            return scores[emotion]
+    return round(given.confidence, digits)
 
 
 class _Part(BaseModel):
@@ -35,10 +130,10 @@ class AudioPart(_Part):
     warnings: list[str]
 
     @classmethod
-    def of(cls, info: AudioInfo, speech_ratio: float) -> Self:
+    def of(cls, info: AudioInfo, speech_ratio: float, digits: int = DIGITS) -> Self:
         """Build it from the facts about a recording and its share of speech."""
         return cls(
-            duration_s=info.duration_s,
+            duration_s=round(info.duration_s, TIME_DIGITS) if digits else info.duration_s,
             sample_rate_hz=info.sample_rate_hz,
             channels=info.channels,
             format=info.format,
@@ -81,10 +176,6 @@ class Verdict(_Part):
     """Why the model abstains; with ``abstain=false``, why it would have abstained."""
     out_of_domain: Share
     """0: like what the model knows; 1: unlike everything that it knows."""
-    segments: list[Segment]
-    """One per window."""
-    timeline: list[TimelineEntry]
-    """Adjacent windows with the same outcome, merged; entries of a channel do not overlap."""
     top: list[TopPart] = Field(default_factory=list)
     neighbours: list[Neighbour] = Field(default_factory=list)
 
@@ -106,15 +197,13 @@ class Verdict(_Part):
             abstained=answer.abstained,
             reasons=list(answer.reasons),
             out_of_domain=answer.out_of_domain,
-            segments=list(answer.segments),
-            timeline=list(answer.timeline),
             **extras,
             **more,
         )
 
 
 class ChannelPart(Verdict):
-    """The answer for one channel."""
+    """The answer for one channel; its segments are among those of the recording."""
 
     channel: int
 
@@ -122,12 +211,23 @@ class ChannelPart(Verdict):
 class PredictAnswer(Verdict):
     """The answer to one recording."""
 
+    segments: list[Segment]
+    """One per window, of all channels."""
+    timeline: list[TimelineEntry]
+    """Adjacent windows with the same outcome, merged; entries of a channel do not overlap."""
     audio: AudioPart
     model: ModelPart
     request_id: str = ""
     timing_ms: TimingPart
     per_channel: list[ChannelPart] = Field(default_factory=list)
     """One answer per channel, with ``channels=split``."""
+
+    @classmethod
+    def of(cls, answer: Answer, **more: Any) -> Self:
+        """Build it from a rounded answer; ``more`` are as for :meth:`Verdict.of`."""
+        return super().of(
+            answer, segments=list(answer.segments), timeline=list(answer.timeline), **more
+        )
 
     def to_json(self) -> str:
         """Write it as JSON, without the fields that the request does not ask for."""

@@ -19,9 +19,11 @@ from starlette.responses import Response
 from ...inference.errors import NnpmError
 from ...predict.predict import PredictQuery, Shadow, read_query, score
 from ...predict.schemas import PredictAnswer
+from ...predict.tables import Failure, Item, render
 from ...registry.serving import Route
 from ..errors import BadFormError, NotReadyError, Problem, UnsupportedBodyError, problem_of
 from ..forms import Form, require_uncompressed, storing
+from ..headers import FORMAT_CONTENT, answer_format, written
 from ..middleware.access import requires
 from ..openapi import FILE, problems
 from ..services import Services, services_of
@@ -58,6 +60,13 @@ class BatchItem(BaseModel):
     answer: PredictAnswer | None = None
     error: Problem | None = None
 
+    def as_item(self) -> Item:
+        """The same for tables and annotations."""
+        if self.answer is not None:
+            return Item(self.file, self.answer)
+        assert self.error is not None
+        return Item(self.file, Failure(self.error.code, self.error.detail))
+
 
 class BatchAnswer(BaseModel):
     """One item per file, in the order of the form."""
@@ -69,7 +78,7 @@ class BatchAnswer(BaseModel):
     "/predict/batch",
     response_model=BatchAnswer,
     response_model_exclude_unset=True,
-    responses=problems(404, 413, 415, 422, 500, 503),
+    responses={200: {"content": FORMAT_CONTENT}, **problems(404, 413, 415, 422, 500, 501, 503)},
     dependencies=[Depends(requires("predict"))],
     openapi_extra={"requestBody": BODY},
 )
@@ -87,9 +96,10 @@ async def predict_batch(
         raise NotReadyError(services.readiness.obstacle)
     services.pool.check()
     sent = request.query_params.multi_items()
-    read_query(sent)
+    answer_format(request, read_query(sent), many=True)
     async with _received(request, services.settings.max_batch_files) as form:
         query = read_query(sent, form.fields)
+        kind = answer_format(request, query, many=True)
         batch = _Batch(services, query, request)
         scoring = asyncio.create_task(batch.score(form.recordings()))
         leaving = asyncio.create_task(_disconnect(request))
@@ -97,11 +107,16 @@ async def predict_batch(
             await asyncio.wait({scoring, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if not scoring.done():
                 raise ClientDisconnect
-            batch_answer = BatchAnswer(results=scoring.result())
+            items = scoring.result()
         finally:
             await _end(scoring, leaving)
-    body = await asyncio.to_thread(batch_answer.model_dump_json, exclude_unset=True)
-    return Response(body, media_type="application/json")
+
+    def body() -> bytes | str:
+        if kind == "json":
+            return BatchAnswer(results=items).model_dump_json(exclude_unset=True)
+        return render(kind, [one.as_item() for one in items], query.level, batch.labels)
+
+    return written(kind, await asyncio.to_thread(body), "answers")
 
 
 FILES = "files"
@@ -266,6 +281,8 @@ class _Batch:
         self._query = query
         self._request = request
         self._request_id: str = request.state.request_id
+        self.labels: tuple[str, ...] = ()
+        """Emotions of the version that answers, once it is chosen."""
 
     async def score(self, recordings: list[tuple[str, BinaryIO]]) -> list[BatchItem]:
         """Score all; the results are in the order of the form."""
@@ -273,6 +290,7 @@ class _Batch:
         route = await services.pool.run_in_turn(
             lambda _: services.serving.choose(query.model, query.language)
         )
+        self.labels = route.recognizer.bundle.labels
         items: list[BatchItem] = [BatchItem(file=name) for name, _ in recordings]
         running: set[asyncio.Task[None]] = set()
 

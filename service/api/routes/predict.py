@@ -9,8 +9,10 @@ from starlette.responses import Response
 
 from ...predict.predict import PredictQuery, Shadow, read_query, score
 from ...predict.schemas import PredictAnswer
+from ...predict.tables import Item, render
 from ..errors import NotReadyError
 from ..forms import audio_body
+from ..headers import FORMAT_CONTENT, answer_format, written
 from ..middleware.access import requires
 from ..openapi import FILE, problems
 from ..services import Services, services_of
@@ -45,7 +47,7 @@ BODY: dict[str, Any] = {
 @router.post(
     "/predict",
     response_model=PredictAnswer,
-    responses=problems(404, 413, 415, 422, 500, 503),
+    responses={200: {"content": FORMAT_CONTENT}, **problems(404, 413, 415, 422, 500, 501, 503)},
     openapi_extra={"requestBody": BODY},
     dependencies=[Depends(requires("predict"))],
 )
@@ -63,11 +65,12 @@ async def predict_one(
         raise NotReadyError(services.readiness.obstacle)
     services.pool.check()
     sent = request.query_params.multi_items()
-    read_query(sent)
+    answer_format(request, read_query(sent), many=False)
     async with audio_body(request) as upload:
         query = read_query(sent, upload.fields)
+        form = answer_format(request, query, many=False)
 
-        def job(queue_s: float) -> tuple[PredictAnswer, str, Shadow | None]:
+        def job(queue_s: float) -> tuple[PredictAnswer, bytes | str, Shadow | None]:
             answer, shadow = score(
                 services.serving.choose(query.model, query.language),
                 upload.file,
@@ -78,13 +81,17 @@ async def predict_one(
                 queue_s=queue_s,
                 request_id=request.state.request_id,
             )
-            return answer, answer.to_json(), shadow
+            if form == "json":
+                return answer, answer.to_json(), shadow
+            body = render(form, [Item(upload.name, answer)], query.level, answer.scores)
+            return answer, body, shadow
 
         answer, body, shadow = await services.pool.run(job)
     services.answered(request, answer)
-    # After the answer, which waits for no shadow.
-    after = None if shadow is None else BackgroundTask(_on_the_loop, shadow)
-    return Response(body, media_type="application/json", background=after)
+    response = written(form, body, upload.name)
+    if shadow is not None:  # after the answer, which waits for no shadow
+        response.background = BackgroundTask(_on_the_loop, shadow)
+    return response
 
 
 async def _on_the_loop(call: Callable[[], None]) -> None:

@@ -24,7 +24,15 @@ from ...predict.predict import (
     model_part,
     require_hop_within,
 )
-from ...predict.schemas import AudioPart, PredictAnswer, TimingPart
+from ...predict.schemas import (
+    DIGITS,
+    AudioPart,
+    Digits,
+    PredictAnswer,
+    TimingPart,
+    rounded,
+    rounded_segment,
+)
 from ...registry.serving import Route
 from ..errors import NotReadyError, StreamIdleError, StreamMessageError, problem_of
 from ..middleware.access import requires
@@ -66,6 +74,9 @@ class Hello(BaseModel):
 
     hop_s: HopSeconds | None = None
     """Seconds from one segment to the next, at most ``window_s``; the bundle's own by default."""
+
+    digits: Digits = DIGITS
+    """Digits of scores, as for /predict."""
 
     @model_validator(mode="after")
     def _hop_fits_window(self) -> Self:
@@ -131,6 +142,7 @@ class Session:
         self._over_at = asyncio.get_running_loop().time() + self._longest_s
         self._started_s = time.perf_counter()
         self._queue_s = self._busy_s = 0.0
+        self._digits = DIGITS
         self.audio_s = 0.0
         self.num_segments = 0
 
@@ -143,6 +155,7 @@ class Session:
             StalledError: if the client does not read.
         """
         hello = await self._hello()
+        self._digits = hello.digits
         route, recognizer = await self._job(lambda: self._begin(hello))
         raw = bytearray()
         while True:
@@ -205,7 +218,7 @@ class Session:
         no_frames = frames[:0]
         segment: Segment | None = await self._job(lambda: recognizer.push(frames))
         while segment is not None:
-            await self.send("segment", asdict(segment))
+            await self.send("segment", asdict(rounded_segment(segment, self._digits)))
             self._services.streams.segment(time.perf_counter() - received_s)
             self.num_segments += 1
             segment = await self._job(lambda: recognizer.push(no_frames))
@@ -217,12 +230,13 @@ class Session:
         self._services.traffic.count_live(
             model.name, model.version, route.language, answer, card.decision.out_of_domain
         )
+        shown = rounded(answer, self._digits)
         return PredictAnswer.of(
-            answer,
+            shown,
             calibrated=card.calibrated,
             top_k=None,
             neighbours=False,
-            audio=AudioPart.of(info, answer.speech_ratio),
+            audio=AudioPart.of(info, shown.speech_ratio, self._digits),
             model=model_part(route),
             request_id=self._websocket.state.request_id,
             timing_ms=self._timing(),

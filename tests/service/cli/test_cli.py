@@ -79,7 +79,7 @@ def test_predict_json_is_one_document(folder: Path, capsys: Captured) -> None:
     assert len(answer["top"]) == 2
     assert answer["model"] == {"name": "default", "version": "2", "language": "und"}
     assert "request_id" not in answer
-    assert output.err == ""
+    assert output.err == "nnpm: model default/2, licence none: made by code\n"
 
 
 def test_predict_for_people(folder: Path, capsys: Captured) -> None:

@@ -1,0 +1,159 @@
+"""``nnpm doctor``: what is installed, which model answers, what is off and how to turn it on."""
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import sys
+from importlib import metadata
+from typing import Any
+
+from ... import __version__
+from .. import settings
+from ..inference.errors import NnpmError
+from ..registry.opening import open_registry
+from ..registry.serving import LoadedModels, Serving, load_recognizer
+from ..settings import Settings
+from ..system import available_cores
+
+EXTRAS = {
+    "media": (("av",), "MP4, M4A, WebM, AMR, WMA and the audio of videos"),
+    "tables": (("openpyxl", "pandas", "pyarrow"), "Parquet, XLSX and data frames"),
+    "train": (("torch", "onnx", "audiomentations"), "nnpm train, export, evaluate and benchmark"),
+    "remote": (("fsspec",), "recordings and models at URLs such as s3://bucket/folder"),
+    "postgres": (("psycopg",), "a jobs database that several machines share"),
+    "otel": (("opentelemetry.sdk",), "traces"),
+}
+"""Of each extra: modules that it installs, and what they are for."""
+
+_PACKAGES = ("onnxruntime", "numpy", "soundfile", "fastapi", "pydantic")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the report; it changes nothing."""
+    own = settings.load()
+    report = {
+        "version": __version__,
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cores": available_cores(),
+        "packages": {name: metadata.version(name) for name in _PACKAGES},
+        "model": _model(own),
+        "extras": {name: _extra(name, *about) for name, about in EXTRAS.items()},
+        "settings": _settings(),
+        "off": _off(own),
+    }
+    sys.stdout.write((json.dumps(report) if args.json else "\n".join(_lines(report))) + "\n")
+    return 0
+
+
+def _model(own: Settings) -> dict[str, Any]:
+    """The default model, loaded and checked by its probe; or why it cannot answer."""
+    folder = str(own.models)
+    try:
+        route = Serving(open_registry(own), LoadedModels(load_recognizer, 1)).choose()
+    except NnpmError as error:
+        return {"folder": folder, "ready": False, "error": str(error)}
+    card = route.recognizer.bundle.card
+    return {
+        "folder": folder,
+        "ready": True,
+        "name": route.model.name,
+        "version": route.model.version,
+        "language": route.language,
+        "emotions": list(card.labels),
+        "licence": card.licence,
+        "calibrated": card.calibrated,
+    }
+
+
+def _extra(name: str, modules: tuple[str, ...], gives: str) -> dict[str, Any]:
+    missing = [module for module in modules if not _installed(module)]
+    extra: dict[str, Any] = {"installed": not missing, "gives": gives}
+    if missing:
+        extra |= {"missing": missing, "install": f"pip install 'nnpm[{name}]'"}
+    return extra
+
+
+def _installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # the package that it is in
+        return False
+
+
+def _settings() -> dict[str, Any]:
+    """Which settings are given, and where; not their values, which may be secret."""
+    known = {f"NNPM_{name.upper()}" for name in Settings.model_fields}
+    given = {name for name, value in os.environ.items() if name.startswith("NNPM_") and value}
+    in_file = settings.names_in_file()
+    return {
+        "environment": sorted(given & known),
+        "file": str(settings.ENV_FILE) if settings.ENV_FILE.is_file() else None,
+        "from_file": sorted((in_file & known) - given),
+        "unknown": sorted((given | in_file) - known),
+    }
+
+
+def _off(own: Settings) -> list[dict[str, str]]:
+    """What a service with these settings does not do, and how to change that."""
+    found = {
+        "API keys: requests need none": (
+            own.api_keys_file is None,
+            "nnpm keys create NAME --scopes predict, and NNPM_API_KEYS_FILE",
+        ),
+        "rate limit": (own.rate_limit is None, "NNPM_RATE_LIMIT=100/minute"),
+        "adaptation from folders of the server": (
+            not own.adapt_roots,
+            "NNPM_ADAPT_ROOTS=/srv/recordings",
+        ),
+        "adaptation in the service's own workers": (
+            own.adapt_workers == 0,
+            "NNPM_ADAPT_WORKERS=1, or run nnpm worker",
+        ),
+        "traces": (
+            not any(os.environ.get(name) for name in _TRACE_VARIABLES),
+            "the extra 'otel', and OTEL_EXPORTER_OTLP_ENDPOINT",
+        ),
+    }
+    return [{"what": what, "how": how} for what, (is_off, how) in found.items() if is_off]
+
+
+_TRACE_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+
+
+def _lines(report: dict[str, Any]) -> list[str]:
+    """The report for people."""
+    model, given = report["model"], report["settings"]
+    lines = [
+        f"nnpm {report['version']}, Python {report['python']}, {report['platform']}, "
+        f"{report['cores']} cores",
+        ", ".join(f"{name} {version}" for name, version in report["packages"].items()),
+        "",
+    ]
+    if model["ready"]:
+        lines += [
+            f"model: {model['name']}/{model['version']} ({model['language']}) in "
+            f"{model['folder']}; it loads, and passes its probe",
+            f"  emotions: {', '.join(model['emotions'])}",
+            f"  licence: {model['licence']}",
+        ]
+    else:
+        lines.append(f"model: none answers: {model['error']}")
+    lines += ["", "extras:"]
+    for name, extra in report["extras"].items():
+        how = "" if extra["installed"] else f": {extra['install']}"
+        state = "installed" if extra["installed"] else "not installed"
+        lines.append(f"  {name:<9} {state:<14} {extra['gives']}{how}")
+    lines += ["", "off:", *(f"  {one['what']}: {one['how']}" for one in report["off"])]
+    lines += ["", f"settings: {', '.join(given['environment']) or 'none'} in the environment"]
+    if given["file"]:
+        lines.append(f"  {', '.join(given['from_file']) or 'none'} in {given['file']}")
+    lines += [f"  {name} is not a setting: it has no effect" for name in given["unknown"]]
+    return lines

@@ -1,0 +1,176 @@
+"""Where recordings come from: files, folders, standard input, and URLs of fsspec."""
+
+import contextlib
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path, PurePath, PurePosixPath
+from tempfile import SpooledTemporaryFile
+from typing import Any, BinaryIO, cast
+
+from ..inference.audio.formats import AUDIO_SUFFIXES, audio_files
+from ..inference.errors import ExtraMissingError, NotAudioError, ParameterError, printable
+
+_IN_MEMORY_BYTES = 1 << 20
+
+STANDARD_INPUT = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A recording that can be opened.
+
+    Attributes:
+        name: as it is shown and written: printable.
+        below: its path below the folder that was named, or its file name.
+        opened: opens it, as a path or as a file.
+    """
+
+    name: str
+    below: PurePath
+    opened: Callable[[], AbstractContextManager[Path | BinaryIO]]
+
+
+def sources(paths: list[str]) -> tuple[list[Source], bool]:
+    """List the recordings that paths name, each once.
+
+    Args:
+        paths: files, folders (searched recursively), ``-`` for standard input, and URLs.
+
+    Returns:
+        The recordings in order, and whether the paths may name more than one.
+
+    Raises:
+        ParameterError: if a path does not exist, or a folder holds no audio.
+        ExtraMissingError: if a URL needs a package that is not installed.
+    """
+    found: dict[str, Source] = {}
+    many = len(paths) > 1
+    for path in paths:
+        if path == STANDARD_INPUT:
+            below, more = [Source(path, PurePath("stdin"), _standard_input)], False
+        elif "://" in path:
+            below, more = _at_url(path)
+        else:
+            below, more = _at_path(Path(path))
+        many |= more
+        found |= {source.name: source for source in below}
+    return list(found.values()), many
+
+
+def places_below(output: Path, found: list[Source], suffix: str) -> dict[str, Path]:
+    """Choose where the annotation of each recording goes.
+
+    Args:
+        output: a folder; of a single recording also a file.
+        found: the recordings.
+        suffix: of the files.
+
+    Returns:
+        Paths by the names of the recordings. A recording keeps its own suffix before the new one
+        if another has the same name without it.
+
+    Raises:
+        ParameterError: if the output is a file, or two recordings would have the same path.
+    """
+    if len(found) == 1 and output.suffix and not output.is_dir():
+        return {found[0].name: output}
+    if output.is_file():
+        raise ParameterError(f"{output} is a file; {len(found)} annotations need a folder.")
+    places: dict[str, Path] = {}
+    stems = [one.below.with_suffix(suffix) for one in found]
+    for one, short in zip(found, stems, strict=True):
+        unique = stems.count(short) == 1
+        places[one.name] = output / (
+            short if unique else one.below.with_name(one.below.name + suffix)
+        )
+    if len(set(places.values())) < len(places):
+        raise ParameterError(
+            f"two recordings have the same name below {output}; write them into two folders."
+        )
+    return places
+
+
+def _at_path(path: Path) -> tuple[list[Source], bool]:
+    if path.is_dir():
+        found = audio_files(path)
+        if not found:
+            raise _no_audio(str(path))
+        return [_file(one, one.relative_to(path)) for one in found], True
+    if not path.exists():
+        raise ParameterError(f"{path}: there is no such file or folder.")
+    return [_file(path, PurePath(path.name))], False
+
+
+def _file(path: Path, below: PurePath) -> Source:
+    return Source(printable(path), PurePath(printable(below)), lambda: contextlib.nullcontext(path))
+
+
+@contextlib.contextmanager
+def _standard_input() -> Iterator[BinaryIO]:
+    with _spooled(sys.stdin.buffer) as file:
+        yield file
+
+
+def _at_url(url: str) -> tuple[list[Source], bool]:
+    scheme = url.partition("://")[0]
+    try:
+        from fsspec.core import url_to_fs
+
+        store, top = url_to_fs(url)
+    except (ImportError, ValueError):
+        raise ExtraMissingError(
+            f"{scheme}:// needs fsspec and its driver: install the extra 'remote' (pip install "
+            "'nnpm[remote]'), and s3fs, gcsfs or adlfs."
+        ) from None
+    try:
+        if not store.isdir(top):
+            if not store.exists(top):
+                raise ParameterError(f"{url}: there is no such file or folder.")
+            return [_remote(store, top, PurePosixPath(top).name)], False
+        names = sorted(map(str, store.find(top)))
+    except (OSError, ImportError) as error:
+        raise ParameterError(f"{url} cannot be read: {_why(error)}.") from error
+    found = [
+        _remote(store, name, name.removeprefix(top).lstrip("/"))
+        for name in names
+        if PurePosixPath(name).suffix.lower() in AUDIO_SUFFIXES
+    ]
+    if not found:
+        raise _no_audio(url)
+    return found, True
+
+
+def _remote(store: Any, path: str, below: str) -> Source:
+    name = printable(store.unstrip_protocol(path))
+
+    @contextlib.contextmanager
+    def opened() -> Iterator[BinaryIO]:
+        try:
+            with store.open(path, "rb") as remote, _spooled(remote) as file:
+                yield file
+        except OSError as error:
+            raise NotAudioError(f"The file cannot be read: {_why(error)}.") from error
+
+    return Source(name, PurePath(printable(below)), opened)
+
+
+@contextlib.contextmanager
+def _spooled(stream: BinaryIO) -> Iterator[BinaryIO]:
+    """Read a stream to its end, into memory or an unnamed file: decoding goes back and forth."""
+    with SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES) as spool:
+        shutil.copyfileobj(stream, spool)
+        spool.seek(0)
+        yield cast(BinaryIO, spool)
+
+
+def _no_audio(place: str) -> ParameterError:
+    return ParameterError(
+        f"{place} holds no audio; looked for {', '.join(sorted(AUDIO_SUFFIXES))}."
+    )
+
+
+def _why(error: Exception) -> str:
+    return getattr(error, "strerror", None) or type(error).__name__
