@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from nnpm.service import logs
+from nnpm.service import logs, settings
 from nnpm.service.api.app import create_app
 from nnpm.service.settings import Settings
 from tests.support.servers import Hook, wait_until_ready
@@ -38,6 +38,7 @@ def _no_settings_from_outside() -> Iterator[None]:
         for name in list(os.environ):
             if name.startswith("NNPM_") and name != "NNPM_TEST_DATA":
                 patch.delenv(name)
+        patch.setattr(settings, "ENV_FILE", Path("/nowhere/.env"))  # not that of the checkout
         patch.setenv("NNPM_ALLOWED_HOSTS", "testserver")  # as a TestClient calls it
         # Commands that are run in this process leave its log to pytest.
         patch.setattr(logs, "configure", lambda *_: None)

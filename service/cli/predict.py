@@ -283,10 +283,8 @@ class _Run:
             summary |= {"recordings": num_recordings, "failed": num_failed}
             sys.stdout.write(json.dumps(summary) + "\n")
         else:
-            plural = "" if num_recordings == 1 else "s"
-            sys.stderr.write(
-                f"nnpm: {printable(output)}: {num_recordings} recording{plural}, {num_failed} failed\n"
-            )
+            counted = f"{num_recordings} recording{'s' * (num_recordings != 1)}"
+            sys.stderr.write(f"nnpm: {printable(output)}: {counted}, {num_failed} failed\n")
 
 
 def _in_order(

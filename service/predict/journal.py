@@ -7,6 +7,7 @@ journal is deleted. So whatever the format, a run that was interrupted goes on w
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,13 @@ class Journal:
         table: its format.
         level: what a row is.
         labels: the emotions that the model knows.
-        made_with: whatever else decides the answers, such as version and options; a journal that
-            was made with something else is not continued.
+        made_with: whatever else decides the answers, such as the ``model`` (``name/version``) and
+            options; a journal that was made with something else is not continued.
         resume: continue an interrupted run, or add to a finished output.
 
     Raises:
-        ParameterError: if the output cannot be written or, with ``resume``, continued.
+        ParameterError: if the output cannot be written; on entering, if another process writes
+            it, or if it cannot be continued.
         OSError: if the journal cannot be read or written.
     """
 
@@ -52,28 +54,30 @@ class Journal:
         self._output, self._table, self._level, self._labels = output, table, level, labels
         self._columns: Columns = columns(level, labels)
         self._head = {"level": level, "columns": [*self._columns], **made_with}
-        self._lock = lock(self.path, wait=False, mode=0o666)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.__enter__()
-        except BlockingIOError:
-            raise ParameterError(f"Another process writes {output}; wait for it.") from None
-        try:
-            self._begin(resume=resume)
-        except BaseException:
-            if self.path.stat().st_size == 0:
-                self.path.unlink()
-            self._lock.__exit__(None, None, None)
-            raise
+        self._resume = resume
+        self._open = ExitStack()
 
     def __enter__(self) -> "Journal":
+        self._output.parent.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(lock(self.path, wait=False, mode=0o666))
+            except BlockingIOError:
+                raise ParameterError(
+                    f"Another process writes {self._output}; wait for its end."
+                ) from None
+            size = self._read() if self._resume else 0
+            self._file = stack.enter_context(self.path.open("r+b"))
+            self._file.truncate(size)  # a half-written last line is dropped
+            self._file.seek(size)
+            if size == 0:
+                stack.callback(self._discard)
+                self._begin()
+            self._open = stack.pop_all()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-        if not self.done:  # nothing to continue
-            self.path.unlink(missing_ok=True)
-        self._lock.__exit__(None, None, None)
+    def __exit__(self, *error: object) -> None:
+        self._open.close()
 
     def add(self, item: Item) -> None:
         """Keep the rows of one recording."""
@@ -91,18 +95,16 @@ class Journal:
             self._table.write(file, self._rows(), self._columns)
         self.path.unlink()
 
-    def _begin(self, *, resume: bool) -> None:
-        size = 0
-        if resume and self.path.stat().st_size:
-            size = self._read()
-        self._file = self.path.open("r+b")
-        self._file.truncate(size)  # a half-written last line is dropped
-        self._file.seek(size)
-        if size == 0:
-            self._write(self._head)
-            if resume and self._output.exists():
-                self._take_over()
+    def _begin(self) -> None:
+        self._write(self._head)
+        if self._resume and self._output.exists():
+            self._take_over()
         self._file.flush()
+
+    def _discard(self) -> None:
+        """Leave no journal that holds nothing to continue."""
+        if not self.done:
+            self.path.unlink(missing_ok=True)
 
     def _read(self) -> int:
         """Read which recordings are done; return the size of all complete lines, in bytes."""
@@ -113,14 +115,14 @@ class Journal:
                     break
                 try:
                     entry = json.loads(line)
-                except ValueError:
+                    if size:
+                        self._note(entry["file"], entry["rows"])
+                    elif entry != self._head:
+                        raise ParameterError(
+                            f"{self.path} was begun with {_difference(entry, self._head)}; {_HOW}."
+                        )
+                except (ValueError, LookupError, TypeError, AttributeError):
                     raise ParameterError(f"{self.path} is damaged; {_HOW}.") from None
-                if size == 0 and entry != self._head:
-                    raise ParameterError(
-                        f"{self.path} was begun with {_difference(entry, self._head)}; {_HOW}."
-                    )
-                if size:
-                    self._note(entry["file"], entry["rows"])
                 size += len(line)
         return size
 
@@ -141,6 +143,9 @@ class Journal:
             raise
         except Exception as error:  # of any of the libraries that read the formats
             raise ParameterError(f"{self._output} cannot be continued; {_HOW}.") from error
+        makers = {_maker(row) for _, group in found for row in group if row["error"] is None}
+        if others := makers - {self._head.get("model")}:
+            raise ParameterError(f"{self._output} was made by {min(others)}; {_HOW}.")
         for file, group in found if self._level == "recording" else found[:-1]:
             self._add(file, group)
 
@@ -160,6 +165,10 @@ class Journal:
             next(file)
             for line in file:
                 yield from json.loads(line)["rows"]
+
+
+def _maker(row: Row) -> str:
+    return "/".join(filter(None, (row["model"], row["version"])))
 
 
 def _difference(seen: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
