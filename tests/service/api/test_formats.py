@@ -94,6 +94,16 @@ def test_a_batch_is_one_table(client: TestClient, clip: bytes) -> None:
     assert [line.split()[1] for line in lines] == ["a"]
 
 
+def test_fields_of_the_form_are_parameters(client: TestClient, clip: bytes) -> None:
+    fields = {"format": "csv", "level": "segment", "digits": "2"}
+    response = client.post("/predict", data=fields, files={"file": (NAME, clip)})
+    table = pandas.read_csv(io.BytesIO(response.content))
+    assert (table["file"] == NAME).all()
+    assert (table["confidence"] == table["confidence"].round(2)).all()
+    vtt = client.post("/predict/batch", data={"format": "vtt"}, files={"files": clip})
+    problem(vtt, 422, "bad_parameter")
+
+
 def test_refusals_are_problems(
     client: TestClient, clip: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
