@@ -114,6 +114,15 @@ class Registry:
         """
         return pick(self.routes(name), language)[1]
 
+    def stand_ins(self, name: str) -> list[ModelVersion]:
+        """Versions that may answer where the one that should cannot be loaded, the best first.
+
+        Raises:
+            UnknownModelError: if there is no such model.
+        """
+        newest = [self._folder.resolve(name, v) for v in reversed(self.versions(name))]
+        return sorted(newest, key=lambda model: _is_adapted(model.path / bundles.CARD))
+
     def aliases(self, name: str) -> dict[str, Aliases]:
         """Show the aliases of a name, by language.
 

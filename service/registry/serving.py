@@ -3,12 +3,14 @@
 A route switches to a version only when the version is loaded and has passed its golden probe.
 """
 
+import contextlib
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..inference import bundle
@@ -78,6 +80,9 @@ class LoadedModels:
             del self._futures[path]
 
 
+RETRY_S = 30.0
+"""How often a version that could not be loaded is tried again."""
+
 LOOK_S = 0.5
 """How often other processes' changes are looked for."""
 
@@ -109,6 +114,14 @@ class RoutingTable:
     routes: dict[str, ModelVersion]
     recognizers: dict[str, Recognizer]
     shadows: dict[str, ModelVersion]
+    absent: dict[str, ModelVersion]
+    """Versions that should answer and cannot be loaded, by language."""
+    made_s: float
+
+    @property
+    def current(self) -> bool:
+        """Whether it is the best that can be had as of its revision, or was tried lately."""
+        return not self.absent or time.monotonic() - self.made_s < RETRY_S
 
 
 class Serving:
@@ -212,7 +225,7 @@ class Serving:
         with self._switching:
             revision = self.registry.revision(name)
             old = self._tables.get(name)
-            if old is not None and old.revision == revision:
+            if old is not None and old.revision == revision and old.current:
                 return old
             aliases = self.registry.aliases(name)
             versions = {v: self.registry.resolve(name, v) for v in self.registry.versions(name)}
@@ -226,28 +239,63 @@ class Serving:
             kept = old.routes.values() if old else ()
             # Pinned first: loading one of them may not push another out.
             self._loaded.pin(name, [*wanted.values(), *shadows.values(), *warm, *kept])
-            routes, recognizers = self._prove(wanted, old)
-            table = self._tables[name] = RoutingTable(revision, routes, recognizers, shadows)
+            table = self._prove(RoutingTable(revision, {}, {}, shadows, {}, 0.0), wanted, old)
+            self._loaded.pin(
+                name, [*wanted.values(), *shadows.values(), *warm, *table.routes.values()]
+            )
+            self._tables[name] = table
             return table
 
+    def warnings(self, name: str = DEFAULT_NAME) -> list[str]:
+        """One sentence for each version that should answer, and cannot be loaded."""
+        table = self._tables.get(name)
+        if table is None:
+            return []
+        sentences = []
+        for language, model in table.absent.items():
+            route, instead = pick(table.routes, language)
+            sentences.append(
+                f"{name}/{model.version} cannot be loaded; {name}/{instead.version} ({route}) "
+                f"answers for {language}."
+            )
+        return sentences
+
     def _prove(
-        self, wanted: dict[str, ModelVersion], old: RoutingTable | None
-    ) -> tuple[dict[str, ModelVersion], dict[str, Recognizer]]:
-        routes: dict[str, ModelVersion] = {}
-        recognizers: dict[str, Recognizer] = {}
+        self, empty: RoutingTable, wanted: dict[str, ModelVersion], old: RoutingTable | None
+    ) -> RoutingTable:
+        """Load what should answer; where that fails, what answered before or may stand in."""
+        table = replace(empty, made_s=time.monotonic())
         for language, model in wanted.items():
             try:
-                recognizers[language], routes[language] = self._loaded.get(model), model
+                table.recognizers[language] = self._loaded.get(model)
+                table.routes[language] = model
+                continue
             except NnpmError as error:
-                if old is not None and language in old.routes:
-                    log.error("%s stays at %s: %s", language, old.routes[language].version, error)
-                    routes[language] = old.routes[language]
-                    recognizers[language] = old.recognizers[language]
-                elif language == DEFAULT_LANGUAGE:
-                    raise
-                else:
-                    log.error("no route for %s: %s", language, error)
-        return routes, recognizers
+                reason = error
+            if old is not None and language in old.routes:
+                table.routes[language] = old.routes[language]
+                table.recognizers[language] = old.recognizers[language]
+            elif language == DEFAULT_LANGUAGE:
+                found = self._stand_in(model)
+                if found is None:
+                    raise reason
+                table.routes[language], table.recognizers[language] = found
+            table.absent[language] = model
+            if old is None or old.absent.get(language) != model:
+                instead = table.routes.get(language)
+                answers = (
+                    "no version of its own" if instead is None else f"version {instead.version}"
+                )
+                log.error("%s is answered by %s: %s", language, answers, reason)
+        return table
+
+    def _stand_in(self, model: ModelVersion) -> tuple[ModelVersion, Recognizer] | None:
+        """Find the best version that can be loaded in place of one that cannot."""
+        for other in self.registry.stand_ins(model.name):
+            if other != model:
+                with contextlib.suppress(NnpmError):
+                    return other, self._loaded.get(other)
+        return None
 
     def _changed(self, name: str, aliases: dict[str, Aliases]) -> dict[str, Aliases]:
         self.refresh(name)

@@ -76,6 +76,8 @@ class ModelEntry(_Part):
     none, by the newest version that no adaptation made."""
     figures: list[FiguresPart]
     """Figures of the versions that scored recordings lately."""
+    warnings: list[str] = []
+    """Versions that cannot be loaded, and which answer instead; left out if there are none."""
 
 
 class ModelList(_Part):
@@ -143,13 +145,18 @@ class AliasesAnswer(_Part):
     aliases: dict[str, AliasesPart]
 
 
-@router.get("", dependencies=[Readers])
+@router.get("", dependencies=[Readers], response_model_exclude_defaults=True)
 def list_models(services: TheServices) -> ModelList:
     """List the models and their versions."""
     return ModelList(models=[_entry(services, name) for name in services.registry.names()])
 
 
-@router.get("/{name}", responses=problems(404, 422), dependencies=[Readers])
+@router.get(
+    "/{name}",
+    responses=problems(404, 422),
+    dependencies=[Readers],
+    response_model_exclude_defaults=True,
+)
 def show_model(name: str, services: TheServices) -> ModelEntry:
     """Show one model."""
     return _entry(services, name)
@@ -209,6 +216,7 @@ def _entry(services: Services, name: str) -> ModelEntry:
         versions=registry.versions(name),
         aliases=_parts(registry.aliases(name)),
         figures=[FiguresPart.model_validate(one) for one in services.traffic.figures(name)],
+        warnings=services.serving.warnings(name),
     )
 
 

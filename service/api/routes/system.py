@@ -24,15 +24,22 @@ class Health(BaseModel):
     """The state of a service that works."""
 
     status: Literal["live", "ready"]
+    warnings: list[str] = []
+    """Versions that cannot be loaded, and which answer instead; left out if there are none."""
 
 
-@router.get("/health/live", tags=["health"])
+@router.get("/health/live", tags=["health"], response_model_exclude_defaults=True)
 async def live() -> Health:
     """Report that the process runs."""
     return Health(status="live")
 
 
-@router.get("/health/ready", tags=["health"], responses=problems(503))
+@router.get(
+    "/health/ready",
+    tags=["health"],
+    responses=problems(503),
+    response_model_exclude_defaults=True,
+)
 async def ready(services: Annotated[Services, Depends(services_of)]) -> Health:
     """Report whether recordings can be answered.
 
@@ -43,7 +50,7 @@ async def ready(services: Annotated[Services, Depends(services_of)]) -> Health:
         raise NotReadyError(services.readiness.obstacle)
     if (obstacle := await asyncio.to_thread(decoder_obstacle)) is not None:
         raise NotReadyError(obstacle)
-    return Health(status="ready")
+    return Health(status="ready", warnings=services.serving.warnings())
 
 
 @router.get("/metrics", tags=["metrics"], response_class=PlainTextResponse)
