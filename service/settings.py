@@ -4,6 +4,7 @@ Each is one documented field.
 """
 
 import ipaddress
+import logging
 import os
 import re
 from pathlib import Path
@@ -26,7 +27,7 @@ from pydantic_settings import (
 )
 
 from .inference.audio.waveform import Limits
-from .inference.errors import NnpmError, validation_detail
+from .inference.errors import NnpmError, nearest, printable, validation_detail
 from .logs import LogFormat, LogLevel, default_format
 from .system import available_cores
 
@@ -41,6 +42,9 @@ RegistryUrl = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://")]
 
 _HOST = re.compile(r"\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s*]+")
+
+
+log = logging.getLogger("nnpm")
 
 
 class SettingsError(NnpmError):
@@ -290,6 +294,7 @@ def load(**overrides: Any) -> Settings:
     Raises:
         SettingsError: one line that names each bad setting.
     """
+    _require_utf8()
     try:
         given = {key: value for key, value in overrides.items() if value is not None}
         given["_secrets_dir"] = SECRETS if SECRETS.is_dir() else None
@@ -298,7 +303,9 @@ def load(**overrides: Any) -> Settings:
     except (OSError, UnicodeDecodeError) as error:
         raise _unreadable(error) from error
     except ValidationError as error:
-        detail = validation_detail(error.errors(), name=lambda field: f"NNPM_{field.upper()}")
+        # A default that is made of a bad setting is not a second fault.
+        found = [one for one in error.errors() if one["type"] != "default_factory_not_called"]
+        detail = validation_detail(found, name=lambda field: f"NNPM_{field.upper()}")
         raise SettingsError(detail) from None
 
 
@@ -318,6 +325,38 @@ def names_in_file() -> set[str]:
 def _unreadable(error: OSError | UnicodeDecodeError) -> SettingsError:
     why = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
     return SettingsError(f"The settings in {ENV_FILE} cannot be read: {why}.")
+
+
+def _require_utf8() -> None:
+    for name, value in os.environ.items():
+        if name.upper() in _names() - {"NNPM_ADAPT_ROOTS"} and not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise SettingsError(f"{name} is {value}; it must be text in UTF-8.") from None
+
+
+def _names() -> set[str]:
+    return {f"NNPM_{field.upper()}" for field in Settings.model_fields}
+
+
+_OTHERS = re.compile(
+    r"NNPM_(TEST_.*|IMAGE_.*|PUBLISH|TAG"
+    # Kubernetes tells each pod of the Services beside it; ours is called nnpm.
+    r"|(\w+_)?SERVICE_(HOST|PORT.*)|(\w+_)?PORT_\d+_.*)"
+)
+"""Variables NNPM_... that are not settings, and mean no setting."""
+
+
+def warn_of_unknown() -> None:
+    """Log a warning for each variable NNPM_... that is not a setting, also of .env."""
+    for name in sorted({*os.environ, *names_in_file()}):
+        known = name.upper()
+        if known.startswith("NNPM_") and known not in _names() and not _OTHERS.fullmatch(known):
+            # The prefix, which all share, would make any two names near.
+            fields = [field.upper() for field in Settings.model_fields]
+            near = nearest(known.removeprefix("NNPM_"), fields).replace("mean ", "mean NNPM_")
+            log.warning("%s is not a setting.%s", printable(name), near)
 
 
 def _is_loopback(host: str) -> bool:

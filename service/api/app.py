@@ -105,6 +105,8 @@ def create_app(
         summary="Speech emotion recognition",
         version=__version__,
         lifespan=lifespan,
+        # A redirect would name this process, not the proxy before it, whose prefix it cannot know.
+        redirect_slashes=False,
         telemetry=tracing.telemetry,
         docs_url=None,  # routes/system.py has our own
         redoc_url=None,

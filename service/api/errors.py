@@ -58,8 +58,15 @@ class NotReadyError(NnpmError):
     title = "The service is not ready"
 
 
+class NotFinishedError(NnpmError):
+    """A job whose report is asked for before it has ended."""
+
+    status, code, detail = 409, "not_finished", None
+    title = "The job has not ended"
+
+
 class NoReportError(NnpmError):
-    """A job that has no report, or none yet."""
+    """A job that ended without a report."""
 
     status, code, detail = 404, "no_report", None
     title = "The job has no report"
@@ -287,6 +294,10 @@ async def _on_error(request: HTTPConnection, error: Exception) -> Response:
 
 async def _on_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
+    if isinstance(error.body, bytes) and error.body:  # which FastAPI parses only as JSON
+        sent = request.headers.get("content-type", "").partition(";")[0][:64]
+        detail = f"The Content-Type is {sent!r}; send JSON with Content-Type: application/json."
+        return _respond(request, Kind.of(ParameterError), detail)
     # The first part of a place is where the field was: query, path or body.
     found = [{**one, "loc": one["loc"][1:]} for one in error.errors()]
     detail = validation_detail(found, document="The body")
@@ -313,7 +324,8 @@ def _http_detail(request: Request, error: HTTPException, headers: Mapping[str, s
     path = request.scope["path"][:128]
     match error.status_code:
         case HTTPStatus.NOT_FOUND:
-            return f"The path {path} does not exist; /docs lists the paths that do."
+            slash = "leave out the slash at its end; " if path[1:].endswith("/") else ""
+            return f"The path {path} does not exist; {slash}/docs lists the paths that do."
         case HTTPStatus.METHOD_NOT_ALLOWED:
             allowed = (headers or {}).get("Allow", "another method")
             return f"{path} does not accept {request.method}; use {allowed}."

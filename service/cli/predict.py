@@ -103,6 +103,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print or write the answers, in the order of the files."""
     own = settings.load()
+    settings.warn_of_unknown()
     query = _query(args)
     form = _format(args)
     jobs = own.workers if args.jobs is None else args.jobs

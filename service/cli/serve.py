@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     steady_memory()
     own = settings.load(host=args.host, port=args.port)
     logs.configure(own.log_format, own.log_level)
+    settings.warn_of_unknown()
     registry = open_registry(own)
     if own.bundled is not None:
         seed_registry(registry, own.bundled)

@@ -33,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
             "a worker needs torch, which is not installed: pip install '.[train]' in the checkout"
         )
     logs.configure(own.log_format, own.log_level)
+    settings.warn_of_unknown()
     registry = open_registry(own)
     if own.bundled is not None:
         seed_registry(registry, own.bundled)

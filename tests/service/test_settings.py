@@ -1,8 +1,9 @@
+import os
 from pathlib import Path
 
 import pytest
 
-from nnpm.service.settings import Settings, SettingsError, load
+from nnpm.service.settings import Settings, SettingsError, load, warn_of_unknown
 from nnpm.service.system import available_cores
 
 pytestmark = pytest.mark.smoke
@@ -50,6 +51,38 @@ def test_a_bad_setting_is_one_line(monkeypatch: pytest.MonkeyPatch, name: str, v
     assert str(caught.value).startswith(name)
     assert value in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("NNPM_WORKERS", "x"), ("NNPM_LOG_LEVEL", "loud"), ("NNPM_PORT", "-1")]
+)
+def test_a_bad_setting_accuses_itself_alone(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        load()
+    assert str(caught.value).count("NNPM_") == 1
+
+
+@pytest.mark.parametrize("name", ["NNPM_HOST", "NNPM_MODELS", "NNPM_DATABASE_URL"])
+def test_a_setting_is_text(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, os.fsdecode(b"caf\xe9"))
+    with pytest.raises(SettingsError, match=rf"{name} is caf\\xe9; it must be text in UTF-8"):
+        load()
+
+
+def test_a_variable_that_is_no_setting_is_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("NNPM_MODLES", "nnpm_port", "NNPM_TEST_DATA", "NNPM_PORT_8000_TCP", "NNPM_X"):
+        monkeypatch.setenv(name, "1")
+    for name in ("NNPM_SERVICE_HOST", "NNPM_SERVICE_PORT_HTTP", "NNPM_REDIS_SERVICE_HOST"):
+        monkeypatch.setenv(name, "1")
+    warn_of_unknown()
+    assert [record.getMessage() for record in caplog.records] == [
+        "NNPM_MODLES is not a setting. Did you mean NNPM_MODELS?", "NNPM_X is not a setting.",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])

@@ -18,7 +18,7 @@ from ...jobs.folder import JobFolder, JobRequest, read_json
 from ...jobs.job import Job, State
 from ...jobs.store import JobStore
 from ..adaptation import FolderRequest, receive_request
-from ..errors import NoReportError
+from ..errors import NoReportError, NotFinishedError
 from ..middleware.access import Caller, requires
 from ..openapi import FILE, problems
 from ..services import Services, services_of
@@ -137,12 +137,17 @@ def read_report(job: Job, folder: JobFolder) -> dict[str, Any]:
         The report; its ``bundle`` is the published version, ``name/version``, or null.
 
     Raises:
-        NoReportError: if the job has no report, or not yet.
+        NotFinishedError: if the job has not ended.
+        NoReportError: if it ended without a report.
     """
+    if not job.ended:
+        raise NotFinishedError(
+            f"The job is {job.state}, {job.progress:.0%} done; its report is there when it ends."
+        )
     report = read_json(folder.report)
     if report is None or job.state in (State.FAILED, State.CANCELLED, State.INTERRUPTED):
-        when = "it has no report" if job.ended else "its report is written when it ends"
-        raise NoReportError(f"The job is {job.state}; {when}.")
+        reason = f": {job.error}" if job.error else "."
+        raise NoReportError(f"The job is {job.state} and has no report{reason}")
     bundle = None if job.version is None else f"{job.name}/{job.version}"
     return {**_printable(report), "bundle": bundle}
 
@@ -292,7 +297,7 @@ def watch_job(job: TheJob, services: TheServices) -> Response:
             "description": "A page; JSON, as `nnpm adapt --json` prints it, if Accept wants it.",
             "content": {"application/json": {"schema": {"type": "object"}}},
         },
-        **problems(404, 422, 503),
+        **problems(404, 409, 422, 503),
     },
 )
 def show_report(request: Request, job: TheJob, services: TheServices) -> Response:

@@ -115,7 +115,12 @@ OptionalLanguage = Annotated[
 ]
 
 
-class VersionChoice(_Part):
+class _Choice(_Part):
+    # A misspelt language would be promoted for all.
+    model_config = ConfigDict(extra="forbid")
+
+
+class VersionChoice(_Choice):
     """A version, and the language for which it shall answer."""
 
     version: str = Field(max_length=128)
@@ -123,7 +128,7 @@ class VersionChoice(_Part):
     """BCP-47; the version's own language by default."""
 
 
-class ShadowChoice(_Part):
+class ShadowChoice(_Choice):
     """The version that shall score a language's requests without answering; null ends that."""
 
     version: str | None = Field(max_length=128)
@@ -131,7 +136,7 @@ class ShadowChoice(_Part):
     """BCP-47; the version's own language by default, und if the version is null."""
 
 
-class RollbackChoice(_Part):
+class RollbackChoice(_Choice):
     """The language whose latest promotion is undone."""
 
     language: OptionalLanguage = None

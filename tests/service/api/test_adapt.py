@@ -43,8 +43,8 @@ def test_the_report_is_json_and_a_page(start: Callable[..., TestClient], tmp_pat
     client = start()
     (tmp_path / "hold").touch()
     job = client.post("/adapt", json={"folder": str(tmp_path / "audio"), "language": "ur"}).json()
-    told = problem(client.get(f"/adapt/{job['id']}/report"), 404, "no_report")
-    assert "its report is written when it ends" in told["detail"]
+    told = problem(client.get(f"/adapt/{job['id']}/report"), 409, "not_finished")
+    assert "its report is there when it ends" in told["detail"]
     (tmp_path / "hold").unlink()
     ended(client, job)
     report = client.get(f"/adapt/{job['id']}/report", headers={"Accept": "application/json"})
