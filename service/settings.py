@@ -348,15 +348,23 @@ _OTHERS = re.compile(
 """Variables NNPM_... that are not settings, and mean no setting."""
 
 
-def warn_of_unknown() -> None:
-    """Log a warning for each variable NNPM_... that is not a setting, also of .env."""
+def unknown_names() -> list[str]:
+    """Say of each variable NNPM_... that is not a setting, also of .env, what it may mean."""
+    found = []
     for name in sorted({*os.environ, *names_in_file()}):
         known = name.upper()
         if known.startswith("NNPM_") and known not in _names() and not _OTHERS.fullmatch(known):
             # The prefix, which all share, would make any two names near.
             fields = [field.upper() for field in Settings.model_fields]
             near = nearest(known.removeprefix("NNPM_"), fields).replace("mean ", "mean NNPM_")
-            log.warning("%s is not a setting.%s", printable(name), near)
+            found.append(f"{printable(name)} is not a setting.{near}")
+    return found
+
+
+def warn_of_unknown() -> None:
+    """Log a warning for each variable NNPM_... that is not a setting, also of .env."""
+    for sentence in unknown_names():
+        log.warning("%s", sentence)
 
 
 def _is_loopback(host: str) -> bool:

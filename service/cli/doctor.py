@@ -97,16 +97,16 @@ def _settings() -> dict[str, Any]:
         "environment": sorted(given & known),
         "file": str(settings.ENV_FILE) if settings.ENV_FILE.is_file() else None,
         "from_file": sorted((in_file & known) - given),
-        "unknown": sorted((given | in_file) - known),
+        "unknown": settings.unknown_names(),
     }
 
 
 def _off(own: Settings) -> list[dict[str, str]]:
     """What a service with these settings does not do, and how to change that."""
     found = {
-        "API keys: requests need none": (
+        "API keys": (
             own.api_keys_file is None,
-            "nnpm keys create NAME --scopes predict, and NNPM_API_KEYS_FILE",
+            "nnpm keys create NAME --scopes predict, with NNPM_API_KEYS_FILE=keys.json",
         ),
         "rate limit": (own.rate_limit is None, "NNPM_RATE_LIMIT=100/minute"),
         "adaptation from folders of the server": (
@@ -155,5 +155,4 @@ def _lines(report: dict[str, Any]) -> list[str]:
     lines += ["", f"settings: {', '.join(given['environment']) or 'none'} in the environment"]
     if given["file"]:
         lines.append(f"  {', '.join(given['from_file']) or 'none'} in {given['file']}")
-    lines += [f"  {name} is not a setting: it has no effect" for name in given["unknown"]]
-    return lines
+    return [*lines, *(f"  {sentence}" for sentence in given["unknown"])]

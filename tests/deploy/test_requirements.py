@@ -24,10 +24,12 @@ EXTRAS = {
 
 def asked(extras: list[str]) -> list[Requirement]:
     project = PROJECT["project"]
-    lines = project["dependencies"] + [
-        line for extra in extras for line in project["optional-dependencies"][extra]
-    ]
-    return [Requirement(line) for line in lines]
+    waiting, found = [f"nnpm[{','.join(extras)}]"], [*project["dependencies"]]
+    while waiting:  # an extra may name another
+        for extra in Requirement(waiting.pop()).extras:
+            for line in project["optional-dependencies"][extra]:
+                (waiting if line.startswith("nnpm[") else found).append(line)
+    return [Requirement(line) for line in found]
 
 
 def locked(kind: str, python: str) -> dict[str, str]:

@@ -82,7 +82,8 @@ def test_it_lists_settings_without_their_values(
     found = report(capsys)
     assert found["settings"] == {
         "environment": ["NNPM_ALLOWED_HOSTS", "NNPM_MODELS"],
-        "file": ".env", "from_file": ["NNPM_DATABASE_URL"], "unknown": ["NNPM_PROT"],
+        "file": ".env", "from_file": ["NNPM_DATABASE_URL"],
+        "unknown": ["NNPM_PROT is not a setting. Did you mean NNPM_PORT?"],
     }  # fmt: skip
     assert cli.main(["doctor"]) == 0
     text = capsys.readouterr().out
