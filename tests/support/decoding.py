@@ -13,7 +13,8 @@ from nnpm.service.inference.audio.reader import DecodeBudget, Reader
 def decode_in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the readers of libsndfile and FFmpeg run in this process, until the test ends."""
 
-    def open_here(file: BinaryIO, row: int) -> Reader:
-        return decoder.open_reader(file, FORMATS[row], DecodeBudget())
+    def open_here(file: BinaryIO, row: int, track: int | None = None) -> Reader:
+        return decoder.open_reader(file, FORMATS[row], DecodeBudget(), track)
 
+    monkeypatch.setattr(decoder, "_allow", lambda _: None)
     monkeypatch.setattr(decoding, "RemoteReader", open_here)

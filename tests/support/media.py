@@ -86,6 +86,24 @@ def amr(container: str = "amr") -> bytes:
     return file.getvalue()
 
 
+def caf_opus() -> bytes:
+    """One and a half seconds of speech-like sound in Opus in a CAF, which FFmpeg does not write."""
+    ogg = io.BytesIO(encode_media(rate=48_000, container="ogg", codec="libopus"))
+    with av.open(ogg) as source:
+        packets = [bytes(packet) for packet in source.demux() if packet.size]
+    desc = struct.pack(">d4sIIIII", 48_000, b"opus", 0, 0, 960, 1, 0)
+    table = struct.pack(">qqii", len(packets), 960 * len(packets), 0, 0)
+    sizes = (len(packet) for packet in packets)
+    table += b"".join(
+        bytes([0x80 | size >> 7, size & 0x7F] if size > 0x7F else [size]) for size in sizes
+    )
+    data = bytes(4) + b"".join(packets)
+    chunks = ((b"desc", desc), (b"data", data), (b"pakt", table))
+    return b"caff\x00\x01\x00\x00" + b"".join(
+        name + struct.pack(">q", len(body)) + body for name, body in chunks
+    )
+
+
 def _film(file, stream) -> None:
     stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
     for number in range(10):

@@ -7,13 +7,20 @@ memory depends neither on the length nor on the rate, depth or channels of what 
 
 import contextlib
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import AudioTooLongError, AudioTooShortError, DamagedAudioError, NotAudioError
+from ..errors import (
+    AudioError,
+    AudioTooLongError,
+    AudioTooShortError,
+    DamagedAudioError,
+    NotAudioError,
+)
 from .formats import FORMATS, format_of, supported_formats
 from .process import RemoteReader
 from .reader import Reader, stopped_early
@@ -23,6 +30,7 @@ from .waveform import (
     AudioInfo,
     ChannelMode,
     Limits,
+    Loudness,
     Recording,
     Resampler,
     SampleStore,
@@ -31,6 +39,9 @@ from .waveform import (
 
 MEMORY_BYTES = 1 << 24
 """A decoded recording is held in memory up to this size, all channels together."""
+
+SILENT_LEVEL = 3e-4
+"""A sound track whose largest sample is below this level (-70 dB) is silent."""
 
 
 def decode(
@@ -78,78 +89,158 @@ def decode(
         raise AudioTooShortError(
             f"The recording is empty (0 bytes); send at least {limits.min_duration_s:g} s of audio."
         )
-    with contextlib.closing(_open(file)) as reader:
-        return _read(reader, channels, limits)
+    decoding = _Decoding(file, channels, limits)
+    recording = decoding.read()
+    if (cancelled := decoding.cancelled()) is not None:
+        channel, remark = cancelled
+        recording.close()
+        return _with_remark(decoding.read(channel=channel), remark)
+    if decoding.is_silent and decoding.num_tracks > 1:
+        return _loudest_track(decoding, recording)
+    return recording
 
 
-def _open(file: BinaryIO) -> Reader:
+def _loudest_track(decoding: "_Decoding", silent: Recording) -> Recording:
+    """The first sound track that is not silent; that which was read, if all are."""
+    for track in range(decoding.num_tracks):
+        try:
+            recording = decoding.read(track=track)
+        except AudioError:  # a track that is no better than silence
+            continue
+        if not decoding.is_silent:
+            silent.close()
+            return _with_remark(
+                recording, f"Track {track + 1} was chosen, as the one that comes first is silent."
+            )
+        recording.close()
+    return silent
+
+
+def _with_remark(recording: Recording, remark: str) -> Recording:
+    info = recording.info
+    return replace(recording, info=replace(info, warnings=(*info.warnings, remark)))
+
+
+class _Decoding:
+    """One file, which is read once, and seldom again.
+
+    Args:
+        file: seekable.
+        mode: "mix" or "split".
+        limits: what is refused.
+    """
+
+    def __init__(self, file: BinaryIO, mode: ChannelMode, limits: Limits) -> None:
+        self._file = file
+        self._mode = mode
+        self._limits = limits
+        self._peak = 0.0
+        self._loudness: Loudness | None = None
+        self.num_tracks = 1
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether what was read is silence."""
+        return self._peak < SILENT_LEVEL
+
+    def cancelled(self) -> tuple[int, str] | None:
+        """The loudest channel and a sentence, if the mean of all is much quieter."""
+        channel = None if self._loudness is None else self._loudness.cancelled_channel()
+        if channel is None or self._loudness is None:
+            return None
+        return channel, self._loudness.remark(channel)
+
+    def read(self, *, channel: int | None = None, track: int | None = None) -> Recording:
+        """Read the file.
+
+        Args:
+            channel: taken in place of the mean of all.
+            track: number of the sound track; by default the one that the file prefers.
+        """
+        with contextlib.closing(_open(self._file, track)) as reader:
+            self.num_tracks = reader.num_tracks
+            return self._read(reader, channel)
+
+    def _read(self, reader: Reader, channel: int | None) -> Recording:
+        """Check the header, then decode all blocks."""
+        limits = self._limits
+        rate, num_channels, stated = reader.rate_hz, reader.num_channels, reader.stated_frames
+        _check_shape(rate, num_channels, limits)
+        num_outputs = num_channels if self._mode == "split" else 1
+        if stated == 0:
+            raise AudioTooShortError(
+                "The recording is empty: the file has a header but no samples."
+            )
+        if stated is not None and stated > _max_frames(reader, num_outputs, limits):
+            raise _too_long(stated / rate, num_outputs, limits)
+
+        output = _Output(rate, num_outputs)
+        try:
+            info = self._fill(output, reader, num_outputs, channel)
+            return Recording(info, output.finish())
+        except BaseException:
+            output.discard()
+            raise
+
+    def _fill(
+        self, output: "_Output", reader: Reader, num_outputs: int, channel: int | None
+    ) -> AudioInfo:
+        """Decode all blocks into the output, and gather the facts about them."""
+        rate, num_channels, limits = reader.rate_hz, reader.num_channels, self._limits
+        max_frames = _max_frames(reader, num_outputs, limits)
+        num_frames, num_clipped, peak = 0, 0, 0.0
+        is_mixed = num_outputs < num_channels
+        loudness = Loudness(num_channels) if is_mixed and channel is None else None
+        for block in reader.blocks():
+            num_frames += len(block)
+            if num_frames > max_frames:
+                raise _too_long(num_frames / rate, num_outputs, limits)
+            magnitude = np.abs(block)
+            block_peak = float(magnitude.max())
+            if not np.isfinite(block_peak):
+                at_s = (num_frames - len(block) + np.argmin(np.isfinite(block).all(axis=1))) / rate
+                raise DamagedAudioError(
+                    f"The sample at {at_s:.3f} s is not a finite number; export the audio again."
+                )
+            peak = max(peak, block_peak)
+            if block_peak >= CLIPPED_LEVEL:
+                num_clipped += int(np.count_nonzero(magnitude >= CLIPPED_LEVEL))
+                np.clip(block, -1.0, 1.0, out=block)
+            if is_mixed:
+                mean = block.mean(axis=1, keepdims=True)
+                if loudness is not None:
+                    loudness.add(block, mean)
+                block = mean if channel is None else block[:, channel : channel + 1]
+            output.push(block)
+
+        self._peak, self._loudness = peak, loudness
+        if num_frames == 0:
+            raise stopped_early(0, reader.stated_frames, rate)
+        duration_s = num_frames / rate
+        if duration_s < limits.min_duration_s:
+            raise AudioTooShortError(
+                f"The recording has {duration_s:.4g} s of audio; "
+                f"at least {limits.min_duration_s:g} s is needed."
+            )
+        return AudioInfo(
+            duration_s=duration_s,
+            sample_rate_hz=rate,
+            channels=num_channels,
+            format=reader.format,
+            warnings=tuple(reader.warnings(num_frames, peak)),
+            clipped_ratio=num_clipped / (num_frames * num_channels),
+        )
+
+
+def _open(file: BinaryIO, track: int | None = None) -> Reader:
     """Open plain WAV here, and everything that a library reads in another process."""
     row = format_of(file)
     if row is None:
         raise NotAudioError(f"Unsupported audio format; send {supported_formats()}.")
-    if row.name == "WAV":
+    if row.name in ("WAV", "W64"):
         with contextlib.suppress(OtherCodecError):
             return WavReader(file)
-    return RemoteReader(file, FORMATS.index(row))
-
-
-def _read(reader: Reader, mode: ChannelMode, limits: Limits) -> Recording:
-    """Check the header, then decode all blocks."""
-    rate, num_channels, stated = reader.rate_hz, reader.num_channels, reader.stated_frames
-    _check_shape(rate, num_channels, limits)
-    num_outputs = num_channels if mode == "split" else 1
-    if stated == 0:
-        raise AudioTooShortError("The recording is empty: the file has a header but no samples.")
-    if stated is not None and stated > _max_frames(reader, num_outputs, limits):
-        raise _too_long(stated / rate, num_outputs, limits)
-
-    output = _Output(rate, num_outputs)
-    try:
-        info = _fill(output, reader, num_outputs, limits)
-        return Recording(info, output.finish())
-    except BaseException:
-        output.discard()
-        raise
-
-
-def _fill(output: "_Output", reader: Reader, num_outputs: int, limits: Limits) -> AudioInfo:
-    """Decode all blocks into the output, and gather the facts about them."""
-    rate, num_channels = reader.rate_hz, reader.num_channels
-    max_frames = _max_frames(reader, num_outputs, limits)
-    num_frames, num_clipped, peak = 0, 0, 0.0
-    for block in reader.blocks():
-        num_frames += len(block)
-        if num_frames > max_frames:
-            raise _too_long(num_frames / rate, num_outputs, limits)
-        magnitude = np.abs(block)
-        block_peak = float(magnitude.max())
-        if not np.isfinite(block_peak):
-            at_s = (num_frames - len(block) + np.argmin(np.isfinite(block).all(axis=1))) / rate
-            raise DamagedAudioError(
-                f"The sample at {at_s:.3f} s is not a finite number; export the audio again."
-            )
-        peak = max(peak, block_peak)
-        if block_peak >= CLIPPED_LEVEL:
-            num_clipped += int(np.count_nonzero(magnitude >= CLIPPED_LEVEL))
-            np.clip(block, -1.0, 1.0, out=block)
-        output.push(block.mean(axis=1, keepdims=True) if num_outputs < num_channels else block)
-
-    if num_frames == 0:
-        raise stopped_early(0, reader.stated_frames, rate)
-    duration_s = num_frames / rate
-    if duration_s < limits.min_duration_s:
-        raise AudioTooShortError(
-            f"The recording has {duration_s:.4g} s of audio; "
-            f"at least {limits.min_duration_s:g} s is needed."
-        )
-    return AudioInfo(
-        duration_s=duration_s,
-        sample_rate_hz=rate,
-        channels=num_channels,
-        format=reader.format,
-        warnings=tuple(reader.warnings(num_frames, peak)),
-        clipped_ratio=num_clipped / (num_frames * num_channels),
-    )
+    return RemoteReader(file, FORMATS.index(row), track)
 
 
 class _Output:

@@ -21,8 +21,9 @@ from ..errors import AudioError, DamagedAudioError, NotAudioError
 from .ffmpeg import MediaReader, load_av
 from .formats import FORMATS, Format, supported_formats
 from .process import BLOCK, END, ERROR, HEADER, MESSAGE_HEAD, OPENING
-from .reader import DecodeBudget, Reader, Source
-from .sndfile import SoundFileReader
+from .reader import DecodeBudget, Reader
+from .sndfile import open_sound
+from .wav import parse
 
 OPEN_CPU_S = 0.25
 """CPU seconds until the first block, and from block to block, of a small file."""
@@ -30,6 +31,7 @@ _CPU_S_PER_BYTE = 0.04 / (1 << 20)
 """Added for each byte of the file. A gigabyte of tags or of an index may take its time."""
 
 _IN_MEMORY_BYTES = 4 << 20
+_MPEG_AUDIO = (0x50, 0x55)
 _REQUEST_BYTES = 65_536
 _DATA_BYTES = 1 << 30
 
@@ -43,13 +45,13 @@ def main() -> None:
         if not request:
             os._exit(0)
         with os.fdopen(descriptors[0], "rb") as file, contextlib.suppress(BrokenPipeError):
-            serve(connection, _in_memory(file), json.loads(request)["row"])
+            serve(connection, _in_memory(file), **json.loads(request))
 
 
-def serve(connection: socket.socket, file: BinaryIO, row: int) -> None:
+def serve(connection: socket.socket, file: BinaryIO, row: int, track: int | None) -> None:
     """Decode one file, and send what comes of it."""
     try:
-        for kind, body in messages(file, row):
+        for kind, body in messages(file, row, track):
             _send(connection, kind, body)
     except AudioError as error:
         _send(connection, ERROR, _json([type(error).__name__, str(error)]))
@@ -57,24 +59,63 @@ def serve(connection: socket.socket, file: BinaryIO, row: int) -> None:
         _allow(0)
 
 
-def open_reader(file: BinaryIO, row: Format, budget: DecodeBudget) -> Reader:
-    """Open a file with the library for its format.
+def open_reader(
+    file: BinaryIO, row: Format, budget: DecodeBudget, track: int | None = None
+) -> Reader:
+    """Open a file with the library for its format, or else with the other.
 
     Raises:
         AudioError: if it cannot be opened.
     """
-    if row.demuxer:
-        return MediaReader(file, row, budget)
+    if row.needs_media:
+        return MediaReader(file, row, budget, track=track)
     unsupported = NotAudioError(f"Unsupported audio format; send {supported_formats()}.")
-    return SoundFileReader(Source(file, budget), unsupported)
+    codec, bounds = _codec(file, row)
+    try:
+        reader = open_sound(file, budget, unsupported, bounds)
+    except NotAudioError:
+        if not row.media_codecs:
+            raise
+    else:
+        reader.format = row.name if bounds is not None else reader.format
+        return reader
+    _allow(0)
+    if load_av() is None and codec is None:
+        raise unsupported
+    _allow(_gap_s(file))
+    return MediaReader(file, row, budget, track=track, codec=codec)
 
 
-def messages(file: BinaryIO, row: int) -> Iterator[tuple[int, memoryview]]:
+def _codec(file: BinaryIO, row: Format) -> tuple[str | None, tuple[int, int] | None]:
+    """What a container says of its codec, for messages; and where its MP3 stream is, if any."""
+    if row.name == "WAV":
+        layout = parse(file)
+        parts = layout.parts
+        bounds = (parts[0][0], sum(parts[-1])) if layout.codec in _MPEG_AUDIO else None
+        return f"codec 0x{layout.codec:04x}", bounds
+    file.seek(0)
+    head = file.read(64)
+    if row.demuxer == "caf" and head[8:12] == b"desc":
+        return f"codec {head[28:32].decode('ascii', 'replace').strip()}", None
+    if head[28:36] == b"Speex   ":
+        return "Speex", None
+    return None, None
+
+
+def _gap_s(file: BinaryIO) -> float:
+    """CPU seconds that a file may take from one block of samples to the next."""
+    return OPEN_CPU_S + _CPU_S_PER_BYTE * file.seek(0, io.SEEK_END)
+
+
+def messages(
+    file: BinaryIO, row: int, track: int | None = None
+) -> Iterator[tuple[int, memoryview]]:
     """Decode one file.
 
     Args:
         file: seekable.
         row: number of its format in ``FORMATS``; -1 asks whether the process works.
+        track: number of the sound track to read; by default the one that the file prefers.
 
     Yields:
         Kind and body of each message: OPENING, HEADER, blocks, END.
@@ -85,15 +126,14 @@ def messages(file: BinaryIO, row: int) -> Iterator[tuple[int, memoryview]]:
     if row < 0:
         raise NotAudioError("The process works.")
     known = FORMATS[row]
-    if known.demuxer:
-        load_av()
+    if known.needs_media:
+        load_av()  # takes longer than a file may
     yield OPENING, memoryview(b"")
-    size = file.seek(0, io.SEEK_END)
-    gap_s = OPEN_CPU_S + _CPU_S_PER_BYTE * size
+    gap_s = _gap_s(file)
     _allow(gap_s)
     budget = DecodeBudget()
     try:
-        with contextlib.closing(open_reader(file, known, budget)) as reader:
+        with contextlib.closing(open_reader(file, known, budget, track)) as reader:
             yield (
                 HEADER,
                 _json(
@@ -102,6 +142,7 @@ def messages(file: BinaryIO, row: int) -> Iterator[tuple[int, memoryview]]:
                         "num_channels": reader.num_channels,
                         "format": reader.format,
                         "stated_frames": reader.stated_frames,
+                        "num_tracks": reader.num_tracks,
                     }
                 ),
             )

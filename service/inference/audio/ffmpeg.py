@@ -1,4 +1,4 @@
-"""Reading through FFmpeg (PyAV): the formats with a demuxer in formats.py, videos among them.
+"""Reading through FFmpeg (PyAV): videos, phones, and codecs that libsndfile does not know.
 
 PyAV comes with the extra ``media``. FFmpeg reads far more than a service should accept. So a file
 is given only to the demuxer that its first bytes select and to the audio decoders on a list;
@@ -17,20 +17,25 @@ import numpy.typing as npt
 
 from ..errors import DamagedAudioError, NotAudioError
 from .formats import Format
-from .reader import BLOCK_SAMPLES, DecodeBudget, Source, stopped_early
+from .reader import BLOCK_SAMPLES, DecodeBudget, Source, shape_changed, stopped_early
 
 if TYPE_CHECKING:
-    from av import AudioFrame, AudioStream
+    from av import AudioCodecContext, AudioFrame, AudioStream
     from av.container import InputContainer
 
 
 _DECODERS = (
-    "aac,aac_latm,ac3,eac3,alac,amrnb,amrwb,libopencore_amrnb,libopencore_amrwb,flac,gsm,gsm_ms,"
-    "mp1float,mp2,mp2float,mp3,mp3float,opus,libopus,speex,vorbis,"
+    "aac,aac_latm,ac3,eac3,dca,alac,flac,opus,libopus,speex,libspeex,vorbis,"
+    "amrnb,amrwb,libopencore_amrnb,libopencore_amrwb,gsm,gsm_ms,ilbc,g722,g723_1,g726,g726le,g729,"
+    "mp1,mp1float,mp2,mp2float,mp3,mp3float,mace3,mace6,qcelp,qdm2,qdmc,truespeech,"
     "wmalossless,wmapro,wmav1,wmav2,wmavoice,"
-    "adpcm_ima_qt,adpcm_ima_wav,adpcm_ms,pcm_alaw,pcm_mulaw,pcm_f32be,pcm_f32le,pcm_f64be,"
-    "pcm_f64le,pcm_s16be,pcm_s16le,pcm_s24be,pcm_s24le,pcm_s32be,pcm_s32le,pcm_s8,pcm_u8"
+    "adpcm_ct,adpcm_g722,adpcm_g726,adpcm_g726le,adpcm_ima_oki,adpcm_ima_qt,adpcm_ima_wav,adpcm_ms,"
+    "adpcm_yamaha,pcm_alaw,pcm_mulaw,pcm_f32be,pcm_f32le,pcm_f64be,pcm_f64le,pcm_s16be,pcm_s16le,"
+    "pcm_s24be,pcm_s24le,pcm_s32be,pcm_s32le,pcm_s8,pcm_u8"
 )
+
+# FFmpeg's own decoders know no comfort noise, which phones send in pauses.
+_WITH_COMFORT_NOISE = {"amrnb": "libopencore_amrnb", "amrwb": "libopencore_amrwb"}
 
 # Enough for an index of 700,000 packets, four hours of AAC. FFmpeg allocates what a header asks
 # for, and a header of 100 bytes may ask for 4 GB.
@@ -55,7 +60,7 @@ _OPTIONS = {
 _GENERATE_TIMESTAMPS = 0x0001  # AVFMT_FLAG_GENPTS: buffers packets for timestamps we do not use
 _NEEDS_EXTRA = (
     "{name} needs the extra 'media', which is not installed on the server: "
-    "pip install 'nnpm[media]'; or send WAV, FLAC, MP3 or Ogg."
+    "pip install 'nnpm[media]'; or send {instead}."
 )
 
 
@@ -75,28 +80,44 @@ class _HeaderLimitedSource(Source):
 
 
 class MediaReader:
-    """A :class:`~.reader.Reader` on PyAV: the first audio stream of a file.
+    """A :class:`~.reader.Reader` on PyAV: one audio stream of a file.
 
     Args:
         file: seekable.
-        row: its format, with a demuxer.
+        row: its format.
         budget: charged for what is read.
+        track: number of the audio stream; by default the one that the file marks as default, or
+            the first.
+        codec: of the samples, as users read it, where the format alone does not tell that the
+            extra is needed.
 
     Raises:
         NotAudioError: if PyAV is not installed, or the file has no audio of a known codec.
         DamagedAudioError: if no audio can be decoded.
     """
 
-    def __init__(self, file: BinaryIO, row: Format, budget: DecodeBudget) -> None:
+    def __init__(
+        self,
+        file: BinaryIO,
+        row: Format,
+        budget: DecodeBudget,
+        *,
+        track: int | None = None,
+        codec: str | None = None,
+    ) -> None:
         av = load_av()
         if av is None:
-            raise NotAudioError(_NEEDS_EXTRA.format(name=row.name))
-        self.format = row.name
+            name = row.name if codec is None else f"{row.name} with {codec}"
+            instead = "WAV, FLAC, MP3 or Ogg" if codec is None else "PCM, FLAC, MP3 or Ogg"
+            raise NotAudioError(_NEEDS_EXTRA.format(name=name, instead=instead))
+        self.format = row.name.partition(" ")[0]
+        self._codec = codec
         self._states_duration = row.states_duration
         source = _HeaderLimitedSource(file, budget)
         self._file = _open(av, source, row)
         try:
-            self._stream = self._select_stream()
+            self._stream = self._select_stream(track)
+            self._decoder = _decoder(av, self._stream)
             self._frames = self._decode()
             first = next(self._frames, None)
         except BaseException:
@@ -129,6 +150,11 @@ class MediaReader:
 
     def warnings(self, num_frames: int, peak: float) -> Iterator[str]:  # noqa: ARG002
         """Yield sentences for the user; see :meth:`.reader.Reader.warnings`."""
+        if self.num_tracks > 1:
+            yield (
+                f"The {self.format} has {self.num_tracks} sound tracks; number {self.track + 1} "
+                "was read."
+            )
         if self.stated_frames is not None:
             stated_s, read_s = (n / self.rate_hz for n in (self.stated_frames, num_frames))
             if abs(stated_s - read_s) > 1.0 + 0.05 * stated_s:
@@ -141,14 +167,21 @@ class MediaReader:
         """Release FFmpeg's handle; the file stays open."""
         self._file.close()
 
-    def _select_stream(self) -> "AudioStream":
-        """Select the first audio stream; the demuxer skips the others."""
+    def _select_stream(self, track: int | None) -> "AudioStream":
+        """Select an audio stream; the demuxer skips the others."""
         audio = self._file.streams.audio
         if not audio:
             raise NotAudioError(f"The {self.format} holds no audio; send one with a sound track.")
-        selected = audio[0]
+        self.num_tracks = len(audio)
+        if track is None:
+            marked = [n for n, one in enumerate(audio) if one.disposition & one.disposition.default]
+            track = marked[0] if marked else 0
+        self.track = track
+        selected = audio[track]
         codec = selected.codec_context.name if selected.codec_context else "unknown"
         if codec not in _DECODERS.split(","):
+            if codec == "unknown" and self._codec is not None:
+                codec = self._codec
             raise NotAudioError(
                 f"The audio in this {self.format} is encoded as {codec!r}, which is not supported; "
                 "send WAV, FLAC, MP3, Ogg, or MP4 with AAC."
@@ -169,10 +202,10 @@ class MediaReader:
                 num_packets += packet.size > 0
                 if packet.is_corrupt:
                     raise stopped_early(num_frames, None, rate or 1)
-                for frame in packet.decode():
+                for frame in self._decoder.decode(packet):
                     seen = frame.sample_rate, frame.layout.nb_channels
                     if seen != (shape := shape or seen):
-                        raise _shape_changed(shape, seen, num_frames / rate)
+                        raise shape_changed(shape, seen, num_frames / rate)
                     rate = frame.sample_rate
                     num_frames += frame.samples
                     if frame.samples:
@@ -235,16 +268,19 @@ def _open(av: ModuleType, source: Source, row: Format) -> "InputContainer":
     return file
 
 
+def _decoder(av: ModuleType, stream: "AudioStream") -> "AudioCodecContext":
+    """What decodes a stream: its own decoder, or a better one where this build has it."""
+    own: AudioCodecContext = stream.codec_context
+    name = _WITH_COMFORT_NOISE.get(own.name)
+    if name is None or name not in av.codecs_available:
+        return own
+    better: AudioCodecContext = av.CodecContext.create(name, "r")
+    better.sample_rate, better.layout = own.sample_rate, own.layout
+    return better
+
+
 def _refuse_to_open(url: str, flags: int, options: dict[str, str]) -> NoReturn:  # noqa: ARG001
     raise PermissionError("a recording may open no other file or address")
-
-
-def _shape_changed(before: tuple[int, int], now: tuple[int, int], at_s: float) -> DamagedAudioError:
-    return DamagedAudioError(
-        f"The audio changes from {before[0]} Hz and {before[1]} channels to {now[0]} Hz and "
-        f"{now[1]} channels after {at_s:.1f} s; export it again with one sample rate and one "
-        "number of channels."
-    )
 
 
 def _samples(frame: "AudioFrame") -> npt.NDArray[np.float32]:

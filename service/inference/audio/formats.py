@@ -3,6 +3,7 @@
 How to add a format: add a row to :data:`FORMATS`. If FFmpeg reads it and its codec is not yet
 allowed, add the codec to ``_DECODERS`` in ffmpeg.py. Add a clip of it to the ``FORMATS`` of
 tests/service/inference/test_decode.py (read by libsndfile) or test_ffmpeg.py (read by FFmpeg).
+What libsndfile does not read of its formats goes to FFmpeg, if that is installed.
 The files picked from folders and archives, and the error for other files, follow from the table.
 """
 
@@ -11,10 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from .joined import first_frame
+
 _TS_PACKET_BYTES = 188
 _HEAD_BYTES = _TS_PACKET_BYTES + 1
 _ID3_HEADER_BYTES = 10
 _MAX_TAGS = 64
+
+
+_PCM = ("PCM", "floats", "A-law", "mu-law")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +32,24 @@ class Format:
         suffixes: of files that are picked from folders and archives, in lower case.
         matches: whether a file has this format, from its first bytes and from its first bytes
             behind ID3v2 tags.
-        demuxer: FFmpeg's for this format; empty if libsndfile reads it.
+        demuxer: FFmpeg's for this format.
+        codecs: read by every installation; empty if the format needs the extra ``media``.
+        media_codecs: read with the extra ``media`` alone.
         states_duration: whether the header that FFmpeg reads states the duration.
     """
 
     name: str
     suffixes: tuple[str, ...]
     matches: Callable[[bytes, bytes], bool]
-    demuxer: str = ""
+    demuxer: str
+    codecs: tuple[str, ...] = ()
+    media_codecs: tuple[str, ...] = ()
     states_duration: bool = False
+
+    @property
+    def needs_media(self) -> bool:
+        """Whether nothing of this format can be read without the extra ``media``."""
+        return not self.codecs
 
 
 def _starts(*signatures: bytes) -> Callable[[bytes, bytes], bool]:
@@ -71,15 +86,32 @@ def _is_mp3(head: bytes, _: bytes) -> bool:
     return head.startswith(b"ID3") or (len(head) >= 4 and head[0] == 0xFF and head[1] >= 0xE0)
 
 
+_VIDEO_SOUND = ("AAC", "MP3", "MP2", "AC-3", "PCM")
+
 # The first row that matches counts: AVI comes before WAV, and AAC before MP3.
 FORMATS = (
-    Format("WEBM", (".webm",), _is_webm, "matroska", states_duration=True),
-    Format("MATROSKA", (".mka", ".mkv"), _is_matroska, "matroska", states_duration=True),
+    Format(
+        "WEBM",
+        (".webm",),
+        _is_webm,
+        "matroska",
+        media_codecs=("Opus", "Vorbis"),
+        states_duration=True,
+    ),
+    Format(
+        "MATROSKA",
+        (".mka", ".mkv"),
+        _is_matroska,
+        "matroska",
+        media_codecs=("Opus", "Vorbis", "FLAC", *_VIDEO_SOUND),
+        states_duration=True,
+    ),
     Format(
         "MP4",
         (".3g2", ".3gp", ".m4a", ".m4b", ".m4v", ".mov", ".mp4"),
         _is_mp4,
         "mov",
+        media_codecs=("AAC", "ALAC", "AMR", "MP3", "AC-3", "FLAC", "Opus", "PCM"),
         states_duration=True,
     ),
     Format(
@@ -87,24 +119,55 @@ FORMATS = (
         (".asf", ".wma", ".wmv"),
         _starts(b"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c"),
         "asf",
+        media_codecs=("WMA",),
         states_duration=True,
     ),
-    Format("AMR", (".amr", ".awb"), _starts(b"#!AMR\n", b"#!AMR-WB\n"), "amr"),
-    Format("AAC", (".aac",), _is_aac, "aac"),
-    Format("AVI", (".avi",), _is_avi, "avi", states_duration=True),
-    Format("FLV", (".flv",), _starts(b"FLV\x01"), "flv", states_duration=True),
-    Format("MPEG-PS", (".mpeg", ".mpg"), _starts(b"\x00\x00\x01\xba"), "mpeg"),
+    Format(
+        "AMR", (".amr", ".awb"), _starts(b"#!AMR\n", b"#!AMR-WB\n"), "amr", media_codecs=("AMR",)
+    ),
+    Format("AAC", (".aac",), _is_aac, "aac", media_codecs=("AAC",)),
+    Format("AVI", (".avi",), _is_avi, "avi", media_codecs=_VIDEO_SOUND, states_duration=True),
+    Format(
+        "FLV",
+        (".flv",),
+        _starts(b"FLV\x01"),
+        "flv",
+        media_codecs=("AAC", "MP3"),
+        states_duration=True,
+    ),
+    Format(
+        "MPEG-PS",
+        (".mpeg", ".mpg"),
+        _starts(b"\x00\x00\x01\xba"),
+        "mpeg",
+        media_codecs=("MP2", "MP3", "AC-3"),
+    ),
     # not .ts, which is TypeScript more often than it is television
-    Format("MPEG-TS", (), _is_mpeg_ts, "mpegts"),
+    Format("MPEG-TS", (), _is_mpeg_ts, "mpegts", media_codecs=("AAC", "MP2", "MP3", "AC-3")),
     # libsndfile tries two dozen more formats than these, some of which take almost any file for
     # audio, and some of which print to standard output.
-    Format("WAV", (".rf64", ".w64", ".wav"), _starts(b"RIFF", b"RIFX", b"RF64", b"riff")),
-    Format("FLAC", (".flac",), _starts(b"fLaC")),
-    Format("MP3", (".mp3",), _is_mp3),
-    Format("Ogg (Opus or Vorbis)", (".oga", ".ogg", ".opus"), _starts(b"OggS")),
-    Format("AIFF", (".aif", ".aiff"), _starts(b"FORM")),
-    Format("AU", (".au", ".snd"), _starts(b".snd", b"dns.")),
-    Format("CAF", (".caf",), _starts(b"caff")),
+    Format(
+        "WAV",
+        (".rf64", ".wav"),
+        _starts(b"RIFF", b"RIFX", b"RF64", b"BW64"),
+        "wav",
+        (*_PCM, "IMA ADPCM", "MS ADPCM", "GSM 6.10", "MP3", "MP2"),
+        ("G.722", "G.726", "AC-3", "WMA", "Yamaha ADPCM"),
+    ),
+    Format("W64", (".w64",), _starts(b"riff"), "w64", (*_PCM, "IMA ADPCM", "MS ADPCM", "GSM 6.10")),
+    Format("FLAC", (".flac",), _starts(b"fLaC"), "flac", ("FLAC",)),
+    Format("MP3", (".mp3",), _is_mp3, "mp3", ("MP3",)),
+    Format(
+        "Ogg (Opus or Vorbis)",
+        (".oga", ".ogg", ".opus"),
+        _starts(b"OggS"),
+        "ogg",
+        ("Opus", "Vorbis"),
+        ("FLAC", "Speex"),
+    ),
+    Format("AIFF", (".aif", ".aiff"), _starts(b"FORM"), "aiff", (*_PCM, "IMA ADPCM", "GSM 6.10")),
+    Format("AU", (".au", ".snd"), _starts(b".snd", b"dns."), "au", _PCM),
+    Format("CAF", (".caf",), _starts(b"caff"), "caf", (*_PCM, "ALAC"), ("AAC", "Opus", "AC-3")),
 )
 
 AUDIO_SUFFIXES = frozenset(suffix for row in FORMATS for suffix in row.suffixes)
@@ -133,13 +196,16 @@ def format_of(file: BinaryIO) -> Format | None:
     if head.startswith(b"ID3"):
         file.seek(end_of_tags(file))
         body = file.read(_HEAD_BYTES) or b""
-    return next((row for row in FORMATS if row.matches(head, body)), None)
+    row = next((row for row in FORMATS if row.matches(head, body)), None)
+    if row is None and first_frame(file) is not None:
+        return next(row for row in FORMATS if row.name == "MP3")
+    return row
 
 
 def supported_formats() -> str:
     """List the formats for an error message."""
-    sound = [row.name for row in FORMATS if not row.demuxer]
-    media = [row.name for row in FORMATS if row.demuxer]
+    sound = [row.name for row in FORMATS if not row.needs_media]
+    media = [row.name for row in FORMATS if row.needs_media]
     return (
         f"{', '.join(sound[:-1])} or {sound[-1]}, or with the extra 'media' "
         f"{', '.join(media[:-1])} or {media[-1]}"

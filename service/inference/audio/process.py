@@ -73,6 +73,7 @@ class RemoteReader:
     Args:
         file: seekable.
         row: number of its format in ``FORMATS``.
+        track: number of the sound track to read; by default the one that the file prefers.
 
     Raises:
         AudioError: if the file cannot be read, or its decoding costs too much or ends the child.
@@ -80,15 +81,16 @@ class RemoteReader:
         NoRoomError: if there is no room to hand the file over.
     """
 
-    def __init__(self, file: BinaryIO, row: int) -> None:
+    def __init__(self, file: BinaryIO, row: int, track: int | None = None) -> None:
         self._is_done = False
-        self._child = self._begin(file, row)
+        self._child = self._begin(file, {"row": row, "track": track})
         self._warnings: list[str] = []
         header = json.loads(self._expect(HEADER))
         self.rate_hz: int = header["rate_hz"]
         self.num_channels: int = header["num_channels"]
         self.format: str = header["format"]
         self.stated_frames: int | None = header["stated_frames"]
+        self.num_tracks: int = header["num_tracks"]
 
     def blocks(self) -> Iterator[npt.NDArray[np.float32]]:
         """Yield the audio in blocks; see :meth:`.reader.Reader.blocks`."""
@@ -115,14 +117,14 @@ class RemoteReader:
         self._is_done = True
         _children.put(self._child)
 
-    def _begin(self, file: BinaryIO, row: int) -> "_Child":
+    def _begin(self, file: BinaryIO, request: dict[str, int | None]) -> "_Child":
         """Send the file to a child that is alive."""
         with contextlib.ExitStack() as stack:
             descriptor = _descriptor(file, stack)
             while True:
                 self._child = child = _children.take()
                 try:
-                    child.request({"row": row}, descriptor)
+                    child.request(request, descriptor)
                     kind, size = self._next()
                 except (_GoneError, OSError) as error:
                     child.kill()

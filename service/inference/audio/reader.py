@@ -1,8 +1,6 @@
 """What the two readers share: their contract, a bounded source of bytes, a budget for decoding."""
 
-import contextlib
 import io
-import struct
 import time
 from collections.abc import Iterator
 from typing import BinaryIO, Protocol
@@ -35,12 +33,14 @@ class Reader(Protocol):
         num_channels: 1 or more.
         format: the container, as users read it.
         stated_frames: length that the header states, in frames; None if it states none.
+        num_tracks: sound tracks, of which one is read.
     """
 
     rate_hz: int
     num_channels: int
     format: str
     stated_frames: int | None
+    num_tracks: int
 
     def blocks(self) -> Iterator[npt.NDArray[np.float32]]:
         """Yield the audio in blocks.
@@ -75,6 +75,15 @@ def stopped_early(num_frames: int, stated_frames: int | None, rate_hz: int) -> D
     return DamagedAudioError(
         f"The file is damaged: decoding stopped after about {num_frames / rate_hz:.1f} s{of}; "
         "send the whole file."
+    )
+
+
+def shape_changed(before: tuple[int, int], now: tuple[int, int], at_s: float) -> DamagedAudioError:
+    """Make the error for audio whose rate or channels change, each given as (Hz, channels)."""
+    return DamagedAudioError(
+        f"The audio changes from {before[0]} Hz and {before[1]} channels to {now[0]} Hz and "
+        f"{now[1]} channels after {at_s:.1f} s; export it again with one sample rate and one "
+        "number of channels."
     )
 
 
@@ -139,34 +148,37 @@ class DecodeBudget:
         return None
 
 
-_UNKNOWN_SIZE = b"\xff\xff\xff\xff"
-_MAX_CHUNKS = 64
-
-
 class Source(io.RawIOBase):
-    """A read-only view of a seekable binary file, for a C library to read from.
+    """A read-only view of a part of a seekable binary file, for a C library to read from.
 
     The library calls it back from C, where an exception can only be printed. So a seek to before
     the start, which a damaged header may ask for, leaves the position as it is; and when the
     budget is spent the file seems to end.
 
-    A recorder that writes a WAV to a pipe cannot go back to fill the sizes in. libsndfile knows
-    the placeholder 0xFFFFFFFF; the view turns the other one in use, 0, into it.
-
-    The view starts behind ID3v2 tags, as libmpg123 would keep the whole of a tag in memory, twice.
-
     Args:
         file: stays open, and the caller's.
         budget: charged for what is read.
+        start: first byte of the part; by default behind ID3v2 tags, as libmpg123 would keep the
+            whole of a tag in memory, twice.
+        end: behind its last byte; by default the file's.
+        prefix: bytes that seem to come before the part.
     """
 
-    def __init__(self, file: BinaryIO, budget: DecodeBudget) -> None:
+    def __init__(
+        self,
+        file: BinaryIO,
+        budget: DecodeBudget,
+        *,
+        start: int | None = None,
+        end: int | None = None,
+        prefix: bytes = b"",
+    ) -> None:
         self._file = file
         self._budget = budget
-        self._end = _size(file)
-        self._start = end_of_tags(file)
-        self._patch_at = _unfilled_data_size(file, self._start)
-        file.seek(self._start)
+        self._prefix = prefix
+        self._start = end_of_tags(file) if start is None else start
+        self._end = file.seek(0, io.SEEK_END) if end is None else end
+        self._position = 0
 
     def readable(self) -> bool:
         """Return True."""
@@ -178,53 +190,29 @@ class Source(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Move where possible; return the position."""
-        origins = {io.SEEK_SET: self._start, io.SEEK_CUR: self._file.tell(), io.SEEK_END: self._end}
-        target = origins[whence] + offset
-        if target >= self._start:
-            with contextlib.suppress(OSError, OverflowError):
-                self._file.seek(target)
-        return self.tell()
+        size = len(self._prefix) + max(0, self._end - self._start)
+        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: size}[whence]
+        if 0 <= origin + offset < _MAX_POSITION:
+            self._position = origin + offset
+        return self._position
 
     def tell(self) -> int:
         """Return the position."""
-        return self._file.tell() - self._start
+        return self._position
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         """Fill the buffer as far as there are bytes; return how many."""
         if not self._budget.charge(len(buffer)):
             return 0
-        start = self._file.tell()
-        data = self._file.read(len(buffer))
+        size, offset = len(buffer), self._position - len(self._prefix)
+        if offset < 0:
+            data = self._prefix[self._position : self._position + size]
+        else:
+            self._file.seek(self._start + offset)
+            data = self._file.read(max(0, min(size, self._end - self._start - offset)))
         buffer[: len(data)] = data
-        if self._patch_at is not None:
-            for position, byte in enumerate(_UNKNOWN_SIZE, start=self._patch_at - start):
-                if 0 <= position < len(data):
-                    buffer[position : position + 1] = bytes([byte])
+        self._position += len(data)
         return len(data)
 
 
-def _size(file: BinaryIO) -> int:
-    file.seek(0, io.SEEK_END)
-    return file.tell()
-
-
-def _unfilled_data_size(file: BinaryIO, start: int) -> int | None:
-    """Find the size field of a data chunk of size 0 in a WAV whose RIFF size is wrong, too."""
-    file_size = _size(file)
-    file.seek(start)
-    head = file.read(12)
-    if len(head) < 12 or head[:4] != b"RIFF" or head[8:] != b"WAVE":
-        return None
-    (riff_size,) = struct.unpack("<I", head[4:8])
-    position = start + 12
-    for _ in range(_MAX_CHUNKS):
-        file.seek(position)
-        chunk = file.read(8)
-        if len(chunk) < 8:
-            return None
-        name, size = struct.unpack("<4sI", chunk)
-        if name == b"data":
-            unfilled = size == 0 and start + riff_size + 8 != file_size and position + 8 < file_size
-            return position + 4 if unfilled else None
-        position += 8 + size + size % 2
-    return None
+_MAX_POSITION = 1 << 62

@@ -28,7 +28,6 @@ _PLACEHOLDERS_FROM = 0x7FFF0000
 """Streaming writers put 0, 0xFFFFFFFF, or something near 0x7FFFFFFF in place of a size."""
 _UNKNOWN_SIZE = 0xFFFFFFFF
 _EXTENSIBLE = 0xFFFE
-_EXTENSIBLE_GUID = bytes.fromhex("0000100080000000aa00389b71")
 _W64_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")
 _W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
 _W64_WAVE = b"wave" + _W64_TAIL
@@ -41,7 +40,7 @@ class OtherCodecError(NotAudioError):
 
 
 @dataclass(slots=True)
-class _Layout:
+class Layout:
     """What the chunks of a file say.
 
     Attributes:
@@ -62,6 +61,19 @@ class _Layout:
     num_files: int = 1
     other_fmt: bool = False
 
+    @property
+    def order(self) -> str:
+        """Byte order, as struct names it."""
+        return ">" if self.name == "RIFX" else "<"
+
+    @property
+    def codec(self) -> int:
+        """The tag of the codec of the samples."""
+        (tag,) = struct.unpack_from(self.order + "H", self.fmt)
+        if tag == _EXTENSIBLE and len(self.fmt) >= 40:
+            (tag,) = struct.unpack_from(self.order + "H", self.fmt, 24)
+        return int(tag)
+
 
 class WavReader:
     """A :class:`~.reader.Reader` of plain WAV: linear PCM, floats, A-law or mu-law.
@@ -74,15 +86,15 @@ class WavReader:
         OtherCodecError: if its samples are in another codec.
     """
 
+    num_tracks = 1
+
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._layout = layout = _parse(file)
-        order = ">" if layout.name == "RIFX" else "<"
-        tag, channels, self.rate_hz, _, block_align, bits = struct.unpack_from(
+        self._layout = layout = parse(file)
+        order, tag = layout.order, layout.codec
+        _, channels, self.rate_hz, _, block_align, bits = struct.unpack_from(
             order + "HHIIHH", layout.fmt
         )
-        if tag == _EXTENSIBLE and len(layout.fmt) >= 40:
-            (tag,) = struct.unpack_from(order + "H", layout.fmt, 24)
         if channels == 0 or self.rate_hz == 0:
             raise NotAudioError(
                 f"The header of the WAV states {channels} channels and {self.rate_hz} Hz; export "
@@ -149,8 +161,11 @@ class WavReader:
         """Do nothing: the file is the caller's."""
 
 
-def _parse(file: BinaryIO) -> _Layout:
+def parse(file: BinaryIO) -> Layout:
     """Find the fmt chunk and the samples.
+
+    Args:
+        file: seekable; its position is moved.
 
     Raises:
         NotAudioError: if one of them is missing.
@@ -180,9 +195,9 @@ class _Walk:
         self._is_w64 = name == "W64"
         self._order = ">" if name == "RIFX" else "<"
         self._data_size_64 = 0
-        self._layout = _Layout("RF64" if name == "BW64" else name)
+        self._layout = Layout("RF64" if name == "BW64" else name)
 
-    def run(self, position: int) -> _Layout:
+    def run(self, position: int) -> Layout:
         layout = self._layout
         # The size of the whole says whether a data chunk of size 0 is empty or unfilled.
         self._riff_is_right = self._riff_end(position) == self._size

@@ -28,6 +28,8 @@ ChannelMode = Literal["mix", "split"]
 Samples = npt.NDArray[np.float32]
 
 _SAMPLE_BYTES = 4
+_CANCELLED_SHARE = 0.15
+_SILENT_POWER = 1e-7
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,12 +259,45 @@ class Resampler:
         return np.clip(resampled, -1.0, 1.0, out=resampled)  # the filter overshoots at full scale
 
 
+class Loudness:
+    """How loud channels are, and their mean: channels of opposite phase cancel each other out."""
+
+    def __init__(self, num_channels: int) -> None:
+        self._num_channels = num_channels
+        self._num_frames = 0
+        self._sums, self._squares = np.zeros((2, num_channels + 1))
+
+    def add(self, block: Samples, mean: Samples) -> None:
+        """Add a block of shape ``(num_frames, num_channels)``, and the mean of its channels."""
+        self._num_frames += len(block)
+        both = np.concatenate([block, mean], axis=1)
+        self._sums += both.sum(axis=0)
+        self._squares += np.einsum("ij,ij->j", both, both)
+
+    def cancelled_channel(self) -> int | None:
+        """The loudest channel, if the mean is much quieter than channels that differ would be."""
+        power = self._squares - self._sums**2 / max(1, self._num_frames)
+        channels, mean = power[:-1], power[-1]
+        # the mean of independent channels has a share of 1 / num_channels
+        is_quiet = mean < _CANCELLED_SHARE * channels.mean() / self._num_channels
+        is_heard = channels.sum() > _SILENT_POWER * self._num_frames
+        return int(np.argmax(channels)) if is_quiet and is_heard else None
+
+    def remark(self, channel: int) -> str:
+        """A sentence for the user about a channel that is taken in place of the mean."""
+        return (
+            f"The {self._num_channels} channels cancel each other out when they are mixed; channel "
+            f"{channel + 1}, the loudest, was scored in place of their mean."
+        )
+
+
 class PcmBuffer:
     """The latest audio of a stream; positions are in samples at 16 kHz from its start.
 
     Args:
         rate_hz: sample rate of the stream.
-        channels: interleaved in the stream; their mean is kept.
+        channels: interleaved in the stream; their mean is kept, or the loudest where they cancel
+            each other out.
         limits: how long the stream may be, and has to be.
 
     Examples:
@@ -281,6 +316,8 @@ class PcmBuffer:
         self._samples = np.zeros(0, np.float32)
         self._num_frames = 0
         self._num_clipped = 0
+        self._loudness = Loudness(channels)
+        self._remark = ""
         self.base = 0
         """Position of the first sample that is kept."""
 
@@ -297,6 +334,7 @@ class PcmBuffer:
             sample_rate_hz=self._rate_hz,
             channels=self._channels,
             format="PCM",
+            warnings=tuple(filter(None, [self._remark])),
             clipped_ratio=self._num_clipped / max(1, self._num_frames * self._channels),
         )
 
@@ -322,7 +360,17 @@ class PcmBuffer:
             )
         block = frames.astype(np.float32) / np.float32(32768)
         self._num_clipped += int(np.count_nonzero(np.abs(block) >= CLIPPED_LEVEL))
-        self._append(self._resampler.push(block.mean(axis=1, keepdims=True)))
+        self._append(self._resampler.push(self._mixed(block)))
+
+    def _mixed(self, block: Samples) -> Samples:
+        """The mean of the channels; the loudest, while they cancel each other out."""
+        mean: Samples = block.mean(axis=1, keepdims=True)
+        if self._channels > 1:
+            self._loudness.add(block, mean)
+            if (channel := self._loudness.cancelled_channel()) is not None:
+                self._remark = self._loudness.remark(channel)
+                return block[:, [channel]]
+        return mean
 
     def flush(self) -> None:
         """Resample the rest, at the end of the stream.

@@ -149,12 +149,6 @@ def test_an_mp3_cut_short_warns() -> None:
     assert "states 4.00 s" in info.warnings[0]
 
 
-def test_an_mp3_that_goes_on_past_its_promise_warns() -> None:
-    clip = encode(speechlike(4), container="MP3")
-    (warning,) = decode(clip + clip).info.warnings
-    assert "bytes follow" in warning
-
-
 def test_clipping_is_counted_before_resampling() -> None:
     samples = speechlike(rate=48_000)
     samples[:7_200] = np.where(np.arange(7_200) % 2, 1.0, -1.0)  # above 8 kHz: gone afterwards
@@ -281,3 +275,38 @@ def test_every_cut_and_every_flipped_byte_is_handled() -> None:
                 hostile[position] = rng.integers(256)
             with contextlib.suppress(AudioError):
                 decode(io.BytesIO(hostile), limits=Limits(max_duration_s=60))
+
+
+def test_opposite_phase_does_not_cancel_speech() -> None:
+    left = speechlike()
+    for samples, loudest in (
+        ([left, -left], 1),
+        ([-left, 0.9 * left], 1),
+        ([0.7 * left, -left], 2),
+        ([0 * left, left, -left], 2),
+    ):
+        recording = decode(encode(np.stack(samples, axis=1), subtype="FLOAT"))
+        np.testing.assert_array_equal(
+            recording.waveforms[0].samples, samples[loudest - 1].astype(np.float32)
+        )
+        (warning,) = recording.info.warnings
+        assert f"channel {loudest}, the loudest, was scored" in warning
+
+
+def test_channels_that_only_differ_are_mixed() -> None:
+    rng = np.random.default_rng(0)
+    speech = speechlike()
+    noise = [0.1 * rng.standard_normal(len(speech)) for _ in range(8)]
+    for samples in (
+        [speech, 0 * speech],
+        [speech, -0.5 * speech],
+        noise[:2],
+        noise,
+        [0 * speech] * 2,
+    ):
+        clip = encode(np.stack(samples, axis=1), subtype="FLOAT")
+        recording = decode(clip)
+        assert recording.info.warnings == ()
+        mean = np.mean(np.stack(samples, axis=1).astype(np.float32), axis=1)
+        np.testing.assert_allclose(recording.waveforms[0].samples, mean, atol=1e-6)
+    assert decode(encode(np.stack([speech, -speech], axis=1)), channels="split").info.warnings == ()

@@ -7,8 +7,10 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 
 from nnpm.service.inference.audio import ffmpeg
 from nnpm.service.inference.audio.decode import decode
@@ -20,7 +22,7 @@ from nnpm.service.inference.errors import (
     DamagedAudioError,
     NotAudioError,
 )
-from tests.support.media import amr, boxes, encode_media, with_field
+from tests.support.media import amr, boxes, caf_opus, encode_media, with_field
 from tests.support.sounds import encode, speechlike
 
 SAMPLE_TABLE = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
@@ -83,6 +85,95 @@ def test_every_container_gives_the_sound_back(
     original = speechlike(3)
     assert likeness(decoded.samples, original) > 0.97
     assert likeness(envelope(decoded.samples), envelope(original)) > 0.97
+
+
+# container and codec of what libsndfile does not read of the formats that it reads otherwise
+OTHER_CODECS = [
+    ("wav", "g722", 16_000),
+    ("wav", "adpcm_yamaha", 16_000),
+    ("wav", "ac3", 44_100),
+    ("wav", "mp2", 44_100),
+    ("wav", "wmav2", 44_100),
+    ("caf", "ac3", 44_100),
+    ("ogg", "flac", 16_000),
+]
+
+
+@pytest.mark.parametrize(("container", "codec", "rate"), OTHER_CODECS)
+def test_what_one_reader_lacks_the_other_reads(container: str, codec: str, rate: int) -> None:
+    bit_rate = 128_000 if codec in ("wmav2", "ac3", "mp2") else None
+    clip = encode_media(
+        speechlike(3, rate), rate, container=container, codec=codec, bit_rate=bit_rate
+    )
+    recording = decode(clip)
+    assert recording.info.format.lower() == container
+    assert recording.info.duration_s == pytest.approx(3, abs=0.15)
+    assert likeness(envelope(recording.waveforms[0].samples), envelope(speechlike(3))) > 0.95
+
+
+def test_opus_in_caf_is_read() -> None:
+    recording = decode(caf_opus())
+    assert recording.info.format == "CAF"
+    assert recording.info.duration_s == pytest.approx(1.5, abs=0.05)
+    assert likeness(envelope(recording.waveforms[0].samples), envelope(speechlike(1.5))) > 0.95
+
+
+@pytest.mark.usefixtures("_no_extra", "in_process")
+@pytest.mark.parametrize(
+    ("container", "codec", "name"),
+    [("wav", "g722", "WAV with codec 0x028f"), ("caf", "opus", "CAF with codec opus")],
+)
+def test_without_the_extra_the_codec_is_named(container: str, codec: str, name: str) -> None:
+    clip = caf_opus() if container == "caf" else encode_media(container=container, codec=codec)
+    with pytest.raises(NotAudioError, match=f"^{name} needs the extra 'media'"):
+        decode(clip)
+
+
+def test_amr_with_silence_frames_is_whole() -> None:
+    frames = amr()[6:]
+    speech = [frames[start : start + 13] for start in range(0, len(frames), 13)]
+    silence = [b"\x44" + bytes(5), b"\x7c", b"\x7c"]  # its description, then nothing
+    clip = b"#!AMR\n" + b"".join(speech[:20] + silence * 20 + speech[20:])
+    info = decode(clip).info
+    assert info.duration_s == pytest.approx(0.02 * (len(speech) + 60))
+    assert info.warnings == ()
+
+
+def two_tracks(first: np.ndarray, second: np.ndarray, default: int | None) -> bytes:
+    """An MKV with two sound tracks, one of them marked as default."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="matroska") as out:
+        streams = [out.add_stream("pcm_s16le", rate=16_000, layout="mono") for _ in range(2)]
+        for number, stream in enumerate(streams):
+            stream.disposition = Disposition.default if number == default else Disposition(0)
+        for stream, samples in zip(streams, (first, second), strict=True):
+            packed = (samples[None] * 32767).astype(np.int16)
+            frame = av.AudioFrame.from_ndarray(packed, format="s16", layout="mono")
+            frame.sample_rate = 16_000
+            for packet in [*stream.encode(frame), *stream.encode(None)]:
+                out.mux(packet)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("default", [0, 1])
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_silent_track_hides_no_speech(default: int, order: int) -> None:
+    speech, silence = speechlike(2), np.zeros(32_000)
+    tracks = [speech, silence][::order]
+    recording = decode(two_tracks(*tracks, default))
+    number = 1 if order == 1 else 2
+    assert likeness(recording.waveforms[0].samples, speech) > 0.99
+    assert f"has 2 sound tracks; number {number} was read" in recording.info.warnings[0]
+    assert (len(recording.info.warnings) == 2) is (default != number - 1)
+
+
+def test_of_two_tracks_the_default_is_read() -> None:
+    first, second = speechlike(2, seed=1), speechlike(2, seed=2)
+    for default in (0, 1):
+        recording = decode(two_tracks(first, second, default))
+        assert likeness(recording.waveforms[0].samples, [first, second][default]) > 0.99
+        (warning,) = recording.info.warnings
+        assert warning == f"The MATROSKA has 2 sound tracks; number {default + 1} was read."
 
 
 @pytest.mark.parametrize(("container", "name"), [("amr", "AMR"), ("3gp", "MP4")])
@@ -306,7 +397,7 @@ NOT_MEDIA = {
     "webm": b"\x1a\x45\xdf\xa3\x9fB\x86\x81\x01B\xf7\x81\x01webm" + bytes(2_000),
     "asf": bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c") + bytes(2_000),
     "amr": b"#!AMR\n",
-    "amr of noise": b"#!AMR\n" + b"\xff" * 500,
+    "amr of half a frame": b"#!AMR\n\x3c" + bytes(10),
     "adts": b"\xff\xf1" * 1_000,
     "avi": b"RIFF\xff\xff\xff\xffAVI " + bytes(500),
     "flv": b"FLV\x01\x05\x00\x00\x00\x09" + bytes(500),

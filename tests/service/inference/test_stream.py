@@ -245,3 +245,13 @@ def test_an_hour_takes_no_more_memory_than_some_minutes(
     answer = stream.finish()
     assert len(answer.segments) == 100
     assert answer.segments[-1].end_s == pytest.approx(12 * 60 - 20 - 1.5, abs=2)
+
+
+def test_opposite_phase_does_not_cancel_a_stream(recognizer: Recognizer) -> None:
+    left = speechlike(5)
+    frames = pcm(np.stack([left, -left], axis=1))
+    stream = StreamRecognizer(recognizer, rate_hz=16_000, channels=2)
+    list(feed(stream, frames, 320))
+    assert_alike(stream.finish(), whole(recognizer, frames))
+    (warning,) = stream.info.warnings
+    assert "cancel each other out" in warning
