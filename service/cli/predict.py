@@ -4,7 +4,6 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from ..predict.annotations import ANNOTATIONS
 from ..predict.journal import Journal
 from ..predict.predict import PredictQuery, predict
 from ..predict.schemas import ModelPart, PredictAnswer
-from ..predict.sources import Source, places_below, sources
+from ..predict.sources import Source, in_order, places_below, sources
 from ..predict.tables import (
     FORMATS,
     TABLES,
@@ -42,6 +41,7 @@ Outcome = PredictAnswer | NnpmError
 Scored = Iterator[tuple[Source, Outcome]]
 
 _BINARY = ("parquet", "xlsx")
+_MAX_JOBS = 1024
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -75,7 +75,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strict", action="store_true", help="exit 1 if a recording cannot be scored"
     )
-    parser.add_argument("--jobs", type=int, metavar="N", help="recordings at a time [the cores]")
+    parser.add_argument("--jobs", metavar="N", help="recordings at a time [the cores]")
     parser.add_argument(
         "--json",
         action="store_true",
@@ -106,9 +106,7 @@ def run(args: argparse.Namespace) -> int:
     settings.warn_of_unknown()
     query = _query(args)
     form = _format(args)
-    jobs = own.workers if args.jobs is None else args.jobs
-    if jobs < 1:
-        raise UsageError(f"--jobs is {jobs}; it must be at least 1.")
+    jobs = own.workers if args.jobs is None else _count(args.jobs)
     found, many = sources(args.paths)
     if args.output is None and form not in ("text", "json"):
         _require_printable(form, many=many)
@@ -175,7 +173,7 @@ class _Run:
         output: Path | None = self.args.output
 
         def scored(wanted: list[Source]) -> Scored:
-            return _in_order(wanted, score, jobs, total=len(found))
+            return in_order(wanted, score, jobs, total=len(found))
 
         if output is None:
             failed = self._print(scored(found))
@@ -288,23 +286,6 @@ class _Run:
             sys.stderr.write(f"nnpm: {printable(output)}: {counted}, {num_failed} failed\n")
 
 
-def _in_order(
-    found: list[Source], score: Callable[[Source], Outcome], jobs: int, *, total: int
-) -> Scored:
-    """Score on threads; give the outcomes in order, with a progress bar on standard error."""
-    with (
-        ThreadPoolExecutor(jobs) as pool,
-        tqdm(total=total, initial=total - len(found), unit="file", disable=None) as progress,
-    ):
-        try:
-            for source, outcome in zip(found, pool.map(score, found), strict=True):
-                yield source, outcome
-                progress.update()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
 def _query(args: argparse.Namespace) -> PredictQuery:
     names = ("language", "channels", "window_s", "hop_s", "top_k", "neighbours", "emotions")
     given = {
@@ -319,6 +300,12 @@ def _query(args: argparse.Namespace) -> PredictQuery:
             error.errors(), name=lambda field: f"--{field}".replace("_", "-"), limit=1
         )
         raise UsageError(detail) from None
+
+
+def _count(jobs: str) -> int:
+    if not (jobs.isascii() and jobs.isdigit() and 1 <= int(jobs[:9]) <= _MAX_JOBS):
+        raise UsageError(f"--jobs is {jobs[:32]}; it must be a number from 1 to {_MAX_JOBS}.")
+    return int(jobs)
 
 
 def _format(args: argparse.Namespace) -> str:
@@ -377,8 +364,7 @@ def _name(model: ModelPart) -> str:
 
 def _item(source: Source, outcome: Outcome) -> Item:
     if isinstance(outcome, NnpmError):
-        problem = problem_of(outcome)
-        return Item(source.name, Failure(problem.code, problem.detail))
+        return Item(source.name, Failure.of(outcome))
     return Item(source.name, outcome)
 
 

@@ -4,14 +4,19 @@ import contextlib
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 from tempfile import SpooledTemporaryFile
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
+
+from tqdm import tqdm
 
 from ..inference.audio.formats import AUDIO_SUFFIXES, audio_files
 from ..inference.errors import ExtraMissingError, NotAudioError, ParameterError, printable
+
+T = TypeVar("T")
 
 _IN_MEMORY_BYTES = 1 << 20
 
@@ -91,6 +96,34 @@ def places_below(output: Path, found: list[Source], suffix: str) -> dict[str, Pa
             f"two recordings have the same name below {output}; write them into two folders."
         )
     return places
+
+
+def in_order(
+    found: list[Source], score: Callable[[Source], T], jobs: int, *, total: int
+) -> Iterator[tuple[Source, T]]:
+    """Score recordings on threads, with a progress bar on standard error.
+
+    Args:
+        found: the recordings.
+        score: scores one of them.
+        jobs: threads.
+        total: recordings with those that were scored before, for the bar.
+
+    Yields:
+        Each recording with its outcome, in the order given. What is left when the caller stops is
+        not scored.
+    """
+    with (
+        ThreadPoolExecutor(jobs) as pool,
+        tqdm(total=total, initial=total - len(found), unit="file", disable=None) as progress,
+    ):
+        try:
+            for source, outcome in zip(found, pool.map(score, found), strict=True):
+                yield source, outcome
+                progress.update()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _at_path(path: Path) -> tuple[list[Source], bool]:

@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
-from ..inference.errors import ExtraMissingError, ParameterError
+from ..inference.errors import ExtraMissingError, NnpmError, ParameterError
 from .annotations import ANNOTATIONS, Annotation
 from .schemas import PredictAnswer, Verdict
 
@@ -37,6 +37,11 @@ class Failure(NamedTuple):
 
     code: str
     detail: str
+
+    @classmethod
+    def of(cls, error: NnpmError) -> "Failure":
+        """Describe an error as a problem does."""
+        return cls(error.code, error.detail or str(error))
 
 
 class Item(NamedTuple):
