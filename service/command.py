@@ -5,7 +5,8 @@ import io
 import os
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 from .inference.errors import NnpmError, printable
 
@@ -24,6 +25,35 @@ class OneLineParser(argparse.ArgumentParser):
         """Report what is wrong and where to find help, and exit with 2."""
         shown = printable(message)
         self.exit(EXIT_BAD_INPUT, f"{self.prog}: {shown} (see {self.prog} --help)\n")
+
+
+DESCRIBE = "--describe-options"
+"""Asks the commands of training, which run in a process of their own, for their options."""
+
+
+def describe(parser: argparse.ArgumentParser) -> dict[str, list[dict[str, Any]]]:
+    """List the options of each command of a parser, in a form that fits into JSON.
+
+    Returns:
+        By command: flags, help, whether a value follows, whether it is a path, and choices.
+    """
+    commands = next(
+        action for action in parser._actions if isinstance(action, argparse._SubParsersAction)
+    )
+    return {
+        name: [
+            {
+                "flags": list(action.option_strings) or [action.dest],
+                "help": (action.help or "") % {"default": action.default},
+                "takes_value": action.nargs != 0,
+                "is_path": action.type is Path,
+                "choices": None if action.choices is None else list(map(str, action.choices)),
+            }
+            for action in command._actions
+            if not isinstance(action, argparse._HelpAction)
+        ]
+        for name, command in commands.choices.items()
+    }
 
 
 def run_command(command: Callable[[], int | None], *, interrupted: str = "") -> int:

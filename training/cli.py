@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..service.command import OneLineParser, UsageError, run_command
+from ..service.command import DESCRIBE, OneLineParser, UsageError, describe, run_command
 from ..service.inference.card import EMOTIONS
 from ..service.system import available_cores
 
@@ -132,7 +132,11 @@ class _Warnings(logging.Handler):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0, or 2 with one line on standard error, after warnings if any."""
-    options = build_parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given == [DESCRIBE]:
+        print(json.dumps(describe(build_parser())))  # noqa: T201
+        return 0
+    options = build_parser().parse_args(given)
     warnings = _Warnings()
     options.warnings = warnings.lines
     more = {

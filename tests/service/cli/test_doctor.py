@@ -126,6 +126,9 @@ def test_bash_completes_options_and_files(capsys: Captured, tmp_path: Path) -> N
         )
         return set(done.stdout.split())
 
+    assert {"--balance", "--bundle"} >= completed("nnpm adapt --b") != set()
+    assert {"P1", "P1_ravdess"} == completed("nnpm benchmark --protocol P1")
+    assert "recording.wav" in completed("nnpm adapt --target rec")
     assert {"predict"} == completed("nnpm pre")
     assert {"--strict"} == completed("nnpm predict --str")
     assert "recording.wav" in completed("nnpm predict rec")
