@@ -50,7 +50,7 @@ Figures = dict[str, Any]
 
 def fill(folder: Path, data: Path, count: int) -> None:
     """Put ``count`` clips into a folder: the first of ``data``, then the same ones quieter."""
-    files = audio_files(data)
+    files = audio_files(data).recordings
     if not files:
         raise SystemExit(f"{data} holds no audio")
     for number in range(count):

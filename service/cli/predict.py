@@ -350,7 +350,9 @@ def _model(
     if args.bundle is not None:
         recognizer = load_recognizer(args.bundle)
         language = recognizer.bundle.card.language
-        return recognizer, ModelPart(name=args.bundle.resolve().name, version="", language=language)
+        return recognizer, ModelPart(
+            name=printable(args.bundle.resolve().name), version="", language=language
+        )
     serving = Serving(open_registry(own), LoadedModels(load_recognizer, 1))
     route = serving.choose(args.model, query.language)
     return route.recognizer, ModelPart(

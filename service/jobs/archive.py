@@ -13,10 +13,16 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Any, BinaryIO, cast
 
-from ..inference.audio.formats import AUDIO_SUFFIXES
+from ..inference.audio.formats import (
+    AUDIO_SUFFIXES,
+    PassedOver,
+    describe_passed_over,
+    why_not_a_recording,
+)
 from ..inference.errors import printable
 from .errors import ArchiveError
 from .names import FreePaths, safe_path
@@ -82,6 +88,48 @@ class ShortReads(io.RawIOBase):
         return self._file.read(size)
 
 
+class _MendedNames(ShortReads):
+    """A zip whose flags say which names are UTF-8: some programs set them wrongly, some not at all.
+
+    zipfile refuses the ones and misreads the others.
+    """
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read, and correct the flags if it is the table of contents or a member's header."""
+        data = super().read(size)
+        if data.startswith(_ENTRY):
+            return _mended(data)
+        if data.startswith(_MEMBER) and len(data) == _MEMBER_HEAD_BYTES:
+            name = self._file.read(*struct.unpack_from("<H", data, 26))
+            self._file.seek(-len(name), io.SEEK_CUR)
+            return data[:6] + _flags(data, 6, name) + data[8:]
+        return data
+
+
+_MEMBER, _MEMBER_HEAD_BYTES = b"PK\x03\x04", 30
+_ENTRY, _ENTRY_HEAD_BYTES = b"PK\x01\x02", 46
+_UTF8 = 0x800
+
+
+def _mended(table: bytes) -> bytes:
+    mended, position = bytearray(table), 0
+    while (start := position + _ENTRY_HEAD_BYTES) <= len(table):
+        sizes = struct.unpack_from("<3H", table, position + 28)
+        name = table[start : start + sizes[0]]
+        mended[position + 8 : position + 10] = _flags(table, position + 8, name)
+        position = start + sum(sizes)
+    return bytes(mended)
+
+
+def _flags(header: bytes, offset: int, name: bytes) -> bytes:
+    (flags,) = struct.unpack_from("<H", header, offset)
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return struct.pack("<H", flags & ~_UTF8)
+    return struct.pack("<H", flags | _UTF8)
+
+
 _CHUNK_BYTES = 1 << 20
 _FREE_BYTES = 16 << 20
 """Unpacked bytes up to which any ratio is accepted: silence packs very well."""
@@ -118,9 +166,17 @@ class _Member:
     data: "_Metered | IO[bytes] | None"
 
 
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """What became of an archive's members: files written, and names of the others, by reason."""
+
+    num_files: int
+    passed_over: PassedOver
+
+
 def unpack(
     archive: Path, into: Path, limits: IntakeLimits, check: Callable[[], None] = lambda: None
-) -> int:
+) -> Unpacked:
     """Write the audio files of an archive into a new folder; other files are skipped.
 
     Args:
@@ -130,7 +186,7 @@ def unpack(
         check: called for each member and each piece; an error that it raises ends the work.
 
     Returns:
-        How many files were written.
+        How many files were written, and what was not.
 
     Raises:
         ArchiveError: if it is no such archive, damaged, encrypted or too large, or holds links,
@@ -139,7 +195,7 @@ def unpack(
     """
     into.mkdir(parents=True)
     places = FreePaths(into)
-    written = 0
+    written, passed_over = 0, PassedOver()
     with archive.open("rb") as file:
         budget = _Budget(archive.stat().st_size, limits, check)
         members = _members(file, budget, limits)
@@ -153,18 +209,26 @@ def unpack(
                 raise ArchiveError(
                     f"The archive holds more than {limits.max_members} members. Split the archive."
                 )
+            if not member.is_file or member.data is None:
+                continue
             path = safe_path(member.name)
-            if not member.is_file or member.data is None or not path:
+            with _reading():
+                head = member.data.read(_CHUNK_BYTES)
+            name = PurePosixPath(member.name.replace("\\", "/"))
+            reason = why_not_a_recording(path or name, partial(io.BytesIO, head))
+            if path is None or reason is not None:
+                passed_over.setdefault(reason or "too_deep", []).append(
+                    printable(member.name)[:255]
+                )
                 continue
-            if path.suffix.lower() not in AUDIO_SUFFIXES:
-                continue
-            _write(member, _place(places, path, member))
+            _write(head, member.data, _place(places, path, member))
             written += 1
     if not written:
         raise ArchiveError(
             f"The archive holds no audio file; these are read: {', '.join(sorted(AUDIO_SUFFIXES))}."
+            f" It holds: {describe_passed_over(passed_over) or 'nothing'}."
         )
-    return written
+    return Unpacked(written, passed_over)
 
 
 def _place(places: FreePaths, path: PurePosixPath, member: _Member) -> Path:
@@ -176,15 +240,13 @@ def _place(places: FreePaths, path: PurePosixPath, member: _Member) -> Path:
     return place
 
 
-def _write(member: _Member, place: Path) -> None:
-    assert member.data is not None
+def _write(head: bytes, data: "_Metered | IO[bytes]", place: Path) -> None:
     with place.open("xb") as out:
-        while True:
-            with _reading():
-                chunk = member.data.read(_CHUNK_BYTES)
-            if not chunk:
-                return
+        chunk = head
+        while chunk:
             out.write(chunk)
+            with _reading():
+                chunk = data.read(_CHUNK_BYTES)
 
 
 class _Budget:
@@ -282,7 +344,7 @@ def _members(file: BinaryIO, budget: _Budget, limits: IntakeLimits) -> Iterator[
 
 
 def _of_zip(file: BinaryIO, budget: _Budget, limits: IntakeLimits) -> Iterator[_Member]:
-    short = ShortReads(file, max(_DIRECTORY_BYTES, _ENTRY_BYTES * limits.max_members))
+    short = _MendedNames(file, max(_DIRECTORY_BYTES, _ENTRY_BYTES * limits.max_members))
     with zipfile.ZipFile(cast(IO[bytes], short)) as archive:
         for info in archive.infolist():
             kind = info.external_attr >> 28

@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from .. import files
+from ..inference.audio.formats import PassedOver
 from ..inference.card import DEFAULT_LANGUAGE, DEFAULT_NAME, given_language
 from ..inference.errors import ParameterError, validation_detail
 
@@ -111,6 +112,9 @@ class AdaptationTask(JobRequest):
 
     out: AnyPath
     """Folder of the adapted bundle; it must not exist yet."""
+
+    passed_over: PassedOver = {}
+    """Files of an archive that were not unpacked because they are no recordings."""
 
     threads: int = Field(ge=1)
     """Threads that decode and pool; the result does not depend on the number."""

@@ -2,8 +2,10 @@
 
 import shutil
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..inference.audio.formats import PassedOver
 from ..inference.errors import original_name
 from ..settings import Settings
 from .archive import IntakeLimits, unpack
@@ -50,7 +52,15 @@ FOLDER, ARCHIVE, FILES = "folder:", "archive", "files"
 """``Job.source`` is one of the last two, or begins with the first."""
 
 
-def prepare(job: Job, folder: JobFolder, settings: Settings, check: Callable[[], None]) -> Path:
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The audio of a job: a folder, and the members of its archive that are no recordings."""
+
+    folder: Path
+    passed_over: PassedOver = field(default_factory=dict)
+
+
+def prepare(job: Job, folder: JobFolder, settings: Settings, check: Callable[[], None]) -> Prepared:
     """Give the folder with a job's audio; an archive is unpacked first.
 
     Each claim of a job unpacks into a folder of its own, named by its fencing token: the folder of
@@ -63,7 +73,7 @@ def prepare(job: Job, folder: JobFolder, settings: Settings, check: Callable[[],
         check: called now and then; an error that it raises ends the work.
 
     Returns:
-        The folder to adapt to.
+        The folder to adapt to, and what was left in the archive.
 
     Raises:
         IntakeError: if the audio cannot be used.
@@ -71,9 +81,10 @@ def prepare(job: Job, folder: JobFolder, settings: Settings, check: Callable[[],
     """
     check()
     if job.source.startswith(FOLDER):
-        return allowed_folder(job.source.removeprefix(FOLDER), settings.adapt_roots)
+        named = job.source.removeprefix(FOLDER)
+        return Prepared(allowed_folder(named, settings.adapt_roots))
     if job.source == FILES:
-        return folder.upload
+        return Prepared(folder.upload)
     archive = next((path for path in folder.upload.glob("*") if path.is_file()), None)
     if archive is None:
         raise ArchiveError("The uploaded archive has been removed; send it again.")
@@ -85,8 +96,8 @@ def prepare(job: Job, folder: JobFolder, settings: Settings, check: Callable[[],
         settings.adapt_max_members, settings.adapt_max_unpacked_bytes, settings.adapt_max_ratio
     )
     try:
-        unpack(archive, target, limits, check)
+        unpacked = unpack(archive, target, limits, check)
     except BaseException:
         shutil.rmtree(target, ignore_errors=True)
         raise
-    return target
+    return Prepared(target, unpacked.passed_over)

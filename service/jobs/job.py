@@ -73,12 +73,14 @@ class Clips:
     Attributes:
         accepted: recordings that the adaptation used.
         skipped: number of recordings left out, by reason.
-        examples: some of their names, by reason.
+        examples: some of the names of those and of what was passed over, by reason.
+        passed_over: number of files that are no recordings, by reason.
     """
 
     accepted: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
     examples: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    passed_over: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -327,7 +327,8 @@ def _job_of(row: RowMapping) -> Job:
     if clips is not None:
         examples: dict[str, Sequence[str]] = clips["examples"]
         tuples = {reason: tuple(names) for reason, names in examples.items()}
-        values["clips"] = Clips(clips["accepted"], clips["skipped"], tuples)
+        passed_over = clips.get("passed_over", {})
+        values["clips"] = Clips(clips["accepted"], clips["skipped"], tuples, passed_over)
     if estimate is not None:
         values["estimated_accuracy"] = Estimate(**estimate)
     # Unchecked: a job of an older release may name a method that is gone, and can still be read.

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -22,7 +21,7 @@ from ..registry.registry import Registry, RegistryError
 from ..settings import Settings
 from .errors import CancelledError, LostLeaseError, StoreUnavailableError, UnknownJobError
 from .folder import AdaptationTask, JobFolder, JobRequest, read_json, write_json
-from .intake import prepare
+from .intake import Prepared, prepare
 from .job import Clips, Estimate, Job, State
 from .process import COMMAND, Child
 from .store import JobStore
@@ -245,8 +244,8 @@ class Worker:
     ) -> None:
         """Let the child make report and bundle; an earlier claim may have started it."""
         if not child.alive():
-            target = prepare(job, folder, self._settings, partial(_check, lease, stop))
-            task = self._task(job, folder, target)
+            audio = prepare(job, folder, self._settings, partial(_check, lease, stop))
+            task = self._task(job, folder, audio)
             for old in (folder.progress, folder.error):
                 old.unlink(missing_ok=True)
             write_json(folder.request, task.model_dump(mode="json"))
@@ -280,7 +279,7 @@ class Worker:
                 share = _PREPARED + (_ADAPTED - _PREPARED) * float(found["progress"])
                 self._report(job, State(found["state"]), share, eta_s=eta.eta_s(share))
 
-    def _task(self, job: Job, folder: JobFolder, target: Path) -> AdaptationTask:
+    def _task(self, job: Job, folder: JobFolder, audio: Prepared) -> AdaptationTask:
         if job.base is None:
             base = self._registry.live(job.name, job.language)
         else:
@@ -290,7 +289,8 @@ class Worker:
             **{name: getattr(job, name) for name in JobRequest.model_fields if name != "base"},
             base=base.version,
             bundle=base.path.resolve(),
-            target=target.resolve(),
+            target=audio.folder.resolve(),
+            passed_over=audio.passed_over,
             out=folder.out.resolve(),
             threads=self._settings.adapt_threads,
             min_clips=self._settings.adapt_min_clips,
@@ -302,7 +302,12 @@ class Worker:
         assert report is not None
         estimate, clips = report["estimated_accuracy"], report["clips"]
         found: dict[str, Any] = {
-            "clips": Clips(clips["accepted"], clips["skipped"], clips["examples"]),
+            "clips": Clips(
+                clips["accepted"],
+                clips["skipped"],
+                clips["examples"],
+                clips.get("passed_over", {}),
+            ),
             "verdict": report["verdict"],
             "estimated_accuracy": Estimate(**estimate) if estimate else None,
         }

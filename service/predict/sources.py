@@ -1,6 +1,7 @@
 """Where recordings come from: files, folders, standard input, and URLs of fsspec."""
 
 import contextlib
+import logging
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -13,10 +14,12 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 from tqdm import tqdm
 
-from ..inference.audio.formats import AUDIO_SUFFIXES, audio_files
+from ..inference.audio.formats import AUDIO_SUFFIXES, audio_files, describe_passed_over
 from ..inference.errors import ExtraMissingError, NotAudioError, ParameterError, printable
 
 T = TypeVar("T")
+
+log = logging.getLogger("nnpm")
 
 _IN_MEMORY_BYTES = 1 << 20
 
@@ -129,9 +132,12 @@ def in_order(
 def _at_path(path: Path) -> tuple[list[Source], bool]:
     if path.is_dir():
         found = audio_files(path)
-        if not found:
-            raise _no_audio(str(path))
-        return [_file(one, one.relative_to(path)) for one in found], True
+        passed_over = describe_passed_over(found.passed_over)
+        if not found.recordings:
+            raise _no_audio(str(path), passed_over)
+        if passed_over:
+            log.warning("nnpm: %s: passed over: %s", printable(path), passed_over)
+        return [_file(one, one.relative_to(path)) for one in found.recordings], True
     if not path.exists():
         raise ParameterError(f"{path}: there is no such file or folder.")
     return [_file(path, PurePath(path.name))], False
@@ -199,9 +205,10 @@ def _spooled(stream: BinaryIO) -> Iterator[BinaryIO]:
         yield cast(BinaryIO, spool)
 
 
-def _no_audio(place: str) -> ParameterError:
+def _no_audio(place: str, passed_over: str = "") -> ParameterError:
+    there = f" It holds: {passed_over}." if passed_over else ""
     return ParameterError(
-        f"{place} holds no audio; looked for {', '.join(sorted(AUDIO_SUFFIXES))}."
+        f"{place} holds no audio; looked for {', '.join(sorted(AUDIO_SUFFIXES))}.{there}"
     )
 
 

@@ -11,6 +11,7 @@ import torch
 
 from ...service.files import require_place
 from ...service.inference import bundle as bundles
+from ...service.inference.audio.formats import PassedOver
 from ...service.inference.bundle import SEAL, Bundle, Memory
 from ...service.inference.errors import printable
 from ...service.jobs.folder import AdaptationTask
@@ -124,7 +125,7 @@ def adapt(
             version=printable(base.path.resolve().name),
             digest=(base.path / SEAL).read_text("ascii")[:64],
         ),
-        clips=_clips(features),
+        clips=_clips(features, task.passed_over),
         windows=len(target.pooled),
         evidence=evidence.figures,
         seconds={},
@@ -188,12 +189,17 @@ class _Clock:
         }
 
 
-def _clips(features: TargetFeatures) -> Clips:
+def _clips(features: TargetFeatures, in_archive: PassedOver) -> Clips:
     skipped = sorted(features.skipped.items())
+    passed_over = {reason: list(names) for reason, names in in_archive.items()}
+    for reason, names in features.passed_over.items():
+        passed_over.setdefault(reason, []).extend(names)
+    named = [*skipped, *passed_over.items()]
     return Clips(
         accepted=features.accepted,
         skipped={reason: len(paths) for reason, paths in skipped},
-        examples={reason: tuple(paths[:_EXAMPLES]) for reason, paths in skipped},
+        examples={reason: tuple(paths[:_EXAMPLES]) for reason, paths in named},
+        passed_over={reason: len(names) for reason, names in passed_over.items()},
     )
 
 

@@ -15,7 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...service.inference.audio.decode import decode
-from ...service.inference.audio.formats import AUDIO_SUFFIXES, audio_files
+from ...service.inference.audio.formats import (
+    AUDIO_SUFFIXES,
+    FolderContent,
+    PassedOver,
+    audio_files,
+    describe_passed_over,
+)
 from ...service.inference.audio.speech import assess, speech_bounds
 from ...service.inference.audio.waveform import SAMPLE_RATE_HZ, Waveform
 from ...service.inference.card import Card
@@ -111,12 +117,14 @@ class TargetFeatures:
         accepted: number of files that were used.
         skipped: files that were not used, relative to the folder, by reason.
         examples: the samples of some segments.
+        passed_over: files of the folder that are no recordings, by reason.
     """
 
     rows: list[Tensor]
     accepted: int
     skipped: dict[Skipped, list[str]]
     examples: list[Floats]
+    passed_over: PassedOver
 
     def target(self) -> Target:
         """The rows of :class:`FeatureViews` as one target set."""
@@ -154,7 +162,8 @@ def extract_features(
     Raises:
         TrainingError: if there is no such folder, no audio in it, or too few usable clips.
     """
-    files = _list(folder)
+    content = _list(folder)
+    files = content.recordings
     rows: list[Tensor] = []
     examples: list[Floats] = []
     seen: set[bytes] = set()
@@ -177,7 +186,7 @@ def extract_features(
             f"{accepted} of the {len(files)} audio files in {folder} are usable; at least "
             f"{config.min_clips} are required; skipped: {counts or 'none'}"
         )
-    return TargetFeatures(rows, accepted, skipped, examples)
+    return TargetFeatures(rows, accepted, skipped, examples, content.passed_over)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -189,16 +198,17 @@ class _Clip:
     rows: list[Tensor]
 
 
-def _list(folder: Path) -> list[Path]:
+def _list(folder: Path) -> FolderContent:
     if not folder.is_dir():
         raise TrainingError(f"there is no folder {folder}")
-    files = audio_files(folder)
-    if not files:
+    content = audio_files(folder)
+    if not content.recordings:
+        there = describe_passed_over(content.passed_over)
         raise TrainingError(
             f"{folder} holds no audio; put files into it that end in "
-            f"{', '.join(sorted(AUDIO_SUFFIXES))}"
+            f"{', '.join(sorted(AUDIO_SUFFIXES))}{f'; it holds: {there}' if there else ''}"
         )
-    return files
+    return content
 
 
 def _prepare_all(

@@ -50,7 +50,9 @@ class Clips(_Part):
 
     accepted: int
     skipped: dict[str, int]
-    """Number of files that were not used, by reason."""
+    """Number of recordings that were not used, by reason."""
+    passed_over: dict[str, int] = {}
+    """Number of files that are no recordings, by reason."""
     examples: dict[str, tuple[str, ...]]
     """Up to five of these files by reason, relative to the folder."""
 
@@ -85,15 +87,19 @@ class AdaptationReport(_Part):
 
 def describe(report: AdaptationReport) -> str:
     """The report as lines of text."""
-    skipped = "; ".join(
-        f"{count} {reason} ({', '.join(report.clips.examples[reason])}"
-        f"{', …' * (count > len(report.clips.examples[reason]))})"
-        for reason, count in report.clips.skipped.items()
+    skipped, passed_over = (
+        "; ".join(
+            f"{count} {reason} ({', '.join(report.clips.examples[reason])}"
+            f"{', …' * (count > len(report.clips.examples[reason]))})"
+            for reason, count in found.items()
+        )
+        for found in (report.clips.skipped, report.clips.passed_over)
     )
     estimate = report.estimated_accuracy
     lines = [
         f"clips     {report.clips.accepted} used",
         f"skipped   {skipped or 'none'}",
+        *([f"no audio  {passed_over}"] if passed_over else []),
         f"verdict   {report.verdict}",
         *(f"          {reason}" for reason in report.reasons),
     ]

@@ -42,7 +42,9 @@ class ClipsPart(_Part):
     skipped: dict[str, int] = Field(default_factory=dict)
     """Recordings left out, by reason: undecodable, too_short, too_long, no_speech, duplicate."""
     examples: dict[str, list[Name]] = Field(default_factory=dict)
-    """Some of their names, by reason."""
+    """Some of the names of these and of what was passed over, by reason."""
+    passed_over: dict[str, int] = Field(default_factory=dict)
+    """Files that are no recordings, by reason: not_audio, hidden, system_folder, not_a_file."""
 
 
 class EstimatePart(_Part):

@@ -7,11 +7,14 @@ What libsndfile does not read of its formats goes to FFmpeg, if that is installe
 The files picked from folders and archives, and the error for other files, follow from the table.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePath
 from typing import BinaryIO
 
+from ..errors import printable
 from .joined import first_frame
 
 _TS_PACKET_BYTES = 188
@@ -92,7 +95,7 @@ _VIDEO_SOUND = ("AAC", "MP3", "MP2", "AC-3", "PCM")
 FORMATS = (
     Format(
         "WEBM",
-        (".webm",),
+        (".weba", ".webm"),
         _is_webm,
         "matroska",
         media_codecs=("Opus", "Vorbis"),
@@ -108,7 +111,7 @@ FORMATS = (
     ),
     Format(
         "MP4",
-        (".3g2", ".3gp", ".m4a", ".m4b", ".m4v", ".mov", ".mp4"),
+        (".3g2", ".3gp", ".3gpp", ".m4a", ".m4b", ".m4v", ".mov", ".mp4"),
         _is_mp4,
         "mov",
         media_codecs=("AAC", "ALAC", "AMR", "MP3", "AC-3", "FLAC", "Opus", "PCM"),
@@ -148,7 +151,7 @@ FORMATS = (
     # audio, and some of which print to standard output.
     Format(
         "WAV",
-        (".rf64", ".wav"),
+        (".rf64", ".wav", ".wave"),
         _starts(b"RIFF", b"RIFX", b"RF64", b"BW64"),
         "wav",
         (*_PCM, "IMA ADPCM", "MS ADPCM", "GSM 6.10", "MP3", "MP2"),
@@ -156,16 +159,22 @@ FORMATS = (
     ),
     Format("W64", (".w64",), _starts(b"riff"), "w64", (*_PCM, "IMA ADPCM", "MS ADPCM", "GSM 6.10")),
     Format("FLAC", (".flac",), _starts(b"fLaC"), "flac", ("FLAC",)),
-    Format("MP3", (".mp3",), _is_mp3, "mp3", ("MP3",)),
+    Format("MP3", (".mp3", ".mpga"), _is_mp3, "mp3", ("MP3",)),
     Format(
         "Ogg (Opus or Vorbis)",
-        (".oga", ".ogg", ".opus"),
+        (".oga", ".ogg", ".opus", ".spx"),
         _starts(b"OggS"),
         "ogg",
         ("Opus", "Vorbis"),
         ("FLAC", "Speex"),
     ),
-    Format("AIFF", (".aif", ".aiff"), _starts(b"FORM"), "aiff", (*_PCM, "IMA ADPCM", "GSM 6.10")),
+    Format(
+        "AIFF",
+        (".aif", ".aifc", ".aiff"),
+        _starts(b"FORM"),
+        "aiff",
+        (*_PCM, "IMA ADPCM", "GSM 6.10"),
+    ),
     Format("AU", (".au", ".snd"), _starts(b".snd", b"dns."), "au", _PCM),
     Format("CAF", (".caf",), _starts(b"caff"), "caf", (*_PCM, "ALAC"), ("AAC", "Opus", "AC-3")),
 )
@@ -234,19 +243,111 @@ def end_of_tags(file: BinaryIO) -> int:
     return position
 
 
-def audio_files(folder: Path) -> list[Path]:
-    """List the files with an audio suffix in a folder and all folders below it.
+PassedOver = dict[str, list[str]]
+"""Printable names of files that are no recordings, by reason: hidden, system_folder (of NAS devices
+and operating systems), not_a_file (a pipe, a broken link) or not_audio."""
+
+_SYSTEM_FOLDERS = frozenset(
+    {
+        "#recycle", "#snapshot", "$recycle.bin", "@eadir", "@tmp", "__macosx", "lost+found",
+        "system volume information",
+    }
+)  # fmt: skip
+_SUFFIX = re.compile(r"\.[a-z0-9]{1,5}", re.ASCII | re.IGNORECASE)
+
+
+def why_not_a_recording(path: PurePath, content: Callable[[], BinaryIO]) -> str | None:
+    """Decide whether a file of a folder or an archive is a recording: by its suffix.
+
+    A name without suffix, or with an ending that is none (``call 2024.01.15 Berlin``), is decided
+    by the file's first bytes.
 
     Args:
-        folder: hidden files and folders in it are left out.
+        path: relative to the folder.
+        content: opens the file; its first bytes are read.
 
     Returns:
-        Sorted paths.
+        The reason to pass it over; None for a recording.
+
+    Raises:
+        OSError: if it has no suffix and cannot be read.
+
+    Examples:
+        >>> import io
+        >>> why_not_a_recording(PurePath("a/B.WAV"), lambda: io.BytesIO()) is None
+        True
+        >>> why_not_a_recording(PurePath("#recycle/b.wav"), lambda: io.BytesIO())
+        'system_folder'
+        >>> why_not_a_recording(PurePath("call"), lambda: io.BytesIO(b"text"))
+        'not_audio'
     """
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in AUDIO_SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
+    if any(part.casefold() in _SYSTEM_FOLDERS for part in path.parts[:-1]):
+        return "system_folder"
+    if any(part.startswith(".") for part in path.parts):
+        return "hidden"
+    if path.suffix.lower() in AUDIO_SUFFIXES:
+        return None
+    if _SUFFIX.fullmatch(path.suffix) and not path.suffix[1:].isdecimal():
+        return "not_audio"
+    with content() as file:
+        return None if format_of(file) is not None else "not_audio"
+
+
+@dataclass(frozen=True, slots=True)
+class FolderContent:
+    """The files of a folder.
+
+    Attributes:
+        recordings: sorted paths.
+        passed_over: all other files, relative to the folder.
+    """
+
+    recordings: list[Path]
+    passed_over: PassedOver
+
+
+def audio_files(folder: Path) -> FolderContent:
+    """List the recordings in a folder and all folders below it, and what is passed over.
+
+    Args:
+        folder: hidden files, and the system's folders, are passed over; links to folders are not
+            followed.
+    """
+    recordings: list[Path] = []
+    passed_over: PassedOver = {}
+    for path in sorted(folder.rglob("*")):
+        below = path.relative_to(folder)
+        if path.is_dir():
+            continue
+        reason: str | None
+        try:
+            reason = "not_a_file"
+            if path.is_file():
+                reason = why_not_a_recording(below, partial(_open, path))
+        except OSError:
+            reason = "not_audio"
+        if reason is None:
+            recordings.append(path)
+        else:
+            passed_over.setdefault(reason, []).append(printable(below.as_posix()))
+    return FolderContent(recordings, passed_over)
+
+
+def _open(path: Path) -> BinaryIO:
+    return path.open("rb")
+
+
+_EXAMPLES = 3
+
+
+def describe_passed_over(passed_over: PassedOver) -> str:
+    """Count what is passed over, and name some of it.
+
+    Examples:
+        >>> describe_passed_over({"not_audio": ["a.txt", "b.csv", "c.txt", "d"], "hidden": [".e"]})
+        '4 not_audio (a.txt, b.csv, c.txt, …); 1 hidden (.e)'
+    """
+    return "; ".join(
+        f"{len(names)} {reason} ({', '.join(names[:_EXAMPLES])}{', …' * (len(names) > _EXAMPLES)})"
+        for reason, names in passed_over.items()
     )

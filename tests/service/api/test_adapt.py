@@ -30,6 +30,7 @@ def test_a_folder_becomes_a_version(start: Callable[..., TestClient], tmp_path: 
     assert (done["state"], done["version"], done["base"]) == ("succeeded", "3", "2")
     assert done["clips"] == {
         "accepted": 1, "skipped": {"no_speech": 1}, "examples": {"no_speech": ["<b>.wav"]},
+        "passed_over": {},
     }  # fmt: skip
     assert (done["verdict"], done["progress"], done["error"]) == ("improved", 1.0, None)
     assert done["estimated_accuracy"] == {"value": 0.6, "error": 0.1}

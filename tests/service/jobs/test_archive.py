@@ -67,7 +67,7 @@ def unpacked(tmp_path: Path) -> Callable[..., dict[str, bytes]]:
     def call(data: bytes, limits: IntakeLimits = LIMITS, **more: object) -> dict[str, bytes]:
         (tmp_path / "archive").write_bytes(data)
         into = tmp_path / f"out{next(numbers)}"
-        count = unpack(tmp_path / "archive", into, limits, **more)  # type: ignore[arg-type]
+        count = unpack(tmp_path / "archive", into, limits, **more).num_files  # type: ignore[arg-type]
         found = {
             path.relative_to(into).as_posix(): path.read_bytes()
             for path in into.rglob("*")
@@ -397,3 +397,37 @@ def test_like_names_cost_no_more_than_others(
 def test_a_number_that_is_taken_is_passed_over(tmp_path: Path) -> None:
     archive = hostile.zipped([("a~2.wav", WAV), ("a.wav", WAV), ("a.wav", WAV)])
     assert unpack_in(tmp_path, archive) == ["a.wav", "a~2.wav", "a~3.wav"]
+
+
+def test_what_is_passed_over_is_counted_and_named(tmp_path: Path) -> None:
+    (tmp_path / "archive").write_bytes(
+        zipped(
+            ("a.wav", b"one"), ("a", b"fLaC"), ("call 1.2.2024 Berlin", b"OggS"), ("b.WEBA", b""),
+            ("c.3gpp", b""), ("d.spx", b""), ("e.mpga", b""), ("f.aifc", b""), ("g.wave", b""),
+            ("notes.txt", b"fLaC"), ("readme", b"text"), ("#recycle/a.wav", b""),
+            ("x/@eaDir/a.wav", b""), ("__MACOSX/b.wav", b""), (".Trash-1000/a.wav", b""),
+            ("/".join("d" * 30) + "/6.wav", b"deep"), ("line\nbreak.doc", b""),
+        )
+    )  # fmt: skip
+    unpacked = unpack(tmp_path / "archive", tmp_path / "out", LIMITS)
+    assert unpacked.num_files == 9
+    assert {reason: len(names) for reason, names in unpacked.passed_over.items()} == {
+        "not_audio": 3, "system_folder": 3, "hidden": 1, "too_deep": 1,
+    }  # fmt: skip
+    assert "line\\x0abreak.doc" in unpacked.passed_over["not_audio"]
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.wav", b"caf\x82.wav", "\u06af.wav".encode()])
+@pytest.mark.parametrize("says_utf8", [True, False])
+def test_a_zip_may_lie_about_its_names(unpacked: Unpacked, name: bytes, says_utf8: bool) -> None:
+    data = zipped(("x" * len(name), b"one"), ("b.wav", b"two")).replace(b"x" * len(name), name)
+    if says_utf8:
+        data = bytearray(data)
+        data[6:8] = data[data.index(b"PK\x01\x02") + 8 :][:2] = b"\0\x08"
+        at = data.index(b"PK\x01\x02") + 8
+        data[at : at + 2] = b"\0\x08"
+        data = bytes(data)
+    found = unpacked(data)
+    assert sorted(found.values()) == [b"one", b"two"]
+    if name.endswith("\u06af.wav".encode()):
+        assert set(found) == {"\u06af.wav", "b.wav"}

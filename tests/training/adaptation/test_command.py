@@ -84,7 +84,7 @@ def test_the_document_and_the_card(adapt, verdict, base: Bundle, tmp_path: Path)
     digest = (base.path / "bundle.sha256").read_text()[:64]
     assert document["base"] == {"version": "7", "digest": digest}
     assert document["language"] == "ur-PK"
-    assert document["clips"] == {"accepted": 24, "skipped": {}, "examples": {}}
+    assert document["clips"] == {"accepted": 24, "skipped": {}, "examples": {}, "passed_over": {}}
     assert (document["method"], document["seed"], document["windows"]) == ("entropy", 3, 24)
     assert (document["verdict"], document["reasons"]) == ("improved", ["So it is."])
     assert document["estimated_accuracy"] is None
@@ -113,6 +113,7 @@ def test_skipped_files_are_counted_and_up_to_five_are_named(
     for number in range(7):
         (folder / f"broken {number}.mp3").write_bytes(b"nothing")
     shutil.copy(folder / "00.wav", folder / "copy.wav")
+    (folder / "notes.txt").write_text("no audio")
     out = tmp_path / "bundle"
     document = adapt(out, target=folder)
     assert document["clips"] == {
@@ -121,7 +122,9 @@ def test_skipped_files_are_counted_and_up_to_five_are_named(
         "examples": {
             "duplicate": ["copy.wav"],
             "undecodable": [f"broken {number}.mp3" for number in range(5)],
+            "not_audio": ["notes.txt"],
         },
+        "passed_over": {"not_audio": 1},
     }
     card = (out / "bundle.json").read_text()
     assert "broken" not in card  # names of a user's files stay at home
@@ -233,7 +236,7 @@ def test_wrong_input_is_one_line_and_exit_2(
 
     assert "method is 'magic'; it must be one of source_only" in fails(method="magic")
     assert "language is 'urdu'; it must be a BCP-47 tag" in fails(language="urdu")
-    assert "it must be a BCP-47 tag" in fails(language="")
+    assert "it must be a BCP-47 tag" in fails(language="x y")
     assert "there is no folder" in fails(target=tmp_path / "nowhere")
     assert "is not a bundle" in fails(bundle=voices)
     assert "exists; bundles are not overwritten" in fails(out=base.path)
