@@ -29,7 +29,7 @@ from benchmarks.service import Service, running_service
 from nnpm.service.inference import bundle
 from nnpm.service.inference.audio.decode import decode
 from nnpm.service.inference.recognizer import Recognizer
-from nnpm.service.inference.stream import StreamRecognizer
+from nnpm.service.inference.stream import open_stream
 from nnpm.training.bundle.files import voice
 
 _RATES_HZ = (8_000, 16_000, 48_000)
@@ -181,7 +181,7 @@ def _recording(clips: list[Path], draw: np.random.Generator) -> np.ndarray:
 
 
 def _difference(recognizer: Recognizer, audio: np.ndarray) -> float:
-    stream = StreamRecognizer(recognizer, rate_hz=16_000, channels=1)
+    stream = open_stream(recognizer, rate_hz=16_000, channels=1)
     for begin in range(0, len(audio), 1600):
         stream.push(audio[begin : begin + 1600, None])
     streamed = stream.finish().scores

@@ -14,13 +14,14 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from tempfile import SpooledTemporaryFile
-from typing import BinaryIO, cast
+from typing import BinaryIO, ClassVar, cast
 
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from ..inference.errors import NoRoomError, printable
+from ..predict.turns import MAX_TURNS_CHARS
 from .errors import BadFormError, BodyEncodingError, UnsupportedBodyError, UploadTooLargeError
 
 log = logging.getLogger("nnpm")
@@ -44,6 +45,8 @@ class Form(ABC):
 
     max_fields = 32
     max_field_bytes = 1 << 16
+    text_files: ClassVar[dict[str, int]] = {"turns": MAX_TURNS_CHARS}
+    """Fields that may come as files of text, and how many bytes they may have."""
 
     def __init__(self, content_type: str, *file_parts: str) -> None:
         _, options = parse_options_header(content_type)
@@ -132,7 +135,8 @@ class Form(ABC):
         if b"name" not in options:
             raise BadFormError("A part of the form has no name; name every part.")
         name, filename = _name(options[b"name"]), options.get(b"filename")
-        if filename is not None or name in self._file_parts:
+        is_file = filename is not None and name not in self.text_files
+        if is_file or name in self._file_parts:
             self._field = None
             self._unnamed = (name, bytearray()) if filename is None else None
             self.begin(name, _name(filename or b""))
@@ -149,10 +153,8 @@ class Form(ABC):
             return
         name, text = self._field
         text.extend(data[start:end])
-        if len(text) > self.max_field_bytes:
-            raise BadFormError(
-                f"The field {name[:64]!r} has more than {self.max_field_bytes} bytes, the limit."
-            )
+        if len(text) > (most := self.text_files.get(name, self.max_field_bytes)):
+            raise BadFormError(f"The field {name[:64]!r} has more than {most} bytes, the limit.")
 
     def _on_part_end(self) -> None:
         if self._field is None:

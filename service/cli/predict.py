@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -33,6 +34,7 @@ from ..predict.tables import (
     rows,
 )
 from ..predict.terminal import text_of
+from ..predict.turns import turns_file
 from ..registry.opening import open_registry
 from ..registry.serving import LoadedModels, Serving, load_recognizer
 from ..settings import Settings
@@ -72,9 +74,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume", action="store_true", help="continue FILE; what it holds is not scored again"
     )
-    parser.add_argument(
-        "--strict", action="store_true", help="exit 1 if a recording cannot be scored"
-    )
+    parser.add_argument("--strict", action="store_true", help="exit 1 if a recording fails")
     parser.add_argument("--jobs", metavar="N", help="recordings at a time [the cores]")
     parser.add_argument(
         "--json",
@@ -91,6 +91,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--channels", help="mix or split [mix]")
     parser.add_argument("--window-s", metavar="S", help="seconds per window [the bundle's]")
     parser.add_argument("--hop-s", metavar="S", help="seconds between windows [the bundle's]")
+    parser.add_argument("--segments", help="turns or windows [turns, without --window-s, --hop-s]")
+    parser.add_argument("--turns", type=Path, metavar="FILE", help="score these turns: RTTM, JSON")
     parser.add_argument("--top-k", metavar="K", help="add the K most probable emotions")
     parser.add_argument("--neighbours", metavar="K", help="add the K nearest known utterances")
     parser.add_argument("--digits", metavar="N", help="digits of scores; 0 for all [4]")
@@ -111,12 +113,14 @@ def run(args: argparse.Namespace) -> int:
     if args.output is None and form not in ("text", "json"):
         _require_printable(form, many=many)
     recognizer, model = _model(args, own, query)
-    recognizer.plan(query.options)  # what does not fit the bundle fails before the first recording
+    recognizer.plan(query.options())  # what does not fit the bundle fails at once
+
+    one = partial(predict, model=model, limits=own.limits)
 
     def score(source: Source) -> Outcome:
         try:
             with source.opened() as file:
-                return predict(recognizer, file, query, model=model, limits=own.limits).document
+                return one(recognizer, file, query, name=source.name).document
         except NoRoomError:
             raise
         except NnpmError as error:
@@ -287,19 +291,20 @@ class _Run:
 
 
 def _query(args: argparse.Namespace) -> PredictQuery:
-    names = ("language", "channels", "window_s", "hop_s", "top_k", "neighbours", "emotions")
-    given = {
-        name: getattr(args, name)
-        for name in (*names, "level", "digits")
-        if getattr(args, name) is not None
-    }
+    names = (
+        "language", "channels", "window_s", "hop_s", "top_k", "neighbours", "emotions", "level",
+        "digits", "segments",
+    )  # fmt: skip
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if args.turns is not None:
+        given["turns"] = turns_file(args.turns)
     try:
         return PredictQuery(**given, abstain=not args.no_abstain)
     except ValidationError as error:
-        detail = validation_detail(
-            error.errors(), name=lambda field: f"--{field}".replace("_", "-"), limit=1
-        )
-        raise UsageError(detail) from None
+        found = error.errors()
+    raise UsageError(
+        validation_detail(found, name=lambda field: f"--{field}".replace("_", "-"), limit=1)
+    )
 
 
 def _count(jobs: str) -> int:

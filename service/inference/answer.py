@@ -16,11 +16,35 @@ from pydantic import Field
 
 from .card import Share
 
+Speaker = Annotated[str | None, Field(exclude_if=lambda name: name is None)]
+"""Who speaks, where the turns were given with names; left out of the JSON where not."""
+
 Reason = Literal["no_speech", "too_short", "clipped", "low_confidence", "out_of_domain"]
 """Why a recognizer abstained."""
 
 MAX_SILENT_WINDOWS = 8
 """Where no window of a channel holds speech, this many are scored and count."""
+
+
+Segmentation = Literal["turns", "windows"]
+"""Cut a recording where its speakers pause, or by the clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class GivenTurn:
+    """A segment that the caller names, as from a diariser.
+
+    Attributes:
+        start_s: seconds from the start of the recording.
+        end_s: seconds from the start of the recording.
+        channel: counted from 0; None is every channel. It does not matter if they are mixed.
+        speaker: who speaks.
+    """
+
+    start_s: float
+    end_s: float
+    channel: int | None = None
+    speaker: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +57,9 @@ class Options:
         neighbours: number of nearest source utterances to list, 0 to 100.
         abstain: False forces an answer.
         emotions: the only emotions that may be answered; None allows all of the bundle.
+        segments: None cuts a recording that is longer than a window into turns, unless
+            ``window_s`` or ``hop_s`` is given.
+        turns: score exactly these.
     """
 
     window_s: float | None = None
@@ -40,6 +67,8 @@ class Options:
     neighbours: int = 0
     abstain: bool = True
     emotions: tuple[str, ...] | None = None
+    segments: Segmentation | None = None
+    turns: tuple[GivenTurn, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +90,7 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """The answer for one window.
+    """The answer for one turn or window.
 
     The model does not score a window without speech if other windows hold speech: the scores of
     its emotions are then equal.
@@ -74,6 +103,7 @@ class Segment:
         confidence: probability of the most probable emotion.
         scores: probability of every emotion; sums to 1.
         reasons: why it abstains, or would have.
+        speaker: who speaks, if the turns were given with names.
     """
 
     start_s: float
@@ -83,6 +113,7 @@ class Segment:
     confidence: Share
     scores: dict[str, Share]
     reasons: tuple[Reason, ...]
+    speaker: Speaker = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +127,7 @@ class TimelineEntry:
         emotion: that of the windows; None (null) when abstaining.
         confidence: mean of the windows', weighted by time.
         reasons: those of the windows.
+        speaker: that of the turns, if they were given with names.
     """
 
     start_s: float
@@ -104,6 +136,7 @@ class TimelineEntry:
     emotion: str | None
     confidence: Share
     reasons: tuple[Reason, ...]
+    speaker: Speaker = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +151,11 @@ class Answer:
         reasons: why it abstained; with ``Options.abstain`` False, why it would have.
         out_of_domain: distance from everything in the memory, mapped to [0, 1]; 0 is near.
         speech_ratio: share of the recording that holds speech, in [0, 1].
-        segments: one per window, in order of start, then channel.
+        segments: one per turn or window, in order of start, then channel.
         timeline: adjacent windows with the same outcome merged, in order of start, then channel.
         neighbours: nearest source utterances, nearest first.
         per_channel: one answer per channel if the channels were split, else empty.
+        per_speaker: one answer per speaker, by name, if turns were given with names.
         inference_ms: time spent on scoring, in milliseconds.
     """
 
@@ -136,6 +170,7 @@ class Answer:
     timeline: tuple[TimelineEntry, ...] = ()
     neighbours: tuple[Neighbour, ...] = ()
     per_channel: tuple["Answer", ...] = ()
+    per_speaker: tuple[tuple[str, "Answer"], ...] = ()
     inference_ms: float = 0.0
 
 
@@ -153,6 +188,8 @@ class WindowScore:
             window, shorter for a mean, empty where the model did not run.
         reasons: to abstain whatever the probabilities are.
         scored: False where the model did not run, because the window holds no speech.
+        weight_s: seconds that it counts with in a mean: its speech, if it is a turn.
+        speaker: who speaks, where that was given.
     """
 
     start_s: float
@@ -162,17 +199,14 @@ class WindowScore:
     out_of_domain: float
     projection: npt.NDArray[np.floating]
     reasons: tuple[Reason, ...]
+    weight_s: float
     scored: bool = True
+    speaker: str | None = None
 
     @property
     def has_speech(self) -> bool:
         """Whether speech was found."""
         return "no_speech" not in self.reasons
-
-    @property
-    def duration_s(self) -> float:
-        """Length in seconds."""
-        return self.end_s - self.start_s
 
 
 NO_PROJECTION = np.zeros(0, np.float32)
@@ -197,7 +231,7 @@ class ChannelScores:
     def of_windows(
         cls, windows: Sequence[WindowScore], speech_ratio: float, reasons: tuple[Reason, ...]
     ) -> "ChannelScores":
-        """Average the windows of one channel, weighted by their length.
+        """Average the windows of one channel, weighted by their length; turns by their speech.
 
         Windows without speech do not count; if no window holds speech, the first
         :data:`MAX_SILENT_WINDOWS` do.
@@ -208,15 +242,15 @@ class ChannelScores:
             reasons: to abstain from the whole channel.
         """
         counting = [one for one in windows if one.has_speech] or windows[:MAX_SILENT_WINDOWS]
-        whole = _mean(counting, [one.duration_s for one in counting], reasons)
+        whole = _mean(counting, reasons)
         return cls(whole, tuple(windows), speech_ratio)
 
     @classmethod
     def of_channels(cls, channels: Sequence["ChannelScores"]) -> "ChannelScores":
         """Average the channels of a recording.
 
-        Each channel that holds speech counts the same; if none does, all count. A reason holds for
-        the recording if it holds for every channel that counts.
+        Each channel counts by its speech; if none holds any, all count. A reason holds for the
+        recording if it holds for every channel that counts.
 
         Args:
             channels: at least one.
@@ -230,16 +264,26 @@ class ChannelScores:
         )
         windows = [window for one in channels for window in one.windows]
         return cls(
-            _mean(counting, [1.0] * len(counting), reasons),
+            _mean(counting, reasons),
             tuple(sorted(windows, key=lambda one: (one.start_s, one.channel))),
             float(np.mean([one.speech_ratio for one in channels])),
         )
 
+    @classmethod
+    def of_speakers(cls, channels: Sequence["ChannelScores"]) -> list[tuple[str, "ChannelScores"]]:
+        """Average the turns of each speaker who is named, in order of name."""
+        windows = cls.of_channels(channels).windows
+        found = []
+        for name in sorted({one.speaker for one in windows if one.speaker is not None}):
+            own = [one for one in windows if one.speaker == name]
+            reasons = () if any(one.has_speech for one in own) else own[0].reasons
+            found.append((name, cls.of_windows(own, 1.0, reasons)))
+        return found
 
-def _mean(
-    scores: Sequence[WindowScore], weights: Sequence[float], reasons: tuple[Reason, ...]
-) -> WindowScore:
-    shares = np.array(weights) / np.sum(weights)
+
+def _mean(scores: Sequence[WindowScore], reasons: tuple[Reason, ...]) -> WindowScore:
+    weights = np.array([one.weight_s for one in scores])
+    shares = weights / weights.sum()
     return WindowScore(
         start_s=scores[0].start_s,
         end_s=scores[-1].end_s,
@@ -248,14 +292,52 @@ def _mean(
         out_of_domain=float(shares @ [one.out_of_domain for one in scores]),
         projection=shares @ np.stack([one.projection for one in scores]),
         reasons=reasons,
+        weight_s=float(weights.sum()),
     )
 
 
-def merge_windows(segments: Sequence[Segment]) -> tuple[TimelineEntry, ...]:
-    """Merge adjacent windows with the same emotion and reasons, channel by channel.
+class RunningMean:
+    """The mean of windows or turns as they come, weighted; false while there are none."""
 
-    Where two windows overlap, each keeps the half of the overlap that is nearer to its middle. So
-    the entries of a channel do not overlap, and they cover what its windows cover.
+    def __init__(self) -> None:
+        self._first: WindowScore | None = None
+        self._end_s = self._total_s = self._out_of_domain = 0.0
+        self._probabilities = self._projection = np.zeros(())
+
+    def __bool__(self) -> bool:
+        return self._first is not None
+
+    def add(self, score: WindowScore) -> None:
+        """Count one more."""
+        length_s = score.weight_s
+        self._first = self._first or score
+        self._end_s = score.end_s
+        self._total_s += length_s
+        self._probabilities = self._probabilities + length_s * score.probabilities
+        self._out_of_domain += length_s * score.out_of_domain
+        self._projection = self._projection + length_s * score.projection
+
+    def score(self, reasons: tuple[Reason, ...]) -> WindowScore:
+        """The mean; there has to be something to average."""
+        assert self._first is not None
+        return WindowScore(
+            start_s=self._first.start_s,
+            end_s=self._end_s,
+            channel=self._first.channel,
+            probabilities=self._probabilities / self._total_s,
+            out_of_domain=self._out_of_domain / self._total_s,
+            projection=self._projection / self._total_s,
+            reasons=reasons,
+            weight_s=self._total_s,
+        )
+
+
+def merge_windows(segments: Sequence[Segment]) -> tuple[TimelineEntry, ...]:
+    """Merge adjacent windows or turns with the same outcome and speaker, channel by channel.
+
+    Turns with a pause between them are not adjacent. Where two windows overlap, each keeps the half
+    of the overlap that is nearer to its middle. So the entries of a channel do not overlap, unless
+    given turns lie within each other, and they cover what its segments cover.
 
     Args:
         segments: windows; those of one channel in order of start.
@@ -284,21 +366,31 @@ def merge_windows(segments: Sequence[Segment]) -> tuple[TimelineEntry, ...]:
 
 
 def _merge_channel(segments: Sequence[Segment]) -> Iterator[TimelineEntry]:
-    borders = [(one.end_s + following.start_s) / 2 for one, following in pairwise(segments)]
-    starts = [segments[0].start_s, *borders]
-    ends = [*borders, segments[-1].end_s]
-    pieces = zip(starts, ends, segments, strict=True)
-    for (emotion, reasons), run in groupby(
-        pieces, key=lambda piece: (piece[2].emotion, piece[2].reasons)
-    ):
-        merged = list(run)
-        total_s = sum(end - start for start, end, _ in merged)
-        weighted = sum((end - start) * one.confidence for start, end, one in merged)
+    starts, ends = [one.start_s for one in segments], [one.end_s for one in segments]
+    for index, (one, following) in enumerate(pairwise(segments)):
+        if following.start_s < one.end_s <= following.end_s:
+            ends[index] = starts[index + 1] = (one.end_s + following.start_s) / 2
+    runs: list[list[int]] = []
+    for index, one in enumerate(segments):
+        last = segments[index - 1]
+        outcome = (one.emotion, one.reasons, one.speaker)
+        is_next = bool(runs) and ends[index - 1] == starts[index]
+        if is_next and outcome == (last.emotion, last.reasons, last.speaker):
+            runs[-1].append(index)
+        else:
+            runs.append([index])
+    for run in runs:
+        lengths = [ends[index] - starts[index] for index in run]
+        weighted = sum(
+            length * segments[index].confidence for length, index in zip(lengths, run, strict=True)
+        )
+        first = segments[run[0]]
         yield TimelineEntry(
-            start_s=merged[0][0],
-            end_s=merged[-1][1],
-            channel=merged[0][2].channel,
-            emotion=emotion,
-            confidence=min(1.0, weighted / total_s),
-            reasons=reasons,
+            start_s=starts[run[0]],
+            end_s=ends[run[-1]],
+            channel=first.channel,
+            emotion=first.emotion,
+            confidence=min(1.0, weighted / sum(lengths)),
+            reasons=first.reasons,
+            speaker=first.speaker,
         )

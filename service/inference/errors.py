@@ -162,6 +162,13 @@ class ExtraMissingError(NnpmError):
     title = "An optional package is not installed"
 
 
+class TurnsError(AudioError):
+    """Given turns that do not fit the recording."""
+
+    code = "bad_parameter"
+    title = "Invalid parameter"
+
+
 class BundleError(NnpmError):
     """A bundle that is missing, damaged or not ours."""
 

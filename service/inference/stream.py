@@ -1,12 +1,15 @@
-"""Scoring audio while it arrives: a segment every hop, and an answer at the end.
+"""Scoring audio while it arrives: a segment per turn or per hop, and an answer at the end.
 
-The answer at the end is what :meth:`Recognizer.answer` gives for the same recording, as far as it
-can be known without keeping the recording. Windows lie on the same grid, from where speech starts
-in steps of a hop, and are averaged in the same way. Two decisions that need the whole recording
-are made from what is in memory instead: where speech starts from the first window, where it ends
-from the last two.
+By turns, the answer at the end is the mean of the turns that were sent.
+
+By the clock, it is what :meth:`Recognizer.answer` gives for the same recording, as far as it can
+be known without keeping the recording. Windows lie on the same grid, from where speech starts in
+steps of a hop, and are averaged in the same way. Two decisions that need the whole recording are
+made from what is in memory instead: where speech starts from the first window, where it ends from
+the last two.
 """
 
+from abc import ABC, abstractmethod
 from collections import deque
 from dataclasses import replace
 
@@ -20,44 +23,192 @@ from .answer import (
     ChannelScores,
     Options,
     Reason,
+    RunningMean,
     Segment,
     WindowScore,
 )
 from .audio.speech import assess, speech_bounds
+from .audio.turns import Turn, TurnFinder, windows
 from .audio.waveform import SAMPLE_RATE_HZ, AudioInfo, Limits, PcmBuffer, Waveform
-from .recognizer import TOO_SHORT_S, Recognizer, signal_reasons, windows
+from .recognizer import Recognizer
+from .segments import TOO_SHORT_S, signal_reasons
 
 MAX_SEGMENTS = 1000
 """The final answer lists this many windows: the last ones. All of them count."""
 
 
-class StreamRecognizer:
+class Stream(ABC):
     """Scores one stream; calls come one after the other, from any thread.
 
     Args:
-        recognizer: scores the stream from the first to the last window.
+        recognizer: scores the stream from the first to the last segment.
+        buffer: holds the latest audio.
+        options: windows and abstention.
+    """
+
+    def __init__(self, recognizer: Recognizer, buffer: PcmBuffer, options: Options) -> None:
+        self._recognizer = recognizer
+        self._options = options
+        self._plan = recognizer.plan(options)
+        self._buffer = buffer
+        self._listed: deque[WindowScore] = deque(maxlen=MAX_SEGMENTS)
+        self._speech_mean, self._silence_mean = RunningMean(), RunningMean()
+
+    @property
+    def info(self) -> AudioInfo:
+        """Facts about what has arrived so far."""
+        return self._buffer.info
+
+    @property
+    @abstractmethod
+    def frames_needed(self) -> int:
+        """Frames until there may be a segment; at most one more than the limit leaves."""
+
+    @abstractmethod
+    def push(self, frames: npt.NDArray[np.int16]) -> Segment | None:
+        """Add samples, and score one segment if one is complete.
+
+        Args:
+            frames: 16-bit samples, shape ``(num_frames, channels)``; an empty array scores the
+                next segment if it is already complete.
+
+        Returns:
+            The segment; None if it is not complete yet.
+
+        Raises:
+            AudioTooLongError: if the stream is longer than the limit.
+        """
+
+    @abstractmethod
+    def finish(self) -> Answer:
+        """Answer for the whole stream.
+
+        Raises:
+            AudioTooShortError: if the stream is shorter than the limit.
+        """
+
+    def _held(self) -> Waveform:
+        return self._buffer.part(self._buffer.base, self._buffer.end)
+
+    def _score(
+        self, start: int, end: int, *, has_speech: bool, run_model: bool = False
+    ) -> WindowScore:
+        """Score one segment; the model runs on speech, and on silence if ``run_model`` says so."""
+        base = self._buffer.base
+        return self._recognizer.score_window(
+            self._held(),
+            Turn(((start - base, end - base),)),
+            self._plan,
+            reasons=self._reasons(has_speech=has_speech),
+            run_model=has_speech or run_model,
+            offset=base,
+        )
+
+    def _count(self, score: WindowScore) -> None:
+        if score.has_speech:
+            self._speech_mean.add(score)
+        elif score.scored:
+            self._silence_mean.add(score)
+        # without the projection, which is the largest part of it
+        self._listed.append(replace(score, projection=NO_PROJECTION))
+
+    def _reasons(self, *, has_speech: bool) -> tuple[Reason, ...]:
+        return signal_reasons(has_speech, self.info.duration_s, self.info.clipped_ratio)
+
+    def _answer(self, speech_ratio: float) -> Answer:
+        mean = self._speech_mean or self._silence_mean
+        reasons = self._reasons(has_speech=bool(self._speech_mean))
+        scores = ChannelScores(mean.score(reasons), tuple(self._listed), speech_ratio)
+        return self._recognizer.decide(scores, self._options)
+
+
+def open_stream(
+    recognizer: Recognizer,
+    *,
+    rate_hz: int,
+    channels: int,
+    options: Options = Options(),  # noqa: B008
+    limits: Limits = Limits(),  # noqa: B008
+) -> Stream:
+    """Begin to score a stream.
+
+    Args:
+        recognizer: scores the stream from the first to the last segment.
         rate_hz: sample rate of the stream.
         channels: interleaved in the stream; their mean is scored.
-        options: windows and abstention.
+        options: turns or windows, and abstention.
         limits: how long the stream may be, and has to be.
 
     Raises:
         ParameterError: if an option does not fit the bundle.
     """
+    kind = TurnStream if recognizer.plan(options).by_turns else WindowStream
+    return kind(recognizer, PcmBuffer(rate_hz, channels, limits), options)
 
-    def __init__(
-        self,
-        recognizer: Recognizer,
-        *,
-        rate_hz: int,
-        channels: int,
-        options: Options = Options(),  # noqa: B008
-        limits: Limits = Limits(),  # noqa: B008
-    ) -> None:
-        self._recognizer = recognizer
-        self._options = options
-        self._plan = recognizer.plan(options)
-        self._buffer = PcmBuffer(rate_hz, channels, limits)
+
+class TurnStream(Stream):
+    """One segment per turn: when a pause of 0.3 s ends it, or it is as long as a turn may be."""
+
+    def __init__(self, recognizer: Recognizer, buffer: PcmBuffer, options: Options) -> None:
+        super().__init__(recognizer, buffer, options)
+        self._finder = TurnFinder()
+        self._ended: deque[Turn] = deque()
+        self._num_spoken = 0
+
+    @property
+    def frames_needed(self) -> int:
+        """Frames until a turn may have ended."""
+        return self._buffer.frames_until(self._finder.due)
+
+    def push(self, frames: npt.NDArray[np.int16]) -> Segment | None:
+        """Add samples, and score one turn if one has ended."""
+        self._buffer.push(frames)
+        while not self._ended and self._buffer.end >= self._finder.due:
+            self._find(self._finder.due)
+        if not self._ended:
+            return None
+        return self._recognizer.decide_window(self._score_first(), self._options)
+
+    def finish(self) -> Answer:
+        """Answer for the whole stream: the mean of its turns, weighted by their lengths."""
+        self._buffer.flush()
+        while self._buffer.end > self._finder.due:
+            self._find(self._finder.due)
+        self._find(self._buffer.end, last=True)
+        while self._ended:
+            self._score_first()
+        if not self._speech_mean:  # all is held, or the last window of it
+            held = self._held()
+            quality = assess(held)
+            is_short = self._buffer.base == 0 and len(held) <= self._plan.window_length
+            found = is_short and quality.has_speech
+            start, end = speech_bounds(held, quality) if found else (0, len(held))
+            base = self._buffer.base
+            self._count(self._score(base + start, base + end, has_speech=found, run_model=True))
+            return self._answer(quality.speech_ratio if found else 0.0)
+        return self._answer(min(1.0, self._num_spoken / max(1, self._buffer.end)))
+
+    def _find(self, end: int, *, last: bool = False) -> None:
+        """Look for turns in what has arrived until then, and drop what can't be in any."""
+        part = self._buffer.part(self._finder.arrived, end)
+        self._ended += self._finder.push(part, last=last)
+        if not self._ended:
+            window = self._plan.window_length if not self._speech_mean else 0
+            self._buffer.drop(min(self._finder.needed, self._finder.arrived, end - window))
+
+    def _score_first(self) -> WindowScore:
+        turn = self._ended.popleft()
+        score = self._score(turn.start, turn.end, has_speech=True)
+        self._num_spoken += turn.num_samples
+        self._count(score)
+        return score
+
+
+class WindowStream(Stream):
+    """One segment per hop."""
+
+    def __init__(self, recognizer: Recognizer, buffer: PcmBuffer, options: Options) -> None:
+        super().__init__(recognizer, buffer, options)
         # Positions are the buffer's: samples at 16 kHz from the start of the stream.
         self._grid_start = 0  # of the first window
         self._speech_found = False  # from here on the grid does not move
@@ -68,8 +219,6 @@ class StreamRecognizer:
         # During a pause: what the recent windows are if the pause lasts, and the windows of it.
         self._if_ended: list[WindowScore] | None = None
         self._pause: deque[WindowScore] = deque(maxlen=MAX_SEGMENTS)
-        self._listed: deque[WindowScore] = deque(maxlen=MAX_SEGMENTS)
-        self._speech_mean, self._silence_mean = _RunningMean(), _RunningMean()
         self._num_silent = 0
         self._speech_samples = 0.0
         self._assessed_samples = 0
@@ -79,25 +228,8 @@ class StreamRecognizer:
         """Frames until about the next segment; at most one more than the limit leaves."""
         return self._buffer.frames_until(self._next_end)
 
-    @property
-    def info(self) -> AudioInfo:
-        """Facts about what has arrived so far."""
-        return self._buffer.info
-
     def push(self, frames: npt.NDArray[np.int16]) -> Segment | None:
-        """Add samples, and score one window if one is complete.
-
-        Args:
-            frames: 16-bit samples, shape ``(num_frames, channels)``; an empty array scores the
-                next window if it is already complete.
-
-        Returns:
-            The segment of the window, which ends where the window does; None if the window is
-            not complete yet.
-
-        Raises:
-            AudioTooLongError: if the stream is longer than the limit.
-        """
+        """Add samples, and score one window if one is complete."""
         self._buffer.push(frames)
         if self._buffer.end < self._next_end:
             return None
@@ -106,11 +238,7 @@ class StreamRecognizer:
         return self._recognizer.decide_window(score, self._options)
 
     def finish(self) -> Answer:
-        """Answer for the whole stream.
-
-        Raises:
-            AudioTooShortError: if the stream is shorter than the limit.
-        """
+        """Answer for the whole stream as if it had been a recording."""
         self._buffer.flush()
         held = self._held()
         quality = assess(held)
@@ -125,14 +253,11 @@ class StreamRecognizer:
         if not self._speech_mean and not self._silence_mean:
             start = max(self._buffer.base, self._buffer.end - self._plan.window_length)
             self._count(self._score(start, self._buffer.end, has_speech=False, run_model=True))
-        mean = self._speech_mean or self._silence_mean
         if self._buffer.base == 0:  # all of the stream is held
             speech_ratio = quality.speech_ratio
         else:
             speech_ratio = self._speech_samples / max(1, self._assessed_samples)
-        reasons = self._reasons(has_speech=bool(self._speech_mean))
-        scores = ChannelScores(mean.score(reasons), tuple(self._listed), speech_ratio)
-        return self._recognizer.decide(scores, self._options)
+        return self._answer(speech_ratio)
 
     def _score_next(self, end: int) -> WindowScore:
         """Score the window that ends here, and move on to the next."""
@@ -250,70 +375,6 @@ class StreamRecognizer:
         has_speech = assess(self._buffer.part(*bounds)).has_speech
         return [*recent, (*bounds, self._score(*bounds, has_speech=has_speech))]
 
-    def _score(
-        self, start: int, end: int, *, has_speech: bool, run_model: bool = False
-    ) -> WindowScore:
-        """Score one window; the model runs on speech, and on silence if ``run_model`` says so."""
-        base = self._buffer.base
-        return self._recognizer.score_window(
-            self._held(),
-            (start - base, end - base),
-            self._plan,
-            reasons=self._reasons(has_speech=has_speech),
-            run_model=has_speech or run_model,
-            offset=base,
-        )
-
-    def _held(self) -> Waveform:
-        return self._buffer.part(self._buffer.base, self._buffer.end)
-
-    def _count(self, score: WindowScore) -> None:
-        if score.has_speech:
-            self._speech_mean.add(score)
-        elif score.scored:
-            self._silence_mean.add(score)
-        # without the projection, which is the largest part of it
-        self._listed.append(replace(score, projection=NO_PROJECTION))
-
     def _count_speech(self, speech_ratio: float, num_samples: int) -> None:
         self._speech_samples += speech_ratio * num_samples
         self._assessed_samples += num_samples
-
-    def _reasons(self, *, has_speech: bool) -> tuple[Reason, ...]:
-        return signal_reasons(has_speech, self.info.duration_s, self.info.clipped_ratio)
-
-
-class _RunningMean:
-    """The mean of windows as they come, weighted by their length; false while there are none."""
-
-    def __init__(self) -> None:
-        self._first: WindowScore | None = None
-        self._end_s = 0.0
-        self._total_s = 0.0
-        self._probabilities = np.zeros(())
-        self._out_of_domain = 0.0
-        self._projection = np.zeros(())
-
-    def __bool__(self) -> bool:
-        return self._first is not None
-
-    def add(self, score: WindowScore) -> None:
-        length_s = score.duration_s
-        self._first = self._first or score
-        self._end_s = score.end_s
-        self._total_s += length_s
-        self._probabilities = self._probabilities + length_s * score.probabilities
-        self._out_of_domain += length_s * score.out_of_domain
-        self._projection = self._projection + length_s * score.projection
-
-    def score(self, reasons: tuple[Reason, ...]) -> WindowScore:
-        assert self._first is not None
-        return WindowScore(
-            start_s=self._first.start_s,
-            end_s=self._end_s,
-            channel=self._first.channel,
-            probabilities=self._probabilities / self._total_s,
-            out_of_domain=self._out_of_domain / self._total_s,
-            projection=self._projection / self._total_s,
-            reasons=reasons,
-        )

@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from ..inference.answer import Answer, Options
+from ..inference.answer import Answer, Options, Segmentation
 from ..inference.audio.decode import decode
 from ..inference.audio.waveform import Limits, Recording
 from ..inference.card import given_language
@@ -33,11 +33,13 @@ from .schemas import (
     Digits,
     ModelPart,
     PredictAnswer,
+    SpeakerPart,
     TimingPart,
     rounded,
 )
 from .tables import FORMATS, Level, known_format
 from .traffic import Shadows, Traffic
+from .turns import MAX_TURNS_CHARS, check_turns, read_turns
 
 WindowSeconds = Annotated[float, Field(ge=0.5, le=10, allow_inf_nan=False)]
 HopSeconds = Annotated[float, Field(ge=0.1, le=10, allow_inf_nan=False)]
@@ -57,6 +59,9 @@ FormatName = Annotated[
     AfterValidator(known_format),
     WithJsonSchema({"type": "string", "enum": ["json", *FORMATS]}),
 ]
+
+
+Turns = Annotated[str, Field(max_length=MAX_TURNS_CHARS), AfterValidator(check_turns)]
 
 
 def require_hop_within(window_s: float | None, hop_s: float | None) -> None:
@@ -113,15 +118,32 @@ class PredictQuery(BaseModel):
     level: Level = "recording"
     """What a row of a table is: a recording, a channel or a segment."""
 
+    segments: Segmentation | None = None
+    """``turns`` cuts a recording where its speakers pause, ``windows`` by the clock. By default
+    turns, unless the recording is no longer than a window, or ``window_s`` or ``hop_s`` is
+    given."""
+
+    turns: Turns | None = None
+    """Score exactly these, and nothing else: a JSON list of ``{"start_s", "end_s", "channel"?,
+    "speaker"?}``, or RTTM. In a form it may be a file, too."""
+
     @model_validator(mode="after")
     def _hop_fits_window(self) -> Self:
         require_hop_within(self.window_s, self.hop_s)
         return self
 
-    @property
-    def options(self) -> Options:
-        """The same as options of the recognizer."""
+    def options(self, recording: str | None = None) -> Options:
+        """The same as options of the recognizer.
+
+        Args:
+            recording: name of the file, by which RTTM of several recordings is read.
+
+        Raises:
+            TurnsError: if such RTTM does not name it.
+        """
         return Options(
+            segments=self.segments,
+            turns=None if self.turns is None else read_turns(self.turns, recording),
             window_s=self.window_s,
             hop_s=self.hop_s,
             neighbours=self.neighbours,
@@ -197,6 +219,7 @@ def predict(
     *,
     model: ModelPart,
     limits: Limits,
+    name: str | None = None,
     queue_s: float = 0.0,
     request_id: str | None = None,
 ) -> Scored:
@@ -208,6 +231,7 @@ def predict(
         query: how to score it.
         model: name, version and language that the answer shows.
         limits: of length and channels; more is refused.
+        name: of the file, by which RTTM of several recordings is read.
         queue_s: seconds that the recording has waited.
         request_id: of the HTTP request, if there is one.
 
@@ -220,7 +244,7 @@ def predict(
     recording = decode(source, channels=query.channels, limits=limits)
     decode_s = time.perf_counter() - started
     with contextlib.closing(recording):
-        answer = recognizer.answer(recording, query.options)
+        answer = recognizer.answer(recording, query.options(name))
     shown = rounded(answer, query.digits)
     card = recognizer.bundle.card
     info = recording.info
@@ -237,6 +261,10 @@ def predict(
         extras["per_channel"] = [
             ChannelPart.of(one, channel=channel, **how)
             for channel, one in enumerate(shown.per_channel or (shown,))
+        ]
+    if shown.per_speaker:
+        extras["per_speaker"] = [
+            SpeakerPart.of(one, speaker=speaker, **how) for speaker, one in shown.per_speaker
         ]
     total_s = queue_s + time.perf_counter() - started
     document = PredictAnswer.of(
@@ -267,6 +295,7 @@ def score(
     limits: Limits,
     traffic: Traffic,
     shadows: Shadows,
+    name: str,
     queue_s: float,
     request_id: str,
 ) -> tuple[PredictAnswer, Shadow | None]:
@@ -279,6 +308,7 @@ def score(
         limits: of length and channels; more is refused.
         traffic: counts the answer.
         shadows: decide whether a shadow scores the recording, too.
+        name: of the file.
         queue_s: seconds that the recording has waited for a worker.
         request_id: of the request.
 
@@ -296,6 +326,7 @@ def score(
         query,
         model=model_part(route),
         limits=limits,
+        name=name,
         queue_s=queue_s,
         request_id=request_id,
     )
@@ -304,7 +335,7 @@ def score(
     if not shadows.wants(route, scored.recording):
         return scored.document, None
     return scored.document, partial(
-        shadows.score, route, scored.recording, query.options, scored.answer
+        shadows.score, route, scored.recording, query.options(name), scored.answer
     )
 
 

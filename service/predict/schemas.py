@@ -80,6 +80,7 @@ def rounded(answer: Answer, digits: int = DIGITS) -> Answer:
             replace(one, similarity=round(one.similarity, digits)) for one in answer.neighbours
         ),
         per_channel=tuple(rounded(one, digits) for one in answer.per_channel),
+        per_speaker=tuple((name, rounded(one, digits)) for name, one in answer.per_speaker),
     )
 
 
@@ -208,19 +209,27 @@ class ChannelPart(Verdict):
     channel: int
 
 
+class SpeakerPart(Verdict):
+    """The answer for one speaker: over all turns that were given with this name."""
+
+    speaker: str
+
+
 class PredictAnswer(Verdict):
     """The answer to one recording."""
 
     segments: list[Segment]
-    """One per window, of all channels."""
+    """One per turn or window, of all channels."""
     timeline: list[TimelineEntry]
-    """Adjacent windows with the same outcome, merged; entries of a channel do not overlap."""
+    """Adjacent segments with the same outcome, merged; entries of a channel do not overlap."""
     audio: AudioPart
     model: ModelPart
     request_id: str = ""
     timing_ms: TimingPart
     per_channel: list[ChannelPart] = Field(default_factory=list)
     """One answer per channel, with ``channels=split``."""
+    per_speaker: list[SpeakerPart] = Field(default_factory=list)
+    """One answer per speaker, by name, where turns were given with speakers."""
 
     @classmethod
     def of(cls, answer: Answer, **more: Any) -> Self:

@@ -322,6 +322,7 @@ class _Batch:
                 limits=services.limits,
                 traffic=services.traffic,
                 shadows=services.shadows,
+                name=name,
                 queue_s=queue_s,
                 request_id=self._request_id,
             )

@@ -33,7 +33,11 @@ BODY: dict[str, Any] = {
                             "WAV, FLAC, MP3, Ogg (Opus or Vorbis), AIFF, AU or CAF; with the "
                             "extra 'media' also MP4, M4A, WebM, AMR, WMA and the sound of videos."
                         ),
-                    }
+                    },
+                    "turns": {
+                        "type": "string",
+                        "description": "The turns to score: RTTM or JSON, as text or as a file.",
+                    },
                 },
             }
         },
@@ -78,6 +82,7 @@ async def predict_one(
                 limits=services.limits,
                 traffic=services.traffic,
                 shadows=services.shadows,
+                name=upload.name,
                 queue_s=queue_s,
                 request_id=request.state.request_id,
             )

@@ -1,4 +1,4 @@
-"""WS /stream: a microphone or one side of a phone call, an answer per hop."""
+"""WS /stream: a microphone or one side of a phone call, an answer per turn."""
 
 import asyncio
 import contextlib
@@ -14,9 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError, m
 from pydantic_core import to_json
 from starlette.websockets import WebSocketDisconnect
 
-from ...inference.answer import Options, Segment
+from ...inference.answer import Options, Segment, Segmentation
 from ...inference.errors import NnpmError, ParameterError, validation_detail
-from ...inference.stream import StreamRecognizer
+from ...inference.stream import Stream, open_stream
 from ...predict.predict import (
     HopSeconds,
     LanguageTag,
@@ -75,6 +75,10 @@ class Hello(BaseModel):
     hop_s: HopSeconds | None = None
     """Seconds from one segment to the next, at most ``window_s``; the bundle's own by default."""
 
+    segments: Segmentation | None = None
+    """``turns``: a segment when a turn ends; ``windows``: one per hop. By default turns, unless
+    ``window_s`` or ``hop_s`` is given."""
+
     digits: Digits = DIGITS
     """Digits of scores, as for /predict."""
 
@@ -86,7 +90,7 @@ class Hello(BaseModel):
     @property
     def options(self) -> Options:
         """The same as options of the recognizer."""
-        return Options(window_s=self.window_s, hop_s=self.hop_s)
+        return Options(window_s=self.window_s, hop_s=self.hop_s, segments=self.segments)
 
     @classmethod
     def read(cls, text: str, max_channels: int) -> "Hello":
@@ -200,9 +204,9 @@ class Session:
             raise NotReadyError(self._services.readiness.obstacle)
         return hello
 
-    def _begin(self, hello: Hello) -> tuple[Route, StreamRecognizer]:
+    def _begin(self, hello: Hello) -> tuple[Route, Stream]:
         route = self._services.serving.choose(language=hello.language)
-        recognizer = StreamRecognizer(
+        recognizer = open_stream(
             route.recognizer,
             rate_hz=hello.sample_rate_hz,
             channels=hello.channels,
@@ -211,20 +215,22 @@ class Session:
         )
         return route, recognizer
 
-    async def _score(self, recognizer: StreamRecognizer, raw: bytearray, received_s: float) -> None:
+    async def _score(self, recognizer: Stream, raw: bytearray, received_s: float) -> None:
         """Score audio, and send every segment that it completes; one window is one job."""
         frames = np.frombuffer(bytes(raw), "<i2").reshape(-1, recognizer.info.channels)
         raw.clear()
         no_frames = frames[:0]
         segment: Segment | None = await self._job(lambda: recognizer.push(frames))
         while segment is not None:
-            await self.send("segment", asdict(rounded_segment(segment, self._digits)))
+            fields = asdict(rounded_segment(segment, self._digits))
+            del fields["speaker"]  # nobody names one in a stream
+            await self.send("segment", fields)
             self._services.streams.segment(time.perf_counter() - received_s)
             self.num_segments += 1
             segment = await self._job(lambda: recognizer.push(no_frames))
         self.audio_s = recognizer.info.duration_s
 
-    def _finish(self, route: Route, recognizer: StreamRecognizer) -> PredictAnswer:
+    def _finish(self, route: Route, recognizer: Stream) -> PredictAnswer:
         answer, info = recognizer.finish(), recognizer.info
         card, model = route.recognizer.bundle.card, route.model
         self._services.traffic.count_live(

@@ -27,7 +27,7 @@ _MODULATION_FROM_S = 0.5  # shorter clips have too few frames to judge
 _LOUD_FRAMES = 8
 _MAX_LOUD_FRAMES = 25  # half a second: one word in an hour is speech
 _FIRST_BIN = 6  # of 50 Hz each: 300 to 4300 Hz
-_NUM_BANDS = 10
+NUM_BANDS = 10
 _BAND_BINS = 8
 _BLOCK_FRAMES = 3000  # a minute
 
@@ -73,14 +73,11 @@ def assess(waveform: Waveform) -> Quality:
     """
     rate = waveform.sample_rate
     frame = round(FRAME_S * rate)
-    levels, bands = _analyse(waveform, frame)
+    frames = analyse(waveform, frame)
+    levels = frames.levels
     loud_db = _loud_db(levels)
     active = np.flatnonzero(levels > max(loud_db - _RANGE_DB, _FLOOR_DB))
-    has_speech = loud_db >= _SILENCE_DB
-    if has_speech and waveform.duration_s >= _MODULATION_FROM_S:
-        bands = bands[active]
-        has_speech = _modulation_db(levels[active], bands) >= _MIN_MODULATION_DB
-    if not has_speech:
+    if not is_speech(levels, frames.bands, long=waveform.duration_s >= _MODULATION_FROM_S):
         return Quality(0.0, 0.0, 0.0, loud_db, has_speech=False)
     return Quality(
         speech_ratio=len(active) / len(levels),
@@ -115,10 +112,34 @@ def trim_edges(waveform: Waveform) -> Waveform:
     return waveform.part(start, end)
 
 
-def _analyse(
-    waveform: Waveform, frame: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Level of each frame in dB ``(num_frames,)``, and its power in ten bands of speech.
+@dataclass(frozen=True, slots=True, eq=False)
+class Frames:
+    """What is known of each frame.
+
+    Attributes:
+        levels: in dB of full scale, shape ``(num_frames,)``.
+        bands: power in ten bands of speech, shape ``(num_frames, 10)``.
+    """
+
+    levels: npt.NDArray[np.float32]
+    bands: npt.NDArray[np.float32]
+
+
+def is_speech(
+    levels: npt.NDArray[np.float32], bands: npt.NDArray[np.float32], *, long: bool | None = None
+) -> bool:
+    """Whether frames hold speech: it is audible, and modulated."""
+    loud_db = _loud_db(levels)
+    if loud_db < _SILENCE_DB:
+        return False
+    if not (len(levels) * FRAME_S >= _MODULATION_FROM_S if long is None else long):
+        return True
+    active = levels > max(loud_db - _RANGE_DB, _FLOOR_DB)
+    return _modulation_db(levels[active], bands[active]) >= _MIN_MODULATION_DB
+
+
+def analyse(waveform: Waveform, frame: int) -> Frames:
+    """Level of each frame, and its power in ten bands of speech.
 
     The offset (DC) of the clip is removed from both. Goes in blocks of a minute, so that two hours
     of audio need not be in memory.
@@ -129,17 +150,17 @@ def _analyse(
     offset = _offset(waveform, _BLOCK_FRAMES * frame)
     hann, scale = _hann(frame)
     levels = np.empty(num_frames, np.float32)
-    bands = np.zeros((num_frames, _NUM_BANDS), np.float32)
+    bands = np.zeros((num_frames, NUM_BANDS), np.float32)
     for start in range(0, num_frames, _BLOCK_FRAMES):
         end = min(start + _BLOCK_FRAMES, num_frames)
         samples = waveform.part(start * frame, end * frame).samples
         block = samples.reshape(-1, frame) - offset
         power = np.einsum("ij,ij->i", block, block) / frame
         levels[start:end] = 10.0 * np.log10(power + 1e-20)
-        spectrum = np.fft.rfft(block * hann)[:, _FIRST_BIN : _FIRST_BIN + _NUM_BANDS * _BAND_BINS]
+        spectrum = np.fft.rfft(block * hann)[:, _FIRST_BIN : _FIRST_BIN + NUM_BANDS * _BAND_BINS]
         squares = (spectrum.real**2 + spectrum.imag**2) * scale
-        bands[start:end] = squares.reshape(-1, _NUM_BANDS, _BAND_BINS).sum(axis=2)
-    return levels, bands
+        bands[start:end] = squares.reshape(-1, NUM_BANDS, _BAND_BINS).sum(axis=2)
+    return Frames(levels, bands)
 
 
 @functools.cache

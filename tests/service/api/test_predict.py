@@ -217,3 +217,46 @@ def test_only_the_emotions_that_occur_are_answered(client: TestClient, clip: byt
     assert set(answer["scores"]) == set(whole["scores"])
     told = problem(client.post("/predict?emotions=joy", content=clip), 422, "bad_parameter")
     assert "joy" in told["detail"]
+
+
+TURNS = '[{"start_s": 1, "end_s": 2.5, "speaker": "Ada"}, {"start_s": 3, "end_s": 5}]'
+RTTM = "SPEAKER call 1 1.0 1.5 <NA> <NA> Ada <NA> <NA>\nSPEAKER call 1 3 2 <NA> <NA> B <NA> <NA>"
+
+
+@pytest.mark.parametrize("how", ["query", "field", "file"])
+def test_given_turns_are_scored_and_nothing_else(client: TestClient, how: str) -> None:
+    files: dict[str, object] = {"file": ("call.wav", encode(speechlike(6)))}
+    if how == "file":
+        files["turns"] = ("call.rttm", RTTM)
+    answer = client.post(
+        "/predict",
+        params={"turns": TURNS} if how == "query" else None,
+        data={"turns": TURNS} if how == "field" else None,
+        files=files,
+    )
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    assert [(one["start_s"], one["end_s"]) for one in body["segments"]] == [(1, 2.5), (3, 5)]
+    assert body["segments"][0]["speaker"] == body["timeline"][0]["speaker"] == "Ada"
+    assert [one["speaker"] for one in body["per_speaker"]] == (
+        ["Ada", "B"] if how == "file" else ["Ada"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("query", "detail"),
+    [
+        ({"turns": '[{"start_s": 1, "end_s": 9}]'}, "within the 6.00 s"),
+        ({"turns": '[{"start_s": 1, "end_s": 2, "channel": 3}]'}, "the recording has 1"),
+        ({"turns": "hello"}, "neither RTTM nor JSON"),
+        ({"segments": "words"}, "segments"),
+        ({"segments": "turns", "hop_s": "1"}, "hop_s is given"),
+    ],
+)
+def test_turns_that_do_not_fit_are_named(
+    client: TestClient, query: dict[str, str], detail: str
+) -> None:
+    answer = client.post("/predict", params=query, files={"file": encode(speechlike(6))})
+    assert answer.status_code == 422
+    assert answer.json()["code"] == "bad_parameter"
+    assert detail in answer.json()["detail"]

@@ -19,7 +19,7 @@ from tests.support.servers import Hook
 from tests.support.sounds import encode, speechlike
 from tests.support.tiny_bundle import LABELS
 
-HELLO = {"sample_rate_hz": 16_000, "channels": 1}
+HELLO = {"sample_rate_hz": 16_000, "channels": 1, "segments": "windows"}
 END = json.dumps({"end": True})
 
 
@@ -71,7 +71,8 @@ def test_segments_come_and_then_the_answer_of_predict(client: TestClient) -> Non
         }  # fmt: skip
         assert sum(segment["scores"].values()) == pytest.approx(1)
     alone = client.post(
-        "/predict", files={"file": encode(np.round(samples * 32767) / 32767, subtype="PCM_16")}
+        "/predict?segments=windows",
+        files={"file": encode(np.round(samples * 32767) / 32767, subtype="PCM_16")},
     ).json()
     assert final.pop("type") == "final"
     assert set(final) == set(alone)
@@ -85,6 +86,22 @@ def test_segments_come_and_then_the_answer_of_predict(client: TestClient) -> Non
     assert [(s["start_s"], s["end_s"]) for s in final["segments"]] == [
         (s["start_s"], s["end_s"]) for s in alone["segments"]
     ]
+
+
+def test_a_segment_comes_when_a_turn_ends(client: TestClient) -> None:
+    pause = np.zeros(16_000)
+    samples = np.concatenate([pause, speechlike(2.5), pause, speechlike(3, seed=1), pause])
+    with client.websocket_connect("/stream") as socket:
+        socket.send_json({"sample_rate_hz": 16_000, "channels": 1})
+        *segments, final = talk(socket, pcm(samples))
+    spans = [(segment["start_s"], segment["end_s"]) for segment in segments]
+    assert len(spans) == 2
+    assert spans[0] == pytest.approx((1.0, 3.5), abs=0.25)
+    assert spans[1] == pytest.approx((4.5, 7.5), abs=0.25)
+    assert [(one["start_s"], one["end_s"]) for one in final["segments"]] == spans
+    alone = client.post("/predict", files={"file": encode(samples, subtype="PCM_16")}).json()
+    assert len(alone["segments"]) == 2
+    assert final["scores"] == pytest.approx(alone["scores"], abs=0.02)
 
 
 @pytest.mark.parametrize("rate", [8_000, 44_100, 48_000])

@@ -24,7 +24,7 @@ from nnpm.service.settings import Settings
 from tests.support.servers import live
 from tests.support.sounds import speechlike
 
-HELLO = json.dumps({"sample_rate_hz": 16_000, "channels": 1})
+HELLO = json.dumps({"sample_rate_hz": 16_000, "channels": 1, "segments": "windows"})
 OFTEN = json.dumps({"sample_rate_hz": 16_000, "channels": 1, "window_s": 0.5, "hop_s": 0.1})
 END = json.dumps({"end": True})
 

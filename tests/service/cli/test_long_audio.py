@@ -60,15 +60,10 @@ def test_memory_does_not_grow_with_the_length(server: Server, tmp_path: Path) ->
         times = [one["start_s"] for one in answer["segments"] if one["channel"] == channel]
         assert times == sorted(times)
         assert times[0] == pytest.approx(first_s, abs=0.5)
-        stretches = [one for one in answer["timeline"] if one["channel"] == channel]
-        for one, following in pairwise(stretches):
-            assert one["end_s"] == pytest.approx(following["start_s"], abs=0.01)
-        silent_s = sum(
-            one["end_s"] - one["start_s"] for one in stretches if "no_speech" in one["reasons"]
-        )
-        assert silent_s / (stretches[-1]["end_s"] - stretches[0]["start_s"]) == pytest.approx(
-            2 / 3, abs=0.1
-        )
+        entries = [one for one in answer["timeline"] if one["channel"] == channel]
+        assert all(one["end_s"] <= following["start_s"] for one, following in pairwise(entries))
+        spoken_s = sum(one["end_s"] - one["start_s"] for one in entries)
+        assert spoken_s == pytest.approx(5 * 60, rel=0.05)
     assert list(tmp_path.glob("tmp*")) == []
     assert deleted_files(process.pid, tmp_path) == []
 

@@ -10,9 +10,9 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
 from nnpm.service.inference import bundle as bundles
-from nnpm.service.inference.answer import Answer, Options
+from nnpm.service.inference.answer import Answer, GivenTurn, Options
 from nnpm.service.inference.audio.waveform import AudioInfo, Recording, Waveform
-from nnpm.service.inference.errors import BundleError, ParameterError
+from nnpm.service.inference.errors import BundleError, ParameterError, TurnsError
 from nnpm.service.inference.recognizer import Recognizer
 from tests.support.sounds import speechlike
 from tests.support.tiny_bundle import (
@@ -234,14 +234,26 @@ def test_where_answers_are_forced_all_windows_are_scored(
 
 
 @pytest.mark.parametrize("abstain", [True, False])
-def test_an_hour_of_silence_takes_no_time(
+def test_an_hour_of_silence_is_one_segment(
+    recognizer: Recognizer, count_scored: list[int], abstain: bool
+) -> None:
+    answer = recognizer.answer(recording(silence(3600)), Options(abstain=abstain))
+    assert answer.reasons == ("no_speech",)
+    assert answer.speech_ratio == 0
+    assert [(one.start_s, one.end_s) for one in answer.segments] == [(0, 3)]
+    assert len(count_scored) == 1
+
+
+@pytest.mark.parametrize("abstain", [True, False])
+def test_an_hour_of_silent_windows_takes_no_time(
     recognizer: Recognizer, count_scored: list[int], abstain: bool
 ) -> None:
     samples = silence(3600 if abstain else 60)
-    answer = recognizer.answer(recording(samples), Options(abstain=abstain))
+    options = Options(abstain=abstain, segments="windows")
+    answer = recognizer.answer(recording(samples), options)
     assert answer.reasons == ("no_speech",)
     assert len(count_scored) == (8 if abstain else len(answer.segments))
-    short = recognizer.answer(recording(samples[: round(13.5 * RATE)]), Options(abstain=abstain))
+    short = recognizer.answer(recording(samples[: round(13.5 * RATE)]), options)
     assert len(short.segments) == 8
     assert short.scores == answer.scores
 
@@ -410,7 +422,7 @@ def test_a_short_window_takes_a_short_hop(recognizer: Recognizer) -> None:
 def test_there_is_an_end_to_windows(
     recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch, num_channels: int
 ) -> None:
-    monkeypatch.setattr("nnpm.service.inference.recognizer._MAX_WINDOWS", 38 * num_channels)
+    monkeypatch.setattr("nnpm.service.inference.segments._MAX_WINDOWS", 38 * num_channels)
     clip = recording(*[syllables(20)] * num_channels)
     with pytest.raises(ParameterError, match=r"at most .* are scored: take a hop of 0\.54 s"):
         recognizer.answer(clip, Options(window_s=1, hop_s=0.5))
@@ -439,3 +451,77 @@ def test_eight_threads_get_the_answers_of_one(recognizer: Recognizer) -> None:
     expected = [answer(one) for one in clip]
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(answer, clip * 4)) == expected * 4
+
+
+def test_a_long_recording_is_scored_by_turns(
+    recognizer: Recognizer, count_scored: list[int]
+) -> None:
+    first, second = syllables(4), syllables(2, seed=1)
+    samples = np.concatenate([silence(3), first, silence(2), second, silence(5)])
+    answer = recognizer.answer(recording(samples))
+    assert [round(one / RATE, 1) for one in count_scored] == pytest.approx([4.1, 2.1], abs=0.1)
+    spans = [(one.start_s, one.end_s) for one in answer.segments]
+    np.testing.assert_allclose(spans, [(3, 7), (9, 11)], atol=0.1)
+    np.testing.assert_allclose(
+        scores(answer),
+        np.average(
+            [list(one.scores.values()) for one in answer.segments],
+            axis=0,
+            weights=[end - start for start, end in spans],
+        ),
+        atol=1e-6,
+    )
+    assert answer.speech_ratio == pytest.approx(6 / 16, abs=0.02)
+    assert len(answer.timeline) == 2
+
+
+def test_channels_count_by_their_speech(recognizer: Recognizer) -> None:
+    mine = np.concatenate([syllables(6), silence(4)])
+    yours = np.concatenate([silence(7), syllables(2, seed=1), silence(1)])
+    answer = recognizer.answer(recording(mine, yours))
+    by_channel = np.array([scores(one) for one in answer.per_channel])
+    np.testing.assert_allclose(scores(answer), by_channel.T @ [0.75, 0.25], atol=0.01)
+    silent = recognizer.answer(recording(mine, silence(10)))
+    assert scores(silent) == pytest.approx(scores(silent.per_channel[0]))
+    assert silent.per_channel[1].reasons == ("no_speech",)
+
+
+def test_given_turns_are_scored_exactly(recognizer: Recognizer, count_scored: list[int]) -> None:
+    mine, yours = syllables(20), np.concatenate([silence(10), syllables(10, seed=1)])
+    turns = (
+        GivenTurn(1.0, 2.0, 0, "Ada"),
+        GivenTurn(1.5, 3.5, 0, "Bo"),
+        GivenTurn(4.0, 5.0, 1, "Cy"),
+        GivenTurn(12.0, 14.0, None, "Ada"),
+    )
+    answer = recognizer.answer(recording(mine, yours), Options(turns=turns))
+    found = [(one.start_s, one.end_s, one.channel, one.speaker) for one in answer.segments]
+    assert found == [
+        (1.0, 2.0, 0, "Ada"),
+        (1.5, 3.5, 0, "Bo"),
+        (4.0, 5.0, 1, "Cy"),
+        (12.0, 14.0, 0, "Ada"),
+        (12.0, 14.0, 1, "Ada"),
+    ]
+    assert answer.segments[2].reasons == ("no_speech",)
+    names = dict(answer.per_speaker)
+    assert list(names) == ["Ada", "Bo", "Cy"]
+    assert names["Cy"].reasons == ("no_speech",)
+    assert len(names["Ada"].segments) == 3
+    mixed = recognizer.answer(recording(mine), Options(turns=(GivenTurn(0, 20.0),)))
+    assert len(mixed.segments) == 1
+    assert sum(count_scored[-2:]) == 20 * RATE  # a long one in pieces that the model can take
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        (GivenTurn(1.0, 7.0),),
+        (GivenTurn(3.0, 3.0),),
+        (GivenTurn(0.0, 1.0, 1),),
+        tuple(GivenTurn(0.0, 6.0) for _ in range(5)),
+    ],
+)
+def test_given_turns_have_to_fit(recognizer: Recognizer, turns: tuple[GivenTurn, ...]) -> None:
+    with pytest.raises(TurnsError, match=r"turns has"):
+        recognizer.answer(recording(syllables(6)), Options(turns=turns))

@@ -1,5 +1,6 @@
 """A stream beside the same recording as a whole."""
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,10 +11,11 @@ from nnpm.service.inference.audio.decode import decode
 from nnpm.service.inference.audio.waveform import Limits
 from nnpm.service.inference.errors import AudioTooLongError, AudioTooShortError, ParameterError
 from nnpm.service.inference.recognizer import Recognizer
-from nnpm.service.inference.stream import StreamRecognizer
+from nnpm.service.inference.stream import Stream, open_stream
 from tests.support.sounds import encode, speechlike
 from tests.support.tiny_bundle import write_tiny_bundle
 
+WINDOWS = Options(segments="windows")
 NOTHING = np.zeros((0, 1), np.int16)
 
 
@@ -29,7 +31,7 @@ def pcm(samples: np.ndarray) -> np.ndarray:
     return found
 
 
-def feed(stream: StreamRecognizer, frames: np.ndarray, block: int) -> Iterator[Segment]:
+def feed(stream: Stream, frames: np.ndarray, block: int) -> Iterator[Segment]:
     for start in range(0, len(frames), block):
         segment = stream.push(frames[start : start + block])
         while segment is not None:
@@ -45,8 +47,11 @@ def streamed(
     block: int = 320,
     options: Options | None = None,
 ) -> tuple[list[Segment], Answer]:
-    stream = StreamRecognizer(
-        recognizer, rate_hz=rate, channels=frames.shape[1], options=options or Options()
+    stream = open_stream(
+        recognizer,
+        rate_hz=rate,
+        channels=frames.shape[1],
+        options=WINDOWS if options is None else options,
     )
     return list(feed(stream, frames, block)), stream.finish()
 
@@ -59,7 +64,7 @@ def whole(
     options: Options | None = None,
 ) -> Answer:
     recording = decode(encode(frames, rate, subtype="PCM_16"))
-    return recognizer.answer(recording, options or Options())
+    return recognizer.answer(recording, options or WINDOWS)
 
 
 def talk(*parts: float, seed: int = 0) -> np.ndarray:
@@ -117,7 +122,7 @@ def test_a_long_stream_is_answered_like_the_recording(
     recognizer: Recognizer, name: str, hop_s: float | None
 ) -> None:
     """The windows are the same ones, but for those that hang over the edge of a pause."""
-    frames, options = pcm(talk(*LONG[name])), Options(hop_s=hop_s)
+    frames, options = pcm(talk(*LONG[name])), Options(hop_s=hop_s, segments="windows")
     _, answer = streamed(recognizer, frames, options=options)
     expected = whole(recognizer, frames, options=options)
     assert_alike(answer, expected, tolerance=0.01)
@@ -154,7 +159,7 @@ def test_there_is_a_segment_every_hop(
 
 def test_segments_do_not_wait_for_the_end(recognizer: Recognizer) -> None:
     frames, options = pcm(talk(5.0)), Options(window_s=1, hop_s=0.5)
-    stream = StreamRecognizer(recognizer, rate_hz=16_000, channels=1, options=options)
+    stream = open_stream(recognizer, rate_hz=16_000, channels=1, options=options)
     for start in range(0, len(frames), 160):
         needed = stream.frames_needed
         segment = stream.push(frames[start : start + 160])
@@ -166,7 +171,7 @@ def test_segments_do_not_wait_for_the_end(recognizer: Recognizer) -> None:
 @pytest.mark.parametrize("rate", [8_000, 44_100, 48_000])
 def test_resampling_holds_little_back(recognizer: Recognizer, rate: int) -> None:
     """A segment comes at most 130 ms of audio after its end."""
-    stream = StreamRecognizer(
+    stream = open_stream(
         recognizer, rate_hz=rate, channels=1, options=Options(window_s=1, hop_s=0.5)
     )
     frames, step = pcm(speechlike(6, rate)), rate // 100
@@ -197,7 +202,7 @@ def test_clipping_is_a_reason(recognizer: Recognizer) -> None:
 
 @pytest.mark.parametrize("num_frames", [0, 1, 1_599])
 def test_next_to_nothing_is_no_stream(recognizer: Recognizer, num_frames: int) -> None:
-    stream = StreamRecognizer(recognizer, rate_hz=16_000, channels=1)
+    stream = open_stream(recognizer, rate_hz=16_000, channels=1, options=WINDOWS)
     stream.push(pcm(talk(1.0))[:num_frames])
     with pytest.raises(AudioTooShortError, match=r"at least 0\.1 s"):
         stream.finish()
@@ -211,9 +216,7 @@ def test_a_fifth_of_a_second_is_too_short_to_tell(recognizer: Recognizer) -> Non
 
 
 def test_more_than_the_limit_is_refused(recognizer: Recognizer) -> None:
-    stream = StreamRecognizer(
-        recognizer, rate_hz=8_000, channels=1, limits=Limits(max_duration_s=2)
-    )
+    stream = open_stream(recognizer, rate_hz=8_000, channels=1, limits=Limits(max_duration_s=2))
     stream.push(NOTHING.repeat(1, axis=0))
     stream.push(np.zeros((16_000, 1), np.int16))
     with pytest.raises(AudioTooLongError, match="at most 2 s"):
@@ -222,7 +225,7 @@ def test_more_than_the_limit_is_refused(recognizer: Recognizer) -> None:
 
 def test_options_that_do_not_fit(recognizer: Recognizer) -> None:
     with pytest.raises(ParameterError, match="hop_s is 4"):
-        StreamRecognizer(recognizer, rate_hz=16_000, channels=1, options=Options(hop_s=4.0))
+        open_stream(recognizer, rate_hz=16_000, channels=1, options=Options(hop_s=4.0))
 
 
 def test_an_hour_takes_no_more_memory_than_some_minutes(
@@ -231,7 +234,7 @@ def test_an_hour_takes_no_more_memory_than_some_minutes(
     """What it holds is looked at after every minute."""
     monkeypatch.setattr("nnpm.service.inference.stream.MAX_SEGMENTS", 100)
     options = Options(window_s=2, hop_s=2)
-    stream = StreamRecognizer(recognizer, rate_hz=16_000, channels=1, options=options)
+    stream = open_stream(recognizer, rate_hz=16_000, channels=1, options=options)
     minute = pcm(talk(*[2.5, -1.5] * 10, *[-20.0]))
     held = []
     for _ in range(12):
@@ -250,8 +253,92 @@ def test_an_hour_takes_no_more_memory_than_some_minutes(
 def test_opposite_phase_does_not_cancel_a_stream(recognizer: Recognizer) -> None:
     left = speechlike(5)
     frames = pcm(np.stack([left, -left], axis=1))
-    stream = StreamRecognizer(recognizer, rate_hz=16_000, channels=2)
+    stream = open_stream(recognizer, rate_hz=16_000, channels=2)
     list(feed(stream, frames, 320))
     assert_alike(stream.finish(), whole(recognizer, frames))
     (warning,) = stream.info.warnings
     assert "cancel each other out" in warning
+
+
+def spans(answer: Answer) -> list[tuple[float, float]]:
+    return [(one.start_s, one.end_s) for one in answer.segments]
+
+
+TURNS = {
+    "just speech": (5.0,),
+    "a word": (0.4,),
+    "a pause": (-2.0, 3.0, -1.5, 3.0, -2.0),
+    "much silence": (-14.0, 3.0, -17.0),
+    "an ending that is cut": (4.0, -1.2, 4.0),
+    "many turns": (2.5, -1.2, 3.0, -2.0, 2.2, -1.5, 4.0, -0.6, 2.8, -1.0),
+}
+
+
+@pytest.mark.parametrize("name", TURNS)
+def test_turns_are_those_of_the_recording(recognizer: Recognizer, name: str) -> None:
+    frames = pcm(talk(*TURNS[name]))
+    options = Options(segments="turns")
+    segments, answer = streamed(recognizer, frames, options=options)
+    expected = whole(recognizer, frames, options=options)
+    assert len(answer.segments) == len(expected.segments)
+    np.testing.assert_allclose(spans(answer), spans(expected), atol=0.15)
+    assert list(answer.segments[: len(segments)]) == segments
+    assert len(segments) >= len(answer.segments) - 1
+    assert_alike(answer, expected, tolerance=0.02)
+    assert answer.speech_ratio == pytest.approx(expected.speech_ratio, abs=0.05)
+
+
+def test_a_turn_is_sent_after_a_pause(recognizer: Recognizer) -> None:
+    frames = pcm(talk(-1.0, 2.5, -1.5, 3.0, -1.5))
+    stream = open_stream(recognizer, rate_hz=16_000, channels=1)
+    late_s = []
+    for start in range(0, len(frames), 160):
+        needed = stream.frames_needed
+        segment = stream.push(frames[start : start + 160])
+        if segment is not None:
+            assert needed <= 160
+            late_s.append((start + 160) / 16_000 - segment.end_s)
+    assert len(late_s) == 2
+    assert max(late_s) < 0.5
+
+
+def test_a_turn_without_end_is_sent_in_pieces(recognizer: Recognizer) -> None:
+    frames = pcm(talk(35.0))
+    segments, answer = streamed(recognizer, frames, options=Options())
+    assert len(segments) >= 3
+    assert max(one.end_s - one.start_s for one in answer.segments) <= 10.2
+    assert all(
+        one.end_s <= following.start_s + 1e-9
+        for one, following in itertools.pairwise(answer.segments)
+    )
+    assert answer.segments[-1].end_s == pytest.approx(35, abs=0.3)
+
+
+@pytest.mark.parametrize("block", [7, 500, 4_000, 100_000])
+def test_how_turns_are_cut_into_messages_makes_no_difference(
+    recognizer: Recognizer, block: int
+) -> None:
+    frames, options = pcm(talk(-1.0, 2.0, -2.0, 3.0, -0.4, 2.0)), Options()
+    assert streamed(recognizer, frames, block=block, options=options) == streamed(
+        recognizer, frames, block=320, options=options
+    )
+
+
+@pytest.mark.parametrize("duration_s", [0.2, 0.5, 20.0])
+def test_a_stream_without_turns_is_answered(recognizer: Recognizer, duration_s: float) -> None:
+    frames, options = pcm(np.zeros(round(16_000 * duration_s))), Options()
+    segments, answer = streamed(recognizer, frames, options=options)
+    assert segments == []
+    assert "no_speech" in answer.reasons
+    assert len(answer.segments) == 1
+    assert answer.speech_ratio == 0
+    assert_alike(answer, whole(recognizer, frames, options=options), tolerance=1e-3 + 1e-9)
+
+
+def test_hours_of_turns_take_little_memory(recognizer: Recognizer) -> None:
+    stream = open_stream(recognizer, rate_hz=16_000, channels=1)
+    minute = pcm(talk(*[2.5, -1.5] * 10, *[-20.0]))
+    for _ in range(3):
+        for _ in feed(stream, minute, 16_000):
+            pass
+        assert stream._buffer.end - stream._buffer.base < 6 * 16_000
