@@ -27,7 +27,8 @@ from benchmarks.provenance import provenance, write
 from nnpm.service.inference import bundle as bundles
 from nnpm.service.inference.answer import Answer, Options
 from nnpm.service.inference.audio.decode import decode
-from nnpm.service.inference.audio.waveform import SAMPLE_RATE_HZ
+from nnpm.service.inference.audio.speech import trim_edges
+from nnpm.service.inference.audio.waveform import SAMPLE_RATE_HZ, Waveform
 from nnpm.service.inference.recognizer import Recognizer
 from nnpm.training.evaluation import unweighted_average_recall
 from tests.support.calls import Line, TrueTurn, two_party_call
@@ -73,6 +74,7 @@ class Clip:
     """Speech of one emotion at the rate of the call."""
 
     samples: Floats
+    rate: int
     emotion: str
 
 
@@ -85,7 +87,8 @@ def load_clips(corpus: Path, rate: int, count: int, seed: int) -> list[Clip]:
     for row in rows[:count]:
         samples = decode(corpus / row["path"]).waveforms[0].samples
         samples = soxr.resample(samples, SAMPLE_RATE_HZ, rate)
-        clips.append(Clip(0.3 * samples / max(np.abs(samples).max(), 1e-3), row["emotion"]))
+        samples *= 0.3 / max(np.abs(samples).max(), 1e-3)
+        clips.append(Clip(samples, rate, row["emotion"]))
     return clips
 
 
@@ -95,14 +98,19 @@ def turns_of_all_lengths(clips: Sequence[Clip], rate: int, seed: int) -> list[Cl
     made = []
     for clip in clips:
         length = round(rate * 0.4 * 25 ** rng.random())
-        samples = clip.samples
-        alike = [other.samples for other in clips if other.emotion == clip.emotion]
+        samples = _trimmed(clip)
+        alike = [_trimmed(other) for other in clips if other.emotion == clip.emotion]
         while len(samples) < length:
             samples = np.concatenate([samples, alike[rng.integers(len(alike))]])
         loud = np.convolve(samples**2, np.ones(length), mode="valid")
         start = int(np.argmax(loud))  # a turn is no silence
-        made.append(Clip(samples[start : start + length], clip.emotion))
+        made.append(Clip(samples[start : start + length], rate, clip.emotion))
     return made
+
+
+def _trimmed(clip: Clip) -> Floats:
+    """A clip without its silent edges, which would be long pauses in the middle of a turn."""
+    return trim_edges(Waveform(clip.samples.astype(np.float32), clip.rate)).samples
 
 
 @dataclass(frozen=True, slots=True)
