@@ -28,7 +28,7 @@ from nnpm.service.inference import bundle as bundles
 from nnpm.service.inference.answer import Answer, Options
 from nnpm.service.inference.audio.decode import decode
 from nnpm.service.inference.audio.speech import trim_edges
-from nnpm.service.inference.audio.waveform import SAMPLE_RATE_HZ, Waveform
+from nnpm.service.inference.audio.waveform import SAMPLE_RATE_HZ
 from nnpm.service.inference.recognizer import Recognizer
 from nnpm.training.evaluation import unweighted_average_recall
 from tests.support.calls import Line, TrueTurn, two_party_call
@@ -74,21 +74,24 @@ class Clip:
     """Speech of one emotion at the rate of the call."""
 
     samples: Floats
-    rate: int
     emotion: str
 
 
-def load_clips(corpus: Path, rate: int, count: int, seed: int) -> list[Clip]:
-    """Draw clips of the four emotions, at a common peak."""
+def load_clips(corpus: Path, condition: Condition, count: int, seed: int) -> list[Clip]:
+    """Draw clips of the four emotions, at a common peak.
+
+    Those that are joined are trimmed: their edges would be pauses in the middle of a turn.
+    """
     with (corpus / "metadata.csv").open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["emotion"] in EMOTIONS]
     random.Random(seed).shuffle(rows)
     clips = []
     for row in rows[:count]:
-        samples = decode(corpus / row["path"]).waveforms[0].samples
-        samples = soxr.resample(samples, SAMPLE_RATE_HZ, rate)
+        waveform = decode(corpus / row["path"]).waveforms[0]
+        samples = (trim_edges(waveform) if condition.cut else waveform).samples
+        samples = soxr.resample(samples, SAMPLE_RATE_HZ, condition.rate)
         samples *= 0.3 / max(np.abs(samples).max(), 1e-3)
-        clips.append(Clip(samples, rate, row["emotion"]))
+        clips.append(Clip(samples, row["emotion"]))
     return clips
 
 
@@ -98,19 +101,14 @@ def turns_of_all_lengths(clips: Sequence[Clip], rate: int, seed: int) -> list[Cl
     made = []
     for clip in clips:
         length = round(rate * 0.4 * 25 ** rng.random())
-        samples = _trimmed(clip)
-        alike = [_trimmed(other) for other in clips if other.emotion == clip.emotion]
+        samples = clip.samples
+        alike = [other.samples for other in clips if other.emotion == clip.emotion]
         while len(samples) < length:
             samples = np.concatenate([samples, alike[rng.integers(len(alike))]])
         loud = np.convolve(samples**2, np.ones(length), mode="valid")
         start = int(np.argmax(loud))  # a turn is no silence
-        made.append(Clip(samples[start : start + length], rate, clip.emotion))
+        made.append(Clip(samples[start : start + length], clip.emotion))
     return made
-
-
-def _trimmed(clip: Clip) -> Floats:
-    """A clip without its silent edges, which would be long pauses in the middle of a turn."""
-    return trim_edges(Waveform(clip.samples.astype(np.float32), clip.rate)).samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +209,7 @@ def main() -> None:
     for corpus in args.corpora:
         for name in args.conditions:
             condition = CONDITIONS[name]
-            clips = load_clips(args.data / corpus, condition.rate, args.turns, args.seed)
+            clips = load_clips(args.data / corpus, condition, args.turns, args.seed)
             if condition.cut:
                 clips = turns_of_all_lengths(clips, condition.rate, args.seed)
             figures = measure(recognizer, clips, condition, options, args.seed)
