@@ -16,13 +16,13 @@ from .answer import (
     WindowScore,
     merge_windows,
 )
-from .audio.turns import LONGEST_S, Turn, windows
 from .audio.waveform import SAMPLE_RATE_HZ, Recording, Waveform
 from .bundle import Bundle
 from .errors import BundleError
 from .graphs import Floats, Model, softmax
 from .memory import MemoryIndex
 from .segments import ChannelCut, Plan, cut, plan, signal_reasons
+from .turns import LONGEST_S, Turn, windows
 
 _MIN_SAMPLES = 512  # the encoders' front ends need them; shorter windows are padded
 

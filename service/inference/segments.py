@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from .answer import GivenTurn, Options, Reason
 from .audio.speech import Quality, assess, speech_bounds
-from .audio.turns import Turn, find_turns, windows
 from .audio.waveform import SAMPLE_RATE_HZ, Recording, Waveform
 from .card import Card
 from .errors import ParameterError, TurnsError
+from .turns import Turn, find_turns, windows
 
 TOO_SHORT_S = 0.3
 """A shorter recording is scored, but not answered."""

@@ -23,11 +23,11 @@ from ...service.inference.audio.formats import (
     describe_passed_over,
 )
 from ...service.inference.audio.speech import assess, speech_bounds
-from ...service.inference.audio.turns import windows
 from ...service.inference.audio.waveform import SAMPLE_RATE_HZ, Waveform
 from ...service.inference.card import Card
 from ...service.inference.errors import AudioError, AudioTooLongError, AudioTooShortError, printable
 from ...service.inference.segments import TOO_SHORT_S
+from ...service.inference.turns import windows
 from ..data.augment import SpectralAugment
 from ..errors import TrainingError
 from ..network.frontend import FrontEnd

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import soxr
 
-from nnpm.service.inference.audio.turns import LONGEST_S, Turn, find_turns
 from nnpm.service.inference.audio.waveform import Waveform
+from nnpm.service.inference.turns import LONGEST_S, Turn, find_turns
 from tests.support.calls import Line, Samples, two_party_call
 from tests.support.sounds import speechlike
 

@@ -11,8 +11,8 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from .speech import FRAME_S, NUM_BANDS, Frames, analyse, is_speech
-from .waveform import SAMPLE_RATE_HZ, Waveform
+from .audio.speech import FRAME_S, NUM_BANDS, Frames, analyse, is_speech
+from .audio.waveform import SAMPLE_RATE_HZ, Waveform
 
 FRAME = round(FRAME_S * SAMPLE_RATE_HZ)
 """Samples of a frame."""
