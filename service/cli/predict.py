@@ -157,7 +157,7 @@ def _run_one(
         case "text":
             text = text_of(source.name, outcome) + "\n"
         case _:
-            text = render(form, [_item(source, outcome)], query.level, ()).decode()
+            text = render(form, [Item(source.name, outcome)], query.level, ()).decode()
     sys.stdout.write(text)
     return 0
 
@@ -197,7 +197,7 @@ class _Run:
             nonlocal num_failed
             for source, outcome in scored:
                 num_failed += isinstance(outcome, NnpmError)
-                yield _item(source, outcome)
+                yield _item(source, outcome, self.model)
 
         if self.form in TABLES:
             level, labels = self.query.level, self.labels
@@ -235,7 +235,7 @@ class _Run:
             wanted = [source for source in found if source.name not in journal.done]
             try:
                 for source, outcome in scored(wanted):
-                    journal.add(_item(source, outcome))
+                    journal.add(_item(source, outcome, self.model))
             except KeyboardInterrupt:
                 sys.stderr.write(
                     f"nnpm: interrupted; {len(journal.done)} of {len(found)} recordings are in "
@@ -255,7 +255,7 @@ class _Run:
         wanted = [one for one in found if not (self.args.resume and places[one.name].exists())]
         num_failed = 0
         for source, outcome in scored(wanted):
-            item = _item(source, outcome)
+            item = _item(source, outcome, self.model)
             if isinstance(item.outcome, Failure):
                 num_failed += 1
                 _say(item)
@@ -269,7 +269,7 @@ class _Run:
         """Write one file for all recordings; return how many are not in it."""
         if self.args.resume:
             raise UsageError(f"--resume continues tables and folders; {output} is neither.")
-        items = [_item(*one) for one in scored]
+        items = [_item(*one, self.model) for one in scored]
         failed = [one for one in items if isinstance(one.outcome, Failure)]
         for item in failed:
             _say(item)
@@ -369,10 +369,9 @@ def _name(model: ModelPart) -> str:
     return f"{model.name}/{model.version}" if model.version else model.name
 
 
-def _item(source: Source, outcome: Outcome) -> Item:
-    if isinstance(outcome, NnpmError):
-        return Item(source.name, Failure.of(outcome))
-    return Item(source.name, outcome)
+def _item(source: Source, outcome: Outcome, model: ModelPart) -> Item:
+    failed = Failure.of(outcome) if isinstance(outcome, NnpmError) else outcome
+    return Item(source.name, failed, model)
 
 
 def _say(item: Item) -> None:

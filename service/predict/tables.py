@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 
 from ..inference.errors import ExtraMissingError, NnpmError, ParameterError
 from .annotations import ANNOTATIONS, Annotation
-from .schemas import PredictAnswer, Verdict
+from .schemas import ModelPart, PredictAnswer, Verdict
 
 Level = Literal["recording", "channel", "segment"]
 """What a row is."""
@@ -45,10 +45,11 @@ class Failure(NamedTuple):
 
 
 class Item(NamedTuple):
-    """A recording by its name, and what became of it."""
+    """A recording by its name, and what became of it; the model is that of a failure's row."""
 
     file: str
     outcome: PredictAnswer | Failure
+    model: ModelPart | None = None
 
 
 _VERDICT: Columns = {
@@ -96,13 +97,13 @@ def rows(item: Item, level: Level, labels: Iterable[str]) -> list[Row]:
     Returns:
         Rows with all columns; exactly one for a recording that failed.
     """
-    empty: Row = dict.fromkeys(columns(level, labels))
+    common: Row = {**dict.fromkeys(columns(level, labels)), "file": item.file}
     outcome = item.outcome
+    model = item.model if isinstance(outcome, Failure) else outcome.model
+    if model is not None:
+        common |= {"model": model.name, "version": model.version, "language": model.language}
     if isinstance(outcome, Failure):
-        return [{**empty, "file": item.file, "error": outcome.code, "detail": outcome.detail}]
-    model = outcome.model
-    common = {**empty, "file": item.file, "model": model.name, "version": model.version}
-    common["language"] = model.language
+        return [{**common, "error": outcome.code, "detail": outcome.detail}]
     match level:
         case "recording":
             audio = {name: getattr(outcome.audio, name) for name in _AUDIO}

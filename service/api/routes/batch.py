@@ -17,8 +17,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from ...inference.errors import NnpmError
-from ...predict.predict import PredictQuery, Shadow, read_query, score
-from ...predict.schemas import PredictAnswer
+from ...predict.predict import PredictQuery, Shadow, model_part, read_query, score
+from ...predict.schemas import ModelPart, PredictAnswer
 from ...predict.tables import Failure, Item, render
 from ...registry.serving import Route
 from ..errors import BadFormError, NotReadyError, Problem, UnsupportedBodyError, problem_of
@@ -60,12 +60,12 @@ class BatchItem(BaseModel):
     answer: PredictAnswer | None = None
     error: Problem | None = None
 
-    def as_item(self) -> Item:
+    def as_item(self, model: ModelPart) -> Item:
         """The same for tables and annotations."""
         if self.answer is not None:
             return Item(self.file, self.answer)
         assert self.error is not None
-        return Item(self.file, Failure(self.error.code, self.error.detail))
+        return Item(self.file, Failure(self.error.code, self.error.detail), model)
 
 
 class BatchAnswer(BaseModel):
@@ -114,7 +114,8 @@ async def predict_batch(
     def body() -> bytes | str:
         if kind == "json":
             return BatchAnswer(results=items).model_dump_json(exclude_unset=True)
-        return render(kind, [one.as_item() for one in items], query.level, batch.labels)
+        found = [one.as_item(model_part(batch.route)) for one in items]
+        return render(kind, found, query.level, batch.route.recognizer.bundle.labels)
 
     return written(kind, await asyncio.to_thread(body), "answers")
 
@@ -281,8 +282,8 @@ class _Batch:
         self._query = query
         self._request = request
         self._request_id: str = request.state.request_id
-        self.labels: tuple[str, ...] = ()
-        """Emotions of the version that answers, once it is chosen."""
+        self.route: Route
+        """What answers, once it is chosen."""
 
     async def score(self, recordings: list[tuple[str, BinaryIO]]) -> list[BatchItem]:
         """Score all; the results are in the order of the form."""
@@ -290,7 +291,7 @@ class _Batch:
         route = await services.pool.run_in_turn(
             lambda _: services.serving.choose(query.model, query.language)
         )
-        self.labels = route.recognizer.bundle.labels
+        self.route = route
         items: list[BatchItem] = [BatchItem(file=name) for name, _ in recordings]
         running: set[asyncio.Task[None]] = set()
 

@@ -27,7 +27,11 @@ CALL = made_answer(
 ITEMS = [
     Item('über uns/call, "1".wav', CALL),
     Item("=cmd|'/c calc'!A0.wav", made_answer([(0, 1, 0, "sad")])),
-    Item("broken.wav", Failure("not_audio", "Unsupported audio format; send WAV,\nor FLAC.")),
+    Item(
+        "broken.wav",
+        Failure("not_audio", "Unsupported audio format; send WAV,\nor FLAC."),
+        CALL.model,
+    ),
 ]
 LEVELS = ("recording", "channel", "segment")
 NUM_ROWS = {"recording": 3, "channel": 4, "segment": 5}
@@ -60,6 +64,7 @@ def test_pandas_reads_every_table_on_the_first_try(name: str, level: tables.Leve
     assert "or FLAC" in bad["detail"].iloc[0]
     scores = fine[[f"score_{label}" for label in LABELS]].astype(float)
     assert (scores.sum(axis=1) == 1).all()
+    assert set(found["version"].astype(str)) == {"2"}
     assert set(fine["confidence"].astype(float)) == {0.625}
 
 
