@@ -1,10 +1,14 @@
 """The services that routes work with, made once per app."""
 
+import asyncio
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
 
 from ..inference.audio.waveform import Limits
+from ..inference.errors import AbandonedError, abandonable
 from ..jobs.service import JobService
 from ..predict.pool import WorkerPool
 from ..predict.schemas import PredictAnswer
@@ -14,6 +18,8 @@ from ..registry.serving import Serving
 from ..settings import Settings
 from .metrics import Metrics, Streams
 from .tracing import Tracing
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -48,6 +54,40 @@ class Services:
         state = request.state
         state.audio_s = getattr(state, "audio_s", 0.0) + answer.audio.duration_s
         state.model, state.version = answer.model.name, answer.model.version
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Await work for a request whose body was read, and end it early if the client leaves.
+
+    Args:
+        request: nothing else may receive from it meanwhile.
+        work: is told by :func:`~..inference.errors.check_abandoned`, and waited for all the same,
+            as it uses what the request holds.
+
+    Raises:
+        AbandonedError: if the client left.
+    """
+    with abandonable() as abandoned:
+        task = asyncio.create_task(work)
+    leaving = asyncio.create_task(_disconnect(request))
+    try:
+        await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            abandoned.set()
+            await asyncio.wait({task})
+            raise AbandonedError("The client closed the connection before the answer.")
+        return task.result()
+    finally:
+        abandoned.set()
+        for one in (task, leaving):
+            one.cancel()
+        await asyncio.gather(task, leaving, return_exceptions=True)
+
+
+async def _disconnect(request: Request) -> None:
+    """Wait until the client closes the connection."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def services_of(connection: HTTPConnection) -> Services:

@@ -7,10 +7,13 @@ own has those of its parent. Whoever raises an error needs to know nothing of HT
 ``printable`` is for names of files, which may be any bytes: whatever shows one calls it.
 """
 
+import contextlib
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from difflib import get_close_matches
 from typing import Any, ClassVar
 
@@ -146,6 +149,45 @@ class DecoderUnavailableError(NnpmError):
 
     status, code, detail, retry_after_s = 503, "decoder_unavailable", None, 30
     title = "Audio cannot be decoded now"
+
+
+class AbandonedError(NnpmError):
+    """The client left before the answer; only the log shows it."""
+
+    status, code, detail = 499, "client_left", None
+    title = "The client left before the answer"
+
+
+_abandoned: ContextVar[threading.Event | None] = ContextVar("abandoned", default=None)
+
+
+@contextlib.contextmanager
+def abandonable() -> Iterator[threading.Event]:
+    """Let work that is started in this context end early.
+
+    A context variable, and no argument: the work is deep below whoever knows that it is in vain,
+    and its context goes along to the thread that does it.
+
+    Yields:
+        An event; once it is set, :func:`check_abandoned` raises in that work.
+    """
+    event = threading.Event()
+    token = _abandoned.set(event)
+    try:
+        yield event
+    finally:
+        _abandoned.reset(token)
+
+
+def check_abandoned() -> None:
+    """See whether somebody still waits for the answer; called from block to block of long work.
+
+    Raises:
+        AbandonedError: if not.
+    """
+    event = _abandoned.get()
+    if event is not None and event.is_set():
+        raise AbandonedError("The client closed the connection before the answer.")
 
 
 class ParameterError(NnpmError):

@@ -18,7 +18,7 @@ from .answer import (
 )
 from .audio.waveform import SAMPLE_RATE_HZ, Recording, Waveform
 from .bundle import Bundle
-from .errors import BundleError
+from .errors import BundleError, check_abandoned
 from .graphs import Floats, Model, softmax
 from .memory import MemoryIndex
 from .segments import ChannelCut, Plan, cut, plan, signal_reasons
@@ -179,6 +179,7 @@ class Recognizer:
         Returns:
             Probabilities ``(1, num_emotions)``, embedding ``(1, D)``, projection ``(1, width)``.
         """
+        check_abandoned()
         if len(samples) < _MIN_SAMPLES:
             samples = np.pad(samples, (0, _MIN_SAMPLES - len(samples)))
         logits, embedding = self.model.run(samples[None], np.array([len(samples)], dtype=np.int64))

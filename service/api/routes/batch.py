@@ -13,10 +13,9 @@ from typing import IO, Annotated, Any, BinaryIO, cast
 
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from ...inference.errors import NnpmError
+from ...inference.errors import AbandonedError, NnpmError
 from ...predict.predict import PredictQuery, Shadow, model_part, read_query, score
 from ...predict.schemas import ModelPart, PredictAnswer
 from ...predict.tables import Failure, Item, render
@@ -26,7 +25,7 @@ from ..forms import Form, require_uncompressed, storing
 from ..headers import FORMAT_CONTENT, answer_format, written
 from ..middleware.access import requires
 from ..openapi import FILE, problems
-from ..services import Services, services_of
+from ..services import Services, services_of, while_connected
 
 router = APIRouter(tags=["predict"])
 log = logging.getLogger("nnpm")
@@ -101,15 +100,7 @@ async def predict_batch(
         query = read_query(sent, form.fields)
         kind = answer_format(request, query, many=True)
         batch = _Batch(services, query, request)
-        scoring = asyncio.create_task(batch.score(form.recordings()))
-        leaving = asyncio.create_task(_disconnect(request))
-        try:
-            await asyncio.wait({scoring, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if not scoring.done():
-                raise ClientDisconnect
-            items = scoring.result()
-        finally:
-            await _end(scoring, leaving)
+        items = await while_connected(request, batch.score(form.recordings()))
 
     def body() -> bytes | str:
         if kind == "json":
@@ -258,12 +249,6 @@ async def _received(request: Request, max_files: int) -> AsyncIterator[BatchForm
         await asyncio.to_thread(form.close)
 
 
-async def _disconnect(request: Request) -> None:
-    """Wait until the client closes the connection."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
 async def _end(*tasks: asyncio.Task[object]) -> None:
     for task in tasks:
         task.cancel()
@@ -330,6 +315,8 @@ class _Batch:
 
         try:
             answer, shadow = await services.pool.run_in_turn(job)
+        except AbandonedError:
+            raise
         except Exception as error:
             return self._error(name, error)
         services.answered(self._request, answer)

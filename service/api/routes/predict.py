@@ -15,7 +15,7 @@ from ..forms import audio_body
 from ..headers import FORMAT_CONTENT, answer_format, written
 from ..middleware.access import requires
 from ..openapi import FILE, problems
-from ..services import Services, services_of
+from ..services import Services, services_of, while_connected
 
 router = APIRouter(tags=["predict"])
 
@@ -91,7 +91,7 @@ async def predict_one(
             body = render(form, [Item(upload.name, answer)], query.level, answer.scores)
             return answer, body, shadow
 
-        answer, body, shadow = await services.pool.run(job)
+        answer, body, shadow = await while_connected(request, services.pool.run(job))
     services.answered(request, answer)
     response = written(form, body, upload.name)
     if shadow is not None:  # after the answer, which waits for no shadow

@@ -20,6 +20,7 @@ from ..errors import (
     AudioTooShortError,
     DamagedAudioError,
     NotAudioError,
+    check_abandoned,
 )
 from .formats import FORMATS, format_of, supported_formats
 from .process import RemoteReader
@@ -84,6 +85,7 @@ def decode(
                 return decode(opened, channels=channels, limits=limits)
         except OSError as error:
             raise NotAudioError(f"The file cannot be opened: {error.strerror}.") from error
+    check_abandoned()
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     if file.seek(0, io.SEEK_END) == 0 and file.tell() == 0:
         raise AudioTooShortError(
@@ -192,6 +194,7 @@ class _Decoding:
         is_mixed = num_outputs < num_channels
         loudness = Loudness(num_channels) if is_mixed and channel is None else None
         for block in reader.blocks():
+            check_abandoned()
             num_frames += len(block)
             if num_frames > max_frames:
                 raise _too_long(num_frames / rate, num_outputs, limits)

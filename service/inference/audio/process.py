@@ -36,6 +36,7 @@ from ..errors import (
     DecoderUnavailableError,
     NoRoomError,
     NotAudioError,
+    check_abandoned,
 )
 
 OPENING, HEADER, BLOCK, END, ERROR = b"OHBEX"
@@ -241,6 +242,7 @@ class _Child:
             try:
                 num_bytes = self._socket.recv_into(buffer)
             except TimeoutError:
+                check_abandoned()
                 if time.monotonic() - self._silent_since_s > STALL_S:
                     raise CostlyAudioError(
                         f"Decoding was stopped, because it came to no sample within {STALL_S:g} s; "

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import check_abandoned
 from .waveform import Waveform
 
 FRAME_S = 0.02
@@ -152,6 +153,7 @@ def analyse(waveform: Waveform, frame: int) -> Frames:
     levels = np.empty(num_frames, np.float32)
     bands = np.zeros((num_frames, NUM_BANDS), np.float32)
     for start in range(0, num_frames, _BLOCK_FRAMES):
+        check_abandoned()
         end = min(start + _BLOCK_FRAMES, num_frames)
         samples = waveform.part(start * frame, end * frame).samples
         block = samples.reshape(-1, frame) - offset

@@ -225,7 +225,7 @@ def test_the_work_stops_when_the_client_leaves(
 
     assert client.portal is not None
     client.portal.call(client.app, scope, receive, send)
-    assert sent[0]["status"] == 400  # which nobody hears
+    assert sent[0]["status"] == 499  # which nobody hears
     time.sleep(0.3)
     assert len(heard) == 1
     assert client.post("/predict", content=CLIPS[0]).status_code == 200

@@ -18,10 +18,12 @@ import pytest
 from nnpm.service.inference.audio import process
 from nnpm.service.inference.audio.decode import decode
 from nnpm.service.inference.errors import (
+    AbandonedError,
     AudioError,
     CostlyAudioError,
     DamagedAudioError,
     DecoderUnavailableError,
+    abandonable,
 )
 from tests.support.hostile.spinning import spinning_wav
 from tests.support.sounds import encode, speechlike
@@ -246,3 +248,23 @@ def test_no_thread_and_no_descriptor_is_left() -> None:
         with contextlib.suppress(AudioError):
             decode(FLAC[:200])
     assert (threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))) == before
+
+
+def test_work_that_was_abandoned_ends_early(instead: Install) -> None:
+    with abandonable() as abandoned:
+        decode(FLAC)
+        abandoned.set()
+        for clip in (FLAC, encode(speechlike())):
+            with pytest.raises(AbandonedError):
+                decode(clip)
+        abandoned.clear()
+        instead("import time; time.sleep(1000)")
+        for child in process._children._idle:
+            child.kill()
+        timer = threading.Timer(0.1, abandoned.set)
+        timer.start()
+        with pytest.raises(AbandonedError):
+            decode(FLAC)
+        timer.join()
+    assert idle() == []
+    decode(encode(speechlike()))  # nothing of it is left
