@@ -218,6 +218,7 @@ class Session:
     async def _score(self, recognizer: Stream, raw: bytearray, received_s: float) -> None:
         """Score audio, and send every segment that it completes; one window is one job."""
         frames = np.frombuffer(bytes(raw), "<i2").reshape(-1, recognizer.info.channels)
+        _check_integers(raw)
         raw.clear()
         no_frames = frames[:0]
         segment: Segment | None = await self._job(lambda: recognizer.push(frames))
@@ -379,3 +380,18 @@ def _check_audio(num_bytes: int, channels: int, max_bytes: int) -> None:
             f"The message has {num_bytes} bytes; it must be a multiple of {frame_bytes}: 16-bit "
             f"samples of {channels} channel{'s' if channels > 1 else ''}."
         )
+
+
+def _check_integers(raw: bytearray) -> None:
+    """Check that samples are not floats: these, read as 16-bit integers, are loud noise."""
+    floats = np.abs(np.frombuffer(raw, "<f4", len(raw) // 4))
+    floats = floats[floats != 0]
+    if len(floats) >= _JUDGED_FLOATS and np.mean((floats > 1e-7) & (floats <= 2)) > 0.98:
+        raise StreamMessageError(
+            "The samples look like 32-bit floats; send 16-bit little-endian integers, that is each "
+            "float times 32767."
+        )
+
+
+_JUDGED_FLOATS = 1_000
+"""Of 16-bit sound, one pair of samples in ten at most looks like a float of [-2, 2]."""

@@ -22,7 +22,7 @@ from ..errors import (
     NotAudioError,
     check_abandoned,
 )
-from .formats import FORMATS, format_of, supported_formats
+from .formats import FORMATS, format_of, supported_formats, without_header
 from .process import RemoteReader
 from .reader import Reader, stopped_early
 from .wav import OtherCodecError, WavReader
@@ -239,7 +239,9 @@ def _open(file: BinaryIO, track: int | None = None) -> Reader:
     """Open plain WAV here, and everything that a library reads in another process."""
     row = format_of(file)
     if row is None:
-        raise NotAudioError(f"Unsupported audio format; send {supported_formats()}.")
+        raise NotAudioError(
+            without_header(file) or f"Unsupported audio format; send {supported_formats()}."
+        )
     if row.name in ("WAV", "W64"):
         with contextlib.suppress(OtherCodecError):
             return WavReader(file)
@@ -287,8 +289,14 @@ def _check_shape(rate: int, num_channels: int, limits: Limits) -> None:
 
 
 def _too_long(duration_s: float, num_outputs: int, limits: Limits) -> AudioTooLongError:
-    each = f" in each of {num_outputs} channels" if num_outputs > 1 else ""
+    if num_outputs == 1:
+        return AudioTooLongError(
+            f"The recording has {duration_s:.1f} s or more of audio; "
+            f"at most {limits.max_duration_s:g} s is scored in one request: cut it into parts."
+        )
     return AudioTooLongError(
-        f"The recording has {duration_s:.1f} s or more of audio{each}; "
-        f"at most {limits.max_duration_s:g} s is scored in one request: cut it into parts."
+        f"The recording has {duration_s:.1f} s or more of audio in each of {num_outputs} channels, "
+        f"{duration_s * num_outputs:.1f} s together; with split channels at most "
+        f"{limits.max_duration_s:g} s together are scored in one request: mix the channels, or cut "
+        f"it into parts of {limits.max_duration_s / num_outputs:g} s."
     )

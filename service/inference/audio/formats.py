@@ -211,6 +211,43 @@ def format_of(file: BinaryIO) -> Format | None:
     return row
 
 
+def without_header(file: BinaryIO) -> str | None:
+    """Name a file that begins in the middle of a recording, as later pieces of one that is sent do.
+
+    Args:
+        file: seekable; its position is moved.
+
+    Returns:
+        A sentence for the user; None if it is nothing of the kind.
+    """
+    file.seek(0)
+    head = file.read(_HEAD_BYTES) or b""
+    found = next((name for name, start in _MIDDLES.items() if start(head)), None)
+    if found is None:
+        return None
+    return (
+        f"This is a piece of {found} without its header, which only the first piece has; join "
+        "all pieces of the recording and send them as one file."
+    )
+
+
+# A browser's MediaRecorder gives pieces; those after the first begin with a cluster or a fragment.
+_MIDDLES: dict[str, Callable[[bytes], bool]] = {
+    "WebM": lambda head: head.startswith((b"\x1f\x43\xb6\x75", b"\xa3")) and _is_block(head),
+    "MP4": lambda head: head[4:8] in (b"moof", b"styp", b"sidx"),
+}
+
+
+def _is_block(head: bytes) -> bool:
+    """Whether a Matroska cluster or block starts here: its size, and what comes first in it."""
+    start = 4 if head[0] == 0x1F else 1
+    if len(head) < 32 or head[start] == 0:
+        return False
+    length = 9 - head[start].bit_length()
+    first = head[start + length]
+    return first in (0xE7, 0xA3, 0xA0, 0xAB, 0xEC) if start == 4 else first & 0x80 != 0
+
+
 def supported_formats() -> str:
     """List the formats for an error message."""
     sound = [row.name for row in FORMATS if not row.needs_media]

@@ -183,10 +183,13 @@ def first_frame(file: BinaryIO, start: int = 0) -> int | None:
     Returns:
         Where three frames of one kind begin; None if they do not.
     """
-    return _resync(_Window(file), start, start + _MAX_LEADING_BYTES, _MAX_LEADING_CANDIDATES)[0]
+    end = start + _MAX_LEADING_BYTES
+    return _resync(_Window(file), start, end, _MAX_LEADING_CANDIDATES, may_end=False)[0]
 
 
-def _resync(window: _Window, start: int, end: int, tries: int) -> tuple[int | None, int]:
+def _resync(
+    window: _Window, start: int, end: int, tries: int, *, may_end: bool = True
+) -> tuple[int | None, int]:
     """Find three frames of one kind in a row; return where, and how many tries are left."""
     position = start
     while position < end and tries:
@@ -199,13 +202,14 @@ def _resync(window: _Window, start: int, end: int, tries: int) -> tuple[int | No
             continue
         position += at
         tries -= 1
-        if _confirmed(window, position):
+        if _confirmed(window, position, may_end=may_end):
             return position, tries
         position += 1
     return None, tries
 
 
-def _confirmed(window: _Window, position: int) -> bool:
+def _confirmed(window: _Window, position: int, *, may_end: bool = True) -> bool:
+    """Whether frames of one kind follow each other, or end with the file."""
     first = header = window.read(position, 4)
     for _ in range(_CONFIRMING_FRAMES):
         size = _frame_size(header)
@@ -214,7 +218,7 @@ def _confirmed(window: _Window, position: int) -> bool:
         position += size
         header = window.read(position, 4)
         if len(header) < 4:
-            return True  # the last frame of the file
+            return may_end
     return True
 
 

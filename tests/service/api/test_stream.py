@@ -202,6 +202,23 @@ def test_a_bad_message_is_an_error(serve: Callable[..., TestClient], name: str) 
     assert 'nnpm_streams_total{end="bad_message"} 1.0' in client.get("/metrics").text
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+def test_floats_are_named_and_integers_pass(client: TestClient, channels: int) -> None:
+    hello = {"sample_rate_hz": 16_000, "channels": channels}
+    samples = np.stack([speechlike(2, seed=n) for n in range(channels)], axis=1)
+    with client.websocket_connect("/stream") as socket:
+        socket.send_json(hello)
+        socket.send_bytes(samples.astype("<f4").tobytes())
+        assert "look like 32-bit floats" in error(socket, 422, "bad_message", 1007)
+    noise = np.random.default_rng(0).uniform(-1, 1, samples.shape)
+    for sound in (noise, 0.01 * noise, 0.4 + 0.02 * noise, 0 * noise):
+        with client.websocket_connect("/stream") as socket:
+            socket.send_json(hello)
+            socket.send_bytes(pcm(sound))
+            socket.send_json({"end": True})
+            assert answers(socket)[-1]["type"] == "final"
+
+
 def test_audio_before_the_hello(client: TestClient) -> None:
     with client.websocket_connect("/stream") as socket:
         socket.send_bytes(bytes(640))

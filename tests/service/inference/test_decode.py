@@ -261,7 +261,11 @@ def test_split_channels_count_each() -> None:
     clip = encode(np.zeros((16_000 * 4, 2)))
     limits = Limits(max_duration_s=6)
     assert len(decode(clip, limits=limits).waveforms) == 1
-    with pytest.raises(AudioTooLongError, match="in each of 2 channels"):
+    with pytest.raises(
+        AudioTooLongError,
+        match=r"4\.0 s or more .* in each of 2 channels, 8\.0 s together; with split channels at "
+        r"most 6 s together .* parts of 3 s",
+    ):
         decode(clip, channels="split", limits=limits)
 
 

@@ -231,6 +231,21 @@ def test_what_a_browser_sends_while_it_records_needs_no_length() -> None:
     assert 1 < decode(clip[: len(clip) // 2]).info.duration_s < 2
 
 
+def test_a_piece_without_header_is_named() -> None:
+    clip = encode_media(speechlike(8, 48_000), 48_000, container="webm", codec="libopus", live="1")
+    cluster = clip.index(b"\x1f\x43\xb6\x75")
+    for start in (
+        cluster,
+        clip.index(b"\x1f\x43\xb6\x75", cluster + 4),
+        clip.index(b"\xa3", cluster),
+    ):
+        with pytest.raises(NotAudioError, match="piece of WebM without its header"):
+            decode(clip[start:])
+    fragments = encode_media(speechlike(3), **FRAGMENTED)
+    with pytest.raises(NotAudioError, match="piece of MP4 without its header"):
+        decode(fragments[fragments.index(b"moof") - 4 :])
+
+
 @pytest.mark.usefixtures("in_process")
 def test_a_codec_that_is_not_on_the_list_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     clip = encode_media(container="mov")
