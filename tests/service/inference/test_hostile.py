@@ -5,10 +5,12 @@ import io
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from nnpm.service.inference.audio import decoder, reader
@@ -20,6 +22,7 @@ from tests.support.hostile.bending import bent, repeated, truncated
 from tests.support.hostile.bombs import bombs
 from tests.support.hostile.judge import faults, flush_c_streams
 from tests.support.hostile.seeds import id3, seeds
+from tests.support.hostile.spinning import spinning_wav
 from tests.support.hostile.watch import resident_mib, watched
 from tests.support.sounds import encode, speechlike
 
@@ -175,3 +178,42 @@ def test_libraries_print_nothing(tmp_path: Path) -> None:
         [sys.executable, "-c", code, tmp_path / "clip"], capture_output=True, cwd=ROOT, check=True
     )
     assert (child.stdout, child.stderr) == (b"", b"")
+
+
+OPENERS = {
+    "RIFF": "WAV IMA_ADPCM", "RF64": "RF64 PCM_16", "W64": "W64 PCM_16", "AIFF": "AIFF PCM_16",
+    "CAF": "CAF PCM_16", "AU": "AU ULAW", "Ogg": "OGG OPUS", "FLAC": "FLAC PCM_16",
+    "MP3": "MP3 MPEG_LAYER_III", "MP4": "mp4 aac", "WebM": "webm libopus",
+}  # fmt: skip
+"""The parsers of headers, and a clip that reaches each."""
+
+OPEN_S = 10.0
+"""What no input may take on a busy machine; decoder processes are ended after 0.3 s of CPU."""
+
+
+@pytest.mark.parametrize("name", OPENERS)
+def test_no_header_keeps_an_opener_busy(name: str) -> None:
+    """Sizes of pieces that are negative, zero or huge: a parser must not go back, nor stay."""
+    if OPENERS[name] not in seeds():
+        pytest.skip("needs the extra media")
+    clip = seeds()[OPENERS[name]]
+    rng = np.random.default_rng(0)
+    for _ in range(max(20, CASES // 8)):
+        bent = bytearray(clip)
+        for position in rng.integers(4, min(200, len(clip) - 8), rng.integers(1, 4)):
+            size = int(rng.choice([1, 2, 4, 8]))
+            value = int(rng.choice([0, 1, 8, -1, -2, -4, -8, -12, -16, 1 << 30])) % (1 << 8 * size)
+            order = "little" if rng.random() < 0.5 else "big"
+            bent[position : position + size] = value.to_bytes(size, order)
+        started_s = time.monotonic()
+        with contextlib.suppress(AudioError):
+            decode(bytes(bent), limits=Limits(max_duration_s=60))
+        assert time.monotonic() - started_s < OPEN_S, bytes(bent[:256]).hex()
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "IMA_ADPCM"])
+def test_one_bad_file_leaves_the_next_alone(subtype: str) -> None:
+    for _ in range(2):
+        with contextlib.suppress(AudioError):
+            decode(spinning_wav(subtype))
+        assert decode(encode(speechlike(), container="FLAC")).info.duration_s == 1.5

@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import io
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
+from unittest.mock import patch
 
 from starlette.requests import Request
 from starlette.types import Message
@@ -14,6 +16,10 @@ from starlette.types import Message
 from nnpm.service.api.adaptation import AdaptForm
 from nnpm.service.api.errors import BadFormError, UnsupportedBodyError
 from nnpm.service.api.forms import audio_body
+from nnpm.service.inference.audio import decoder as decoding
+from nnpm.service.inference.audio.formats import format_of
+from nnpm.service.inference.audio.reader import DecodeBudget
+from nnpm.service.inference.errors import AudioError
 from nnpm.service.jobs.archive import IntakeLimits, unpack
 from nnpm.service.jobs.errors import IntakeError
 from tests.support.hostile.archives import archives
@@ -31,8 +37,27 @@ class FaultError(AssertionError):
 
 
 def decoder(data: bytes) -> None:
-    """Decode, mixed and split."""
+    """Decode, mixed and split; what a library reads, in a process of its own."""
     verdict(data)
+
+
+def opener(data: bytes) -> None:
+    """Open and read with the libraries in this process: what hangs or crashes ends the fuzzing.
+
+    Only here does the fuzzing see which code an input reaches.
+    """
+    file = io.BytesIO(data)
+    row = format_of(file)
+    if row is None:
+        return
+    budget = DecodeBudget()
+    without_limit = patch.object(decoding, "_allow", lambda _: None)  # it would end this process
+    with contextlib.suppress(AudioError), without_limit:
+        reader = decoding.open_reader(file, row, budget)
+        with contextlib.closing(reader):
+            for block in reader.blocks():
+                budget.add_audio(len(block) / max(1, reader.rate_hz))
+                budget.check()
 
 
 def archive(data: bytes) -> None:
@@ -125,6 +150,7 @@ def _forms() -> Iterator[bytes]:
 
 TARGETS: dict[str, tuple[Callable[[bytes], None], Callable[[], Iterator[bytes]]]] = {
     "decoder": (decoder, _clips),
+    "opener": (opener, _clips),
     "archive": (archive, lambda: (make() for make in archives().values())),
     "form": (form, _forms),
 }
