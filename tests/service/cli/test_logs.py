@@ -50,7 +50,7 @@ def test_every_line_is_json_and_tells_no_secrets(models: Path, tmp_path: Path, c
         assert connection.getresponse().status == 200
         connection.close()
     lines = {line["request_id"]: line for line in records(server) if "route" in line}
-    assert lines.keys() == {fine, refused, nowhere}  # nobody wants to read of probes
+    assert lines.keys() == {fine, refused, nowhere}  # probes are not logged
     for secret in ("patient-17", "key-17", "query-17", "path-17"):
         assert secret not in server.log.read_text()
     line = lines[fine]
@@ -60,7 +60,7 @@ def test_every_line_is_json_and_tells_no_secrets(models: Path, tmp_path: Path, c
     assert line["bytes_in"] > len(clip)
     assert line["duration_ms"] > 0
     assert not {"emotion", "confidence", "scores"} & line.keys()
-    assert (lines[refused]["status"], lines[refused]["code"]) == (415, "not_audio")
+    assert (lines[refused]["status"], lines[refused]["code"]) == (422, "bad_parameter")
     assert (lines[nowhere]["route"], lines[nowhere]["code"]) == ("unmatched", "not_found")
 
 
