@@ -37,8 +37,8 @@ BUNDLE ?= build/default-bundle
 # Tests in several environments, one after the other also under `make -j`.
 .NOTPARALLEL:
 .PHONY: help serve test test-main check check-lint check-format check-types check-imports \
-	check-security audit fuzz schemathesis soak train bench bench-serving bench-adapting bench-long \
-	bench-bulk bench-formats benchmark charts picture docs clean lock image image-check monitoring-check
+	check-security audit fuzz hostile schemathesis soak train bench bench-serving bench-adapting bench-long \
+	bench-bulk bench-formats benchmark charts picture formats docs clean lock image image-check monitoring-check
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -97,6 +97,10 @@ fuzz: $(VENV)/fuzz ## Fuzz the decoder, archives and forms for 5 minutes; ARGS="
 	@HOSTILE_CASES=1000000 $(VENV)/bin/python -m pytest -q tests/service/inference/test_hostile.py
 	@$(VENV)/bin/python -m benchmarks.fuzz $(ARGS)
 
+# Each test has a limit of time and memory: tests/conftest.py.
+hostile: $(VENV)/installed ## Run every kind of input that may stop or mislead the service, each within limits
+	@$(VENV)/bin/python -m pytest -q -m hostile tests $(ARGS)
+
 EXAMPLES ?= 1000
 
 schemathesis: $(VENV)/installed ## Send requests generated from the OpenAPI document; EXAMPLES=100 per route
@@ -140,6 +144,9 @@ charts: $(VENV)/installed ## Draw docs/charts/ from benchmarks/results/
 
 picture: $(VENV)/installed ## Draw docs/architecture.svg and list the files in docs/architecture.md, from the code
 	@$(VENV)/bin/python scripts/picture.py
+
+formats: $(VENV)/installed ## Write docs/operate/formats.md from the code: containers and codecs that are read
+	@$(VENV)/bin/python -m scripts.formats_page
 
 docs: $(DOCS_VENV)/installed ## Build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict

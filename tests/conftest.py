@@ -1,5 +1,6 @@
 """An environment without settings, the real corpora, and a service on tiny bundles."""
 
+import faulthandler
 import fcntl
 import os
 import shutil
@@ -12,6 +13,7 @@ from fastapi.testclient import TestClient
 from nnpm.service import logs, settings
 from nnpm.service.api.app import create_app
 from nnpm.service.settings import Settings
+from tests.support.hostile.watch import resident_mib
 from tests.support.servers import Hook, wait_until_ready
 from tests.support.sounds import encode, speechlike
 from tests.support.tiny_bundle import write_tiny_bundle
@@ -25,9 +27,41 @@ collect_ignore = ["support/hostile/fuzzing.py"]
 MakeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 
+HOSTILE = {
+    "test_archive.py", "test_bad_input.py", "test_damaged_version.py", "test_form_limits.py",
+    "test_formats.py", "test_formats_page.py", "test_hostile.py", "test_hostile_clients.py",
+    "test_joined.py", "test_names.py", "test_process.py", "test_settings.py", "test_uploads.py",
+    "test_wav.py",
+}  # fmt: skip
+"""Modules of the marker hostile: one or more for each kind of fault."""
+
+HOSTILE_S, HOSTILE_SLOW_S, HOSTILE_MIB = 60, 600, 1024
+
+
+@pytest.fixture(autouse=True)
+def _limits(request: pytest.FixtureRequest) -> Iterator[None]:
+    """End the run where a hostile input never returns, and fail where it takes much memory."""
+    if request.node.get_closest_marker("hostile") is None:
+        yield
+        return
+    slow = request.node.get_closest_marker("slow") is not None
+    # A call into C that hangs heeds no exception: the stacks are printed, and the process ends.
+    faulthandler.dump_traceback_later(HOSTILE_SLOW_S if slow else HOSTILE_S, exit=True)
+    before_mib = resident_mib()
+    yield
+    faulthandler.cancel_dump_traceback_later()
+    assert resident_mib("VmHWM") - max(before_mib, _peak.get("mib", 0.0)) < HOSTILE_MIB
+    _peak["mib"] = resident_mib("VmHWM")
+
+
+_peak: dict[str, float] = {}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The service's doctests are in the contract subset."""
     for item in items:
+        if item.path.name in HOSTILE:
+            item.add_marker("hostile")
         if isinstance(item, pytest.DoctestItem) and "nnpm/service" in item.nodeid:
             item.add_marker("smoke")
 

@@ -121,6 +121,15 @@ def test_what_is_set_are_settings(name: str) -> None:
     assert given <= {f"NNPM_{field.upper()}" for field in Settings.model_fields}
 
 
+def test_egress_lets_out_what_a_setting_needs() -> None:
+    (policy,) = [d for d in BASE if d["metadata"]["name"] == "nnpm-all"]
+    out = {
+        (one["protocol"], one["port"]) for rule in policy["spec"]["egress"] for one in rule["ports"]
+    }
+    names, database, store = {("UDP", 53), ("TCP", 53)}, {("TCP", 5432)}, {("TCP", 443)}
+    assert out == names | database | store | {("TCP", 4317), ("TCP", 4318)}  # and OTLP
+
+
 def test_every_selector_finds_its_pods() -> None:
     def finds(selector: dict[str, str], template: dict[str, Any]) -> bool:
         return selector.items() <= template["metadata"]["labels"].items()
