@@ -33,7 +33,7 @@ _CPU_S_PER_BYTE = 0.04 / (1 << 20)
 _IN_MEMORY_BYTES = 4 << 20
 _MPEG_AUDIO = (0x50, 0x55)
 _REQUEST_BYTES = 65_536
-_DATA_BYTES = 1 << 30
+_DATA_BYTES = 1 << 29
 
 
 def main() -> None:

@@ -2,17 +2,19 @@
 
 import io
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
+import soxr
 
 from ..errors import NotAudioError
 from .formats import end_of_tags
 from .headers import mended
 from .joined import Piece, first_frame, index_frame, mp3_pieces, ogg_pieces
-from .reader import BLOCK_SAMPLES, DecodeBudget, Source, shape_changed, stopped_early
+from .reader import BLOCK_SAMPLES, DecodeBudget, Source, stopped_early
 
 _UNKNOWN_FRAMES = 1 << 62  # libsndfile gives 2^63 - 1 for a stream of unknown length
 _MAX_TRAILER_BYTES = 4096
@@ -63,11 +65,16 @@ class SoundFileReader:
         for source in self._sources[1:]:
             self._stream.close()
             self._stream = self._open(source)
-            shape = self.rate_hz, self.num_channels
             seen = self._stream.samplerate, self._stream.channels
-            if seen != shape:
-                raise shape_changed(shape, seen, num_frames / self.rate_hz)
-            yield from self._blocks(num_frames)
+            if seen != (self.rate_hz, self.num_channels):
+                self._remarks.append(
+                    f"From {num_frames / self.rate_hz:.1f} s on the {self.format} has {seen[0]} Hz "
+                    f"and {seen[1]} channels; it was converted to {self.rate_hz} Hz and "
+                    f"{self.num_channels}."
+                )
+                yield from self._converted(num_frames, *seen)
+            else:
+                yield from self._blocks(num_frames)
             num_frames += self._num_frames
 
     def warnings(self, num_frames: int, peak: float) -> Iterator[str]:  # noqa: ARG002
@@ -90,15 +97,33 @@ class SoundFileReader:
         frames: int = self._stream.frames
         return None if frames >= _UNKNOWN_FRAMES else frames
 
+    def _converted(
+        self, before: int, rate_hz: int, num_channels: int
+    ) -> Iterator[npt.NDArray[np.float32]]:
+        """The blocks of a stream of another shape, in the shape of the first."""
+        resampler = soxr.ResampleStream(rate_hz, self.rate_hz, num_channels, dtype="float32")
+        nothing = np.zeros((0, num_channels), np.float32)
+        converted = 0
+        for block in chain(self._blocks(before), [nothing]):
+            resampled = resampler.resample_chunk(block, last=block is nothing)
+            if num_channels != self.num_channels:
+                mean = resampled.mean(axis=1, keepdims=True)
+                resampled = np.repeat(mean, self.num_channels, axis=1)
+            converted += len(resampled)
+            if len(resampled):
+                yield resampled
+        self._num_frames = converted
+
     def _blocks(self, before: int) -> Iterator[npt.NDArray[np.float32]]:
         """The blocks of the stream that is open, after so many frames of others."""
         stated = self._stated()
-        block_frames = max(1, BLOCK_SAMPLES // self.num_channels)
+        num_channels: int = self._stream.channels
+        block_frames = max(1, BLOCK_SAMPLES // num_channels)
         if stated is not None:
             block_frames = min(block_frames, stated)
         self._num_frames = 0
         while block_frames:
-            block = np.full((block_frames, self.num_channels), np.nan, np.float32)
+            block = np.full((block_frames, num_channels), np.nan, np.float32)
             failure: Exception | None = None
             try:
                 num_read = len(self._stream.read(out=block))

@@ -27,6 +27,7 @@ samples that the header forgot beyond it."""
 _PLACEHOLDERS_FROM = 0x7FFF0000
 """Streaming writers put 0, 0xFFFFFFFF, or something near 0x7FFFFFFF in place of a size."""
 _UNKNOWN_SIZE = 0xFFFFFFFF
+_LARGEST_BYTES = 1 << 42
 _EXTENSIBLE = 0xFFFE
 _W64_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")
 _W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
@@ -234,12 +235,7 @@ class _Walk:
         is_last = size >= there
         if size == 0 and there and not self._riff_is_right and not self._is_chunk(start):
             size, is_last = there, True
-        elif (
-            not self._is_w64
-            and size >= _PLACEHOLDERS_FROM
-            and size > there
-            and (size <= _UNKNOWN_SIZE)
-        ):
+        elif size > there and self._is_placeholder(size):
             size = there
         elif size > there:
             layout.promised_bytes = sum(part for _, part in layout.parts) + size
@@ -254,6 +250,12 @@ class _Walk:
         layout.parts.append((start, size))
         return start + size
 
+    def _is_placeholder(self, size: int) -> bool:
+        """Whether a size that is larger than the file was written before it was known."""
+        if size > _LARGEST_BYTES:
+            return True
+        return not self._is_w64 and _PLACEHOLDERS_FROM <= size <= _UNKNOWN_SIZE
+
     def _chunk(self, position: int) -> tuple[bytes, int, int] | None:
         """Name, start and size of the chunk at a position; None if there is none."""
         header = self._read(position, 24 if self._is_w64 else 8)
@@ -262,6 +264,8 @@ class _Walk:
                 return None
             (size,) = struct.unpack("<Q", header[16:])
             name = header[:4] if header[4:16] == _W64_TAIL else b""
+            if name == b"data":
+                return name, position + 24, max(0, size - 24)
             return (name, position + 24, size - 24) if size >= 24 else None
         if len(header) < 8:
             return None

@@ -9,7 +9,7 @@ import pytest
 
 from nnpm.service.inference.audio.decode import decode
 from nnpm.service.inference.audio.joined import index_frame, mp3_pieces, ogg_pieces
-from nnpm.service.inference.errors import AudioError, DamagedAudioError, NotAudioError
+from nnpm.service.inference.errors import AudioError, NotAudioError
 from tests.support.hostile.ogg import pages
 from tests.support.hostile.seeds import id3
 from tests.support.sounds import encode, speechlike
@@ -46,10 +46,17 @@ def test_a_chained_ogg_is_read_to_the_end_of_its_last_link(kind: str) -> None:
     np.testing.assert_allclose(recording.waveforms[0].samples[-16_000:], alone[-16_000:], atol=1e-5)
 
 
-def test_links_of_different_shape_are_refused_by_name() -> None:
-    stereo = encode(np.stack([speechlike()] * 2, axis=1), container="OGG")
-    with pytest.raises(DamagedAudioError, match=r"from 16000 Hz and 1 channels to 16000 Hz and 2"):
-        decode(OGG["VORBIS"] + stereo)
+def test_links_of_different_shape_are_converted() -> None:
+    stereo = encode(np.stack([speechlike(1, 44_100)] * 2, axis=1), 44_100, container="OGG")
+    recording = decode(OGG["VORBIS"] + stereo + OGG["VORBIS"])
+    assert (recording.info.sample_rate_hz, recording.info.channels) == (16_000, 1)
+    assert recording.info.duration_s == pytest.approx(5, abs=0.01)
+    assert "From 2.0 s on the OGG has 44100 Hz and 2 channels" in recording.info.warnings[1]
+    alone = decode(stereo).waveforms[0].samples
+    np.testing.assert_allclose(recording.waveforms[0].samples[32_000:48_000], alone, atol=1e-3)
+    other = encode(np.stack([speechlike(2, 8_000)] * 2, axis=1), 8_000, container="MP3")
+    assert decode(MP3 + other).info.duration_s == pytest.approx(6, abs=0.1)
+    assert decode(other + MP3).info.channels == 2
 
 
 @pytest.mark.parametrize("kind", OGG)

@@ -92,6 +92,8 @@ WHOLE = {
     "a byte rate of 0": WAV[:28] + bytes(4) + WAV[32:],
     "RF64 with sizes of 0": b"RF64\xff\xff\xff\xffWAVE"
     + chunk(b"ds64", bytes(28)) + FMT + chunk(b"data", DATA, 0xFFFFFFFF),
+    "RF64 with sizes of 2^64 - 1": b"RF64\xff\xff\xff\xffWAVE"
+    + chunk(b"ds64", b"\xff" * 28) + FMT + chunk(b"data", DATA, 0xFFFFFFFF),
     "RF64 without ds64": b"RF64\xff\xff\xff\xffWAVE" + FMT + chunk(b"data", DATA, 0xFFFFFFFF),
     "RF64 that ends too soon": b"RF64\xff\xff\xff\xffWAVE"
     + chunk(b"ds64", struct.pack("<QQQI", 0, len(DATA), 0, 0)) + FMT
@@ -159,6 +161,16 @@ def test_w64_that_breaks_off() -> None:
     clip = encode(speechlike(), container="W64", subtype="PCM_16")
     (warning,) = decode(clip[: -len(DATA) // 2]).info.warnings
     assert warning.startswith("The W64 breaks off: its header states 1.50 s")
+
+
+@pytest.mark.parametrize("size", [0, 24, (1 << 63) - 1, (1 << 64) - 1])
+def test_w64_written_to_a_pipe_is_read_to_its_end(size: int) -> None:
+    clip = encode(speechlike(), container="W64", subtype="PCM_16")
+    at = clip.index(b"data") + 16
+    whole = struct.pack("<Q", size if size > 24 else 0)
+    streamed = clip[:16] + whole + clip[24:at] + struct.pack("<Q", size) + clip[at + 8 :]
+    info = decode(streamed).info
+    assert (info.duration_s, info.warnings) == (1.5, ())
 
 
 def test_the_last_frame_may_be_incomplete() -> None:
