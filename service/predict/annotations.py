@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import PurePath
 from urllib.parse import quote
 
+from ..inference.errors import printable
 from .schemas import PredictAnswer
 
 ABSTAINED = "abstained"
@@ -216,8 +217,8 @@ def _marks(answer: PredictAnswer) -> list[_Mark]:
     for entry in sorted(answer.timeline, key=lambda one: one.start_s):
         if entry.emotion is None and "no_speech" in entry.reasons:
             continue
-        speaker: str | None = getattr(entry, "speaker", None)
         channel = f"channel {entry.channel}" if split else ""
+        speaker = None if entry.speaker is None else printable(entry.speaker)
         tier = " ".join(filter(None, (channel, speaker))) or "emotion"
         # given turns of one speaker may overlap: the later one gives way
         start_s = max(entry.start_s, ends.get(tier, 0.0))

@@ -119,7 +119,7 @@ def rows(item: Item, level: Level, labels: Iterable[str]) -> list[Row]:
             return [
                 {
                     **common,
-                    **{name: getattr(one, name, None) for name in (*_SPAN, *_SEGMENT)},
+                    **{name: getattr(one, name) for name in (*_SPAN, *_SEGMENT)},
                     "reasons": _joined(one.reasons),
                     **_scores(one.scores),
                 }

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable
 from itertools import groupby
 
+from ..inference.errors import printable
 from .schemas import PredictAnswer
 
 _COLOURS = {
@@ -33,7 +34,8 @@ def text_of(name: str, outcome: PredictAnswer | Exception) -> str:
         if colours:
             lines.append(f"  {_bar(outcome, channel)}")
         for one in entries:
-            text = _verdict(one.emotion, one.confidence, one.reasons)
+            speaker = f"{printable(one.speaker)}: " if one.speaker else ""
+            text = speaker + _verdict(one.emotion, one.confidence, one.reasons)
             span = f"{_clock(one.start_s)} - {_clock(one.end_s)}"
             lines.append(f"    {span}  {_painted(text, one.emotion) if colours else text}")
     return "\n".join(lines)

@@ -13,8 +13,8 @@ from nnpm.service.predict.schemas import (
 
 LABELS = ("angry", "happy", "sad")
 
-Entry = tuple[float, float, int, str | None]
-"""Start and end in seconds, channel, emotion; None abstains."""
+Entry = tuple[float, float, int, str | None] | tuple[float, float, int, str | None, str]
+"""Start and end in seconds, channel, emotion (None abstains), and the speaker if known."""
 
 
 def scores_of(emotion: str | None) -> dict[str, float]:
@@ -26,13 +26,14 @@ def made_answer(
 ) -> PredictAnswer:
     """An answer whose segments and timeline are these; ``silence`` as an emotion is no speech."""
     segments, timeline = [], []
-    for start_s, end_s, channel, said in entries:
+    for start_s, end_s, channel, said, *named in entries:
+        speaker = named[0] if named else None
         emotion = None if said == "silence" else said
         reasons = ("no_speech",) if said == "silence" else () if said else ("low_confidence",)
         segments.append(
-            Segment(start_s, end_s, channel, emotion, 0.625, scores_of(emotion), reasons)
+            Segment(start_s, end_s, channel, emotion, 0.625, scores_of(emotion), reasons, speaker)
         )
-        timeline.append(TimelineEntry(start_s, end_s, channel, emotion, 0.625, reasons))
+        timeline.append(TimelineEntry(start_s, end_s, channel, emotion, 0.625, reasons, speaker))
     emotion = entries[0][3] if entries else None
     whole = rounded(
         Answer(

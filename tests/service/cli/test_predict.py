@@ -352,6 +352,17 @@ def test_text_shows_the_timeline_of_each_channel(folder: Path, shown: Shown) -> 
     assert not any("\x1b" in line or "█" in line for line in plain)
 
 
+def test_text_names_given_speakers(folder: Path, shown: Shown) -> None:
+    turns = folder.parent / "turns.rttm"
+    turns.write_text(
+        "SPEAKER x 1 0 3 <NA> <NA> Ada <NA> <NA>\nSPEAKER x 1 3 2 <NA> <NA> B\x1bo <NA> <NA>\n"
+    )
+    argv = (folder / "deeper/é.wav", "--turns", turns, "--no-abstain")
+    lines = shown(*argv, terminal=False)
+    assert "    00:00.0 - 00:03.0  Ada: " in lines[1]
+    assert "00:03.0 - 00:05.0  B\\x1bo: " in lines[2]
+
+
 def test_a_terminal_shows_a_bar_of_colours(
     folder: Path, shown: Shown, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,6 +94,21 @@ def test_audacity_labels_are_separated_by_tabs() -> None:
     assert text == "0.500000\t2.250000\tangry\n4.000000\t9.500000\tabstained\n"
 
 
+def test_speakers_have_tiers_of_their_own(tmp_path: Path) -> None:
+    answer = made_answer([(0, 2, 0, "angry", 'Ada "A" <b>'), (1, 3, 0, "sad", "Bo C\n")])
+    grid = textgrid.openTextgrid(str(written("textgrid", answer, tmp_path)), False)
+    assert [tuple(one) for one in grid.getTier("Bo C\\x0a").entries] == [(1, 3, "sad")]
+    document = Eaf(str(written("eaf", answer, tmp_path)))
+    assert list(document.get_tier_names()) == ['Ada "A" <b>', "Bo C\\x0a"]
+    voices = webvtt.read(str(written("vtt", answer, tmp_path)))
+    assert voices[1].voice == "Bo C\\x0a"
+    assert voices[0].raw_text.startswith('<v Ada "A" &lt;b&gt;>angry')
+    lines = ANNOTATIONS["rttm"].write(NAME, answer).splitlines()
+    assert [line.split()[6:8] for line in lines] == [['Ada_"A"_<b>', "angry"], ["Bo_C\\x0a", "sad"]]
+    labels = ANNOTATIONS["audacity"].write(NAME, answer).splitlines()
+    assert labels[1].endswith("\tBo C\\x0a: sad")
+
+
 def test_given_turns_of_one_speaker_that_overlap_give_way(tmp_path: Path) -> None:
     answer = made_answer([(0, 3, 0, "angry"), (1, 2, 0, "sad"), (2.5, 4, 0, "happy")])
     grid = textgrid.openTextgrid(str(written("textgrid", answer, tmp_path)), False)

@@ -100,6 +100,11 @@ def test_rows_say_what_the_answer_says() -> None:
     assert [one["channel"] for one in rows(ITEMS[1], "channel", LABELS)] == [0]
 
 
+def test_segments_name_their_speaker() -> None:
+    answer = made_answer([(0, 1, 0, "sad", "Ada"), (1, 2, 0, "sad")])
+    assert [row["speaker"] for row in rows(Item("a", answer), "segment", LABELS)] == ["Ada", None]
+
+
 def test_a_cell_is_never_a_formula_nor_breaks_the_sheet() -> None:
     long = Item("a" * 40_000 + ".wav", made_answer([(0, 1, 0, "sad")]))
     bell = Item("bell\x07.wav", made_answer([(0, 1, 0, "sad")]))
