@@ -40,7 +40,11 @@ RUN groupadd --gid 10001 nnpm \
 COPY models /opt/nnpm-models
 COPY --from=build /opt/nnpm /opt/nnpm
 # NNPM_BUNDLED is copied into the registry NNPM_MODELS at the start, as far as it is not there.
+# It listens inside the container, which `docker run -p` alone opens: publish on 127.0.0.1, or give it
+# keys (NNPM_API_KEYS_FILE); docs/operate/security.md.
 ENV PATH=/opt/nnpm/bin:$PATH \
+    NNPM_HOST=0.0.0.0 \
+    NNPM_INSECURE=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     NNPM_BUNDLED=/opt/nnpm-models \

@@ -41,6 +41,7 @@ ENV_FILE = Path(".env")
 RegistryUrl = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://")]
 
 _HOST = re.compile(r"\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*")
+_ROOT_PATH = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s*]+")
 
 
@@ -178,6 +179,10 @@ class Settings(BaseSettings):
     """Origins, separated by commas, whose pages may call the service from a browser, such as
     https://app.example.org; [its own alone]."""
 
+    root_path: str | None = None
+    """Path below which a proxy serves the service, such as /emotion, whether or not the proxy
+    takes it off; [none]."""
+
     rate_limit: str | None = None
     """Most requests of one key, or of one address where there are no keys, such as 100/minute or
     10/second;1000/hour; [no limit]."""
@@ -226,6 +231,16 @@ class Settings(BaseSettings):
             )
         return value
 
+    @field_validator("root_path")
+    @classmethod
+    def _is_a_path(cls, value: str | None) -> str | None:
+        path = (value or "").rstrip("/")
+        if path and not _ROOT_PATH.fullmatch(path):
+            raise ValueError(
+                f"NNPM_ROOT_PATH is {value!r}; it must be a path such as /emotion or /api/emotion."
+            )
+        return path or None
+
     @field_validator("rate_limit")
     @classmethod
     def _is_a_rate(cls, value: str | None) -> str | None:
@@ -242,7 +257,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _stays_on_this_machine(self) -> Self:
-        if not (self.insecure or self.api_keys_file or _is_loopback(self.host)):
+        if self.is_open and not self.insecure:
             raise ValueError(
                 f"NNPM_HOST is {self.host}, which other machines can reach, and requests need no "
                 "key; listen on 127.0.0.1, make keys (NNPM_API_KEYS_FILE), or set NNPM_INSECURE=1 "
@@ -265,6 +280,11 @@ class Settings(BaseSettings):
             return {k: v for k, v in dotenv_settings().items() if k in cls.model_fields}
 
         return init_settings, env_settings, dotenv, file_secret_settings
+
+    @property
+    def is_open(self) -> bool:
+        """Whether other machines may reach the service, and need no key."""
+        return not (self.api_keys_file or _is_loopback(self.host))
 
     @property
     def names(self) -> tuple[str, ...]:

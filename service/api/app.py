@@ -107,6 +107,7 @@ def create_app(
         lifespan=lifespan,
         # A redirect would name this process, not the proxy before it, whose prefix it cannot know.
         redirect_slashes=False,
+        prefix=settings.root_path or "",
         telemetry=tracing.telemetry,
         docs_url=None,  # routes/system.py has our own
         redoc_url=None,

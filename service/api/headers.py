@@ -1,4 +1,4 @@
-"""Headers: those that every answer carries, the methods of a path, the format of an answer."""
+"""Paths and headers: common headers, a path's methods and prefix, the format of an answer."""
 
 from functools import lru_cache
 from pathlib import PurePath
@@ -39,6 +39,18 @@ def complete(message: Message, request_id: str) -> None:
 def common_headers(request_id: str) -> dict[str, str]:
     """Return the common headers, for answers that no middleware completes."""
     return {"X-Request-ID": request_id, **SECURITY}
+
+
+def without_prefix(path: str, prefix: str) -> str:
+    """Take a prefix off a path, where a proxy has left it on.
+
+    Examples:
+        >>> without_prefix("/emotion/predict", "/emotion"), without_prefix("/predict", "/emotion")
+        ('/predict', '/predict')
+    """
+    if path == prefix or path.startswith(f"{prefix}/"):
+        return path.removeprefix(prefix) or "/"
+    return path
 
 
 def allowed_methods(app: FastAPI, path: str) -> str | None:

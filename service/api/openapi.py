@@ -4,9 +4,11 @@ from collections.abc import Collection
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
 
 from ..predict.oip import InferRequest
 from .errors import MEDIA_TYPE, InferenceProblem, Kind, Problem, all_kinds
+from .headers import without_prefix
 
 FILE = {"type": "string", "format": "binary"}
 """Schema of a file in a request body."""
@@ -60,18 +62,34 @@ def _example(kind: Kind, schema: type[Problem]) -> dict[str, Any]:
 
 
 class DocumentedApp(FastAPI):
-    """An app whose document knows the schema of problems, and how keys are sent.
+    """An app whose document knows the schema of problems, how keys are sent, and its prefix.
+
+    A proxy may serve the app below a prefix, and take it off or leave it on: all that is inside
+    sees the path without it, and addresses that it writes have it.
 
     Args:
         keyed: requests need a key.
         open_paths: paths that need none.
+        prefix: such as ``/emotion``; empty for none.
         **arguments: of FastAPI.
     """
 
-    def __init__(self, *, keyed: bool, open_paths: Collection[str], **arguments: Any) -> None:
-        super().__init__(**arguments)
+    def __init__(
+        self, *, keyed: bool, open_paths: Collection[str], prefix: str, **arguments: Any
+    ) -> None:
+        servers = [{"url": prefix}] if prefix else None
+        super().__init__(servers=servers, **arguments)
+        self._prefix = prefix
         self._keyed = keyed
         self._open_paths = open_paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or a WebSocket, after taking off the prefix."""
+        if self._prefix and scope["type"] in ("http", "websocket"):
+            path = without_prefix(scope["path"], self._prefix)
+            # not root_path: Starlette would take that off again where a route begins with it
+            scope = {**scope, "path": path, "app_root_path": self._prefix}
+        await super().__call__(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
         """Return the document."""

@@ -31,7 +31,7 @@ from .errors import (
     problem_of,
     refuse,
 )
-from .headers import common_headers
+from .headers import common_headers, without_prefix
 
 PING_S = 20.0
 """Seconds between pings."""
@@ -110,6 +110,7 @@ def protocol(settings: Settings) -> type[H11Protocol]:
     class Configured(Connection):
         max_connections = settings.max_connections
         head_timeout_s = settings.head_timeout_s
+        prefix = settings.root_path or ""
 
     return Configured
 
@@ -119,6 +120,7 @@ class Connection(H11Protocol):
 
     max_connections: int
     head_timeout_s: float
+    prefix: str
 
     _last_logged_s = -_LOG_AGAIN_S
     _head_timer: asyncio.TimerHandle | None = None
@@ -137,7 +139,7 @@ class Connection(H11Protocol):
                 transport.abort()
                 return
             self._crowded = True
-            self.app = _health_only(self.app, self._crowd_error())
+            self.app = _health_only(self.app, self._crowd_error(), self.prefix)
         self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -267,11 +269,11 @@ class Connection(H11Protocol):
             )
 
 
-def _health_only(app: ASGIApp, error: TooManyConnectionsError) -> ASGIApp:
+def _health_only(app: ASGIApp, error: TooManyConnectionsError, prefix: str) -> ASGIApp:
     """Let probes of the health pass, and refuse everything else."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"].startswith("/health/"):
+        if without_prefix(scope["path"], prefix).startswith("/health/"):
             await app(scope, receive, send)
         else:
             scope["state"]["request_id"] = str(uuid.uuid4())

@@ -46,6 +46,13 @@ def run(args: argparse.Namespace) -> int:
             f"{error} The models folder is {own.models}; NNPM_MODELS sets another."
         ) from None
 
+    if own.is_open:
+        log.warning(
+            "Whoever reaches %s can use the service, for there are no keys (NNPM_INSECURE=1): "
+            "publish a container on 127.0.0.1 alone, or make keys (NNPM_API_KEYS_FILE).",
+            own.host,
+        )
+
     def be_ready() -> None:
         # Going through all objects loaded so far takes 85 ms, during which no request is answered.
         gc.collect()

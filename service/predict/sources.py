@@ -102,7 +102,12 @@ def places_below(output: Path, found: list[Source], suffix: str) -> dict[str, Pa
 
 
 def in_order(
-    found: list[Source], score: Callable[[Source], T], jobs: int, *, total: int
+    found: list[Source],
+    score: Callable[[Source], T],
+    jobs: int,
+    *,
+    total: int,
+    progress: bool = True,
 ) -> Iterator[tuple[Source, T]]:
     """Score recordings on threads, with a progress bar on standard error.
 
@@ -111,6 +116,7 @@ def in_order(
         score: scores one of them.
         jobs: threads.
         total: recordings with those that were scored before, for the bar.
+        progress: show the bar, if standard error is a terminal.
 
     Yields:
         Each recording with its outcome, in the order given. What is left when the caller stops is
@@ -118,12 +124,17 @@ def in_order(
     """
     with (
         ThreadPoolExecutor(jobs) as pool,
-        tqdm(total=total, initial=total - len(found), unit="file", disable=None) as progress,
+        tqdm(
+            total=total,
+            initial=total - len(found),
+            unit="file",
+            disable=None if progress else True,
+        ) as bar,
     ):
         try:
             for source, outcome in zip(found, pool.map(score, found), strict=True):
                 yield source, outcome
-                progress.update()
+                bar.update()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

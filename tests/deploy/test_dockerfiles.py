@@ -2,11 +2,15 @@
 
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx2
 import pytest
+
+from tests.support.servers import serving
 
 ROOT = Path(__file__).parents[2]
 KINDS = ("service", "worker")
@@ -49,6 +53,24 @@ def test_no_shell_stands_before_the_process(kind: str) -> None:
     starts = re.findall(r"^(?:ENTRYPOINT|CMD|HEALTHCHECK[^\[]*) ?(.)", read(kind), re.MULTILINE)
     assert starts[:2] == ["[", "["]
     assert re.search(r"^HEALTHCHECK [^\[]*\[", read(kind), re.MULTILINE)
+
+
+def test_the_service_answers_where_the_container_is_published(models: Path, tmp_path: Path) -> None:
+    """``docker run -p`` reaches the container's address, and not its loopback."""
+    environment = dict(
+        re.findall(r"^ +(NNPM_(?:HOST|INSECURE))=(\S+)", read("service"), re.MULTILINE)
+    )
+    assert environment == {"NNPM_HOST": "0.0.0.0", "NNPM_INSECURE": "1"}
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as route:
+        try:
+            route.connect(("192.0.2.1", 9))  # sends nothing: it finds out our own address
+        except OSError:
+            pytest.skip("this machine has no network")
+        address = route.getsockname()[0]
+    with serving(models, tmp_path, **environment) as server:
+        found = httpx2.get(f"http://{address}:{server.port}/health/ready")
+        assert found.json() == {"status": "ready"}
+    assert "there are no keys" in server.log.read_text()
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="no git")

@@ -149,3 +149,10 @@ def test_a_secret_is_a_file_and_the_environment_wins(
     assert load().database_url == url
     monkeypatch.setenv("NNPM_DATABASE_URL", "sqlite:///here.db")
     assert load().database_url == "sqlite:///here.db"
+
+
+@pytest.mark.parametrize("path", ["emotion", "//a", "/a b", "/a/../b", "https://a/b", "/a//b"])
+def test_a_root_path_is_a_path(path: str) -> None:
+    with pytest.raises(SettingsError, match="NNPM_ROOT_PATH is"):
+        load(root_path=path)
+    assert load(root_path="/voice/emotion/").root_path == "/voice/emotion"
