@@ -177,12 +177,12 @@ class _GoneError(Exception):
 
 
 def _death(status: int) -> AudioError:
-    log.warning("a decoder process ended with status %d", status)
     if status == -signal.SIGPROF:
         return CostlyAudioError(
             "Decoding was stopped, because it took too long without coming to a sample; export the "
             "file again."
         )
+    log.warning("a decoder process ended with status %d", status)
     return DamagedAudioError(
         "The file is damaged: the decoder could not go on with it; export the audio again."
     )
