@@ -143,6 +143,18 @@ def cut(recording: Recording, plan: Plan) -> list[ChannelCut]:
     return cuts
 
 
+def cut_turns(recording: Recording, window_s: float) -> list[ChannelCut]:
+    """Cut each channel as prediction does without options.
+
+    Args:
+        recording: as decoded.
+        window_s: of the bundle.
+    """
+    length = round(window_s * SAMPLE_RATE_HZ)
+    plan = Plan(length, length, allowed=[], force=False, by_turns=True)
+    return cut(recording, plan)
+
+
 def _windows_of(waveform: Waveform, plan: Plan, num_channels: int) -> ChannelCut:
     """Windows by the clock; the silent edges of the channel are left out."""
     quality = assess(waveform)

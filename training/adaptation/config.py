@@ -109,8 +109,8 @@ class AdaptConfig(Section):
 
     min_clips: Positive = 20
     """Usable clips; with fewer, adaptation is refused."""
-    windows_per_clip: Positive = 10
-    """Windows of speech at most, of a recording longer than the bundle's window."""
+    turns_per_clip: Positive = 50
+    """Turns at most of one recording, spread over its length."""
     views: Count = 3
     """Spectral augmentations of every clip, besides the clip as recorded."""
     steps: Count = 300

@@ -22,12 +22,10 @@ from ...service.inference.audio.formats import (
     audio_files,
     describe_passed_over,
 )
-from ...service.inference.audio.speech import assess, speech_bounds
-from ...service.inference.audio.waveform import SAMPLE_RATE_HZ, Waveform
+from ...service.inference.audio.waveform import SAMPLE_RATE_HZ, Recording, Waveform
 from ...service.inference.card import Card
 from ...service.inference.errors import AudioError, AudioTooLongError, AudioTooShortError, printable
-from ...service.inference.segments import TOO_SHORT_S
-from ...service.inference.turns import windows
+from ...service.inference.segments import TOO_SHORT_S, cut_turns
 from ..data.augment import SpectralAugment
 from ..errors import TrainingError
 from ..network.frontend import FrontEnd
@@ -145,15 +143,15 @@ def extract_features(
     """Decode and trim all audio below a folder, and extract the features of its speech.
 
     Files are decoded, mixed and trimmed as for prediction. A recording longer than the bundle's
-    window is cut into the same windows as for prediction; of those with speech, the first
-    ``windows_per_clip`` count as clips of their own.
+    window is cut into the same turns as for prediction; each counts as a clip of its own, at most
+    ``turns_per_clip`` of one recording.
 
     Args:
         folder: searched recursively for audio, except hidden files.
         extract: takes the samples of one segment of speech, shape ``(num_samples,)``, and returns
             its features; called from many threads.
-        card: of the bundle; gives the windows.
-        config: minimum number of clips, maximum number of windows per clip.
+        card: of the bundle; gives the window.
+        config: minimum number of clips, maximum number of turns per recording.
         threads: that decode and extract.
         on_file: called with the number of files done and of all files.
 
@@ -169,7 +167,7 @@ def extract_features(
     examples: list[Floats] = []
     seen: set[bytes] = set()
     skipped: dict[Skipped, list[str]] = {}
-    clips = _prepare_all(files, extract, card, config.windows_per_clip, threads)
+    clips = _prepare_all(files, extract, card, config.turns_per_clip, threads)
     for done, (path, clip) in enumerate(zip(files, clips, strict=True), start=1):
         if isinstance(clip, _Clip) and clip.digest not in seen:
             seen.add(clip.digest)
@@ -234,16 +232,17 @@ def _prepare_all(
 def _prepare(path: Path, *, extract: _Extract, card: Card, most: int) -> _Clip | Skipped:
     """Decode one file, cut out its speech, and extract the features."""
     try:
-        waveform = decode(path).waveforms[0]
+        recording = decode(path)
     except AudioTooLongError:
         return "too_long"
     except AudioTooShortError:
         return "too_short"
     except AudioError:
         return "undecodable"
+    waveform = recording.waveforms[0]
     if waveform.duration_s < TOO_SHORT_S:
         return "too_short"
-    segments = _segments(waveform, card, most)
+    segments = _segments(recording, card.window_s, most)
     if not segments:
         return "no_speech"
     return _Clip(_digest(waveform), segments, [extract(segment) for segment in segments])
@@ -257,19 +256,13 @@ def _digest(waveform: Waveform) -> bytes:
     return digest.digest()
 
 
-def _segments(waveform: Waveform, card: Card, most: int) -> list[Floats]:
-    """The first windows with speech, copied: a view would keep the whole recording in memory."""
-    quality = assess(waveform)
-    if not quality.has_speech:
-        return []
-    start, stop = speech_bounds(waveform, quality)
-    window, hop = (round(seconds * SAMPLE_RATE_HZ) for seconds in (card.window_s, card.hop_s))
-    cuts = windows(stop - start, window, min(hop, window))
-    found: list[Floats] = []
-    for begin, end in cuts:
-        segment = waveform.part(start + begin, start + end)
-        if len(cuts) == 1 or assess(segment).has_speech:
-            found.append(segment.samples.copy())
-        if len(found) == most:
-            break
-    return found
+def _segments(recording: Recording, window_s: float, most: int) -> list[Floats]:
+    """Turns as prediction finds them, spread over the recording if there are more than wanted.
+
+    They are copied: a view would keep the whole recording in memory.
+    """
+    waveform = recording.waveforms[0]
+    turns = [turn for turn in cut_turns(recording, window_s)[0].turns if turn.has_speech]
+    if len(turns) > most:
+        turns = [turns[index] for index in np.linspace(0, len(turns) - 1, most).round().astype(int)]
+    return [turn.samples(waveform).copy() for turn in turns]

@@ -8,7 +8,8 @@ import soundfile
 
 from nnpm.service.inference.audio.decode import decode
 from nnpm.service.inference.audio.speech import trim_edges
-from nnpm.service.inference.recognizer import Recognizer, windows
+from nnpm.service.inference.recognizer import Recognizer
+from nnpm.service.inference.turns import find_turns
 from nnpm.training.adaptation.config import AdaptConfig
 from nnpm.training.adaptation.features import FeatureViews, TargetFeatures, extract_features
 from nnpm.training.bundle.files import voice
@@ -79,21 +80,22 @@ def test_the_number_of_threads_changes_nothing(folder: Path, base) -> None:
     assert one.skipped == many.skipped
 
 
-def test_a_long_recording_gives_its_windows_that_hold_speech(tmp_path: Path, base) -> None:
+def test_a_long_recording_gives_the_turns_of_prediction(tmp_path: Path, base) -> None:
     speech = 0.3 * voice(150.0, 3.0, seed=0)
-    long = np.concatenate([speech, np.zeros(4 * 16_000), speech, speech[:8_000]])
-    write(tmp_path / "long.wav", long)
-    samples = trim_edges(decode(tmp_path / "long.wav").waveforms[0]).samples
-    cuts = windows(len(samples), 48_000, 24_000)  # the bundle's 3 and 1.5 s
-    loud = [cut for cut in cuts if np.abs(samples[slice(*cut)]).max() > 0.01]
-    assert len(loud) < len(cuts)
+    pause = np.zeros(2 * 16_000)
+    write(tmp_path / "long.wav", np.concatenate([speech, pause] * 4))
+    recording = decode(tmp_path / "long.wav")
+    (turns,) = find_turns(recording.waveforms, 48_000)  # the bundle's 3 s
+    assert len(turns) >= 4
     found = extract(tmp_path, base)
     assert found.accepted == 1
     recognizer = Recognizer(base)
-    for row, (start, end) in zip(found.target().pooled, loud, strict=True):
-        _, embedding, _ = recognizer.score(samples[start:end])
+    rows = found.target().pooled
+    for row, turn in zip(rows, turns, strict=True):
+        _, embedding, _ = recognizer.score(turn.samples(recording.waveforms[0]))
         np.testing.assert_allclose(row.numpy(), embedding[0], rtol=1e-3, atol=1e-4)
-    assert len(extract(tmp_path, base, windows_per_clip=2).target().pooled) == 2
+    few = extract(tmp_path, base, turns_per_clip=2).target().pooled
+    assert np.array_equal(few.numpy(), rows[[0, -1]].numpy())
 
 
 def test_many_files_keep_their_order(tmp_path: Path, base) -> None:
