@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from .audio.speech import FRAME_S, NUM_BANDS, Frames, analyse, is_speech
+from .audio.speech import FRAME_S, NUM_BANDS, Frames, analyse, is_speech, moves_like_speech
 from .audio.waveform import SAMPLE_RATE_HZ, Waveform
 
 FRAME = round(FRAME_S * SAMPLE_RATE_HZ)
@@ -23,10 +23,10 @@ PAUSE_S = 0.3
 LONGEST_S = 10.0
 """A longer turn is split at its quietest places."""
 
-SHORT_S = 2.0
+SHORT_S = 1.0
 """A shorter turn is joined with its speaker's nearest, if nobody else speaks in between."""
 
-JOIN_S = 1.0
+JOIN_S = 0.6
 """Turns with a longer pause between them are never joined."""
 
 _MARGIN = 3  # frames kept on either side
@@ -130,7 +130,8 @@ def active_frames(frames: Frames) -> Mask:
     noise = np.partition(around, _AROUND // 3, axis=2)[:, :, _AROUND // 3]
     noise = np.maximum(noise, _UNEVEN * noise.mean(axis=1, keepdims=True))
     ratios = bands / noise[np.minimum(np.arange(len(bands)) // size, num_blocks - 1)]
-    above = 10 * np.log10((ratios.sum(axis=1) - ratios.max(axis=1)) / (NUM_BANDS - 1))
+    rest = np.maximum(ratios.sum(axis=1) - ratios.max(axis=1), 1e-9)  # without the loudest band
+    above = 10 * np.log10(rest / (NUM_BANDS - 1))
     audible = frames.levels > _SILENCE_DB
     active = np.zeros(len(bands), bool)
     for start, end in runs(audible & (above > _OFF_DB)):
@@ -145,11 +146,14 @@ def speech_spans(frames: Frames, active: Mask) -> list[Span]:
         levels = frames.levels[start:end]
         loud = float(np.quantile(levels, 0.95))
         for first, last in _close(runs(active[start:end] & (levels > loud - _RANGE_DB))):
-            begin, stop = start + first, start + last
-            if stop - begin >= _SHORTEST and is_speech(
-                frames.levels[begin:stop], frames.bands[begin:stop].copy()
-            ):
-                found.append((begin, stop))
+            for ((begin, stop),) in split([(start + first, start + last)], frames.levels, _LONGEST):
+                piece = Frames(frames.levels[begin:stop], frames.bands[begin:stop])
+                if (
+                    stop - begin >= _SHORTEST
+                    and is_speech(piece.levels, piece.bands)
+                    and moves_like_speech(piece)
+                ):
+                    found.append((begin, stop))
     return found
 
 

@@ -30,6 +30,11 @@ _MAX_LOUD_FRAMES = 25  # half a second: one word in an hour is speech
 _FIRST_BIN = 6  # of 50 Hz each: 300 to 4300 Hz
 NUM_BANDS = 10
 _BAND_BINS = 8
+# Of speech of five languages, clean, noisy and by telephone, fewer than 1 in 100 turns fail one.
+_MAX_HELD_DB = -0.75
+_MIN_CHANGE_DB = 2.1
+_MIN_SHAPE = 0.36
+_NEPER = float(np.log(10.0) / 10.0)
 _BLOCK_FRAMES = 3000  # a minute
 
 
@@ -137,6 +142,34 @@ def is_speech(
         return True
     active = levels > max(loud_db - _RANGE_DB, _FLOOR_DB)
     return _modulation_db(levels[active], bands[active]) >= _MIN_MODULATION_DB
+
+
+def moves_like_speech(frames: Frames) -> bool:
+    """Whether a sound of half a second or more moves as a voice does, and music and tones do not.
+
+    A voice is not held: its level pauses between syllables, and its low bands change from frame to
+    frame, while notes last. Its spectrum takes other shapes, while gusts of noise keep theirs.
+
+    References:
+        Scheirer & Slaney, *Construction and Evaluation of a Robust Multifeature Speech/Music
+        Discriminator*, ICASSP 1997, from whose features these were chosen.
+    """
+    if len(frames.levels) * FRAME_S < _MODULATION_FROM_S:
+        return True
+    ordered = np.sort(frames.levels)
+    loud, upper = ordered[int(0.95 * len(ordered))], ordered[int(0.75 * len(ordered))]
+    decibels = 10.0 * np.log10(frames.bands + 1e-9)
+    loudest = np.partition(decibels, -1 - len(decibels) // 20, axis=0)[-1 - len(decibels) // 20]
+    decibels = np.maximum(decibels - loudest.max(), -50.0)
+    change = np.abs(np.diff(decibels[:, :2], axis=0)).mean(axis=0)
+    powers = 10.0 ** (decibels / 10.0)
+    flatness = decibels.mean(axis=1) * _NEPER - np.log(powers.mean(axis=1))
+    weights = 10.0 ** (np.maximum(frames.levels - loud, -30.0) / 10.0)
+    weights /= weights.sum()
+    shape = float(np.sqrt(weights @ (flatness - weights @ flatness) ** 2))
+    return bool(
+        upper - loud < _MAX_HELD_DB and change.min() > _MIN_CHANGE_DB and shape > _MIN_SHAPE
+    )
 
 
 def analyse(waveform: Waveform, frame: int) -> Frames:
