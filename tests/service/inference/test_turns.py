@@ -78,6 +78,25 @@ def test_other_sounds_are_no_turns() -> None:
         assert turns_of(sound) == [[]]
 
 
+def test_music_and_dialling_are_no_turns_and_a_voice_is() -> None:
+    rng, time_s = np.random.default_rng(0), np.arange(10 * RATE) / RATE
+    notes = np.zeros(10 * RATE)
+    for start in range(0, 10 * RATE, RATE // 2):
+        count = min(RATE, len(notes) - start)
+        for pitch in 220 * 2 ** (rng.choice([0, 4, 7, 12], 3) / 12):
+            after_s = time_s[:count]
+            notes[start : start + count] += np.sin(2 * np.pi * pitch * after_s) * np.exp(-after_s)
+    digits = 0.1 * np.sin(2 * np.pi * 697 * time_s) * (time_s % 0.3 < 0.15)
+    digits += 0.1 * np.sin(2 * np.pi * 1209 * time_s) * (time_s % 0.3 < 0.15)
+    spectrum = np.fft.rfft(0.1 * rng.standard_normal(10 * RATE))
+    gusts = np.fft.irfft(spectrum) * (1.1 + np.sin(2 * np.pi * 0.4 * time_s))
+    for sound in (0.05 * notes, digits, gusts):
+        (found,) = turns_of(sound + 1e-4 * rng.standard_normal(10 * RATE))
+        assert sum(end - start for start, end in found) < 1
+    ((voice,),) = turns_of(talk(-1.0, 8.0, -1.0))
+    assert voice == pytest.approx((1, 9), abs=0.3)
+
+
 def test_a_pause_ends_a_turn_and_a_short_one_does_not() -> None:
     assert len(turns_of(talk(4.0, -0.2, 4.0))[0]) == 1
     (first, second) = turns_of(talk(4.0, -0.8, 4.0))[0]
@@ -86,22 +105,22 @@ def test_a_pause_ends_a_turn_and_a_short_one_does_not() -> None:
 
 
 def test_short_turns_of_one_speaker_are_joined_without_their_pause() -> None:
-    ((turn,),) = find_turns([Waveform(talk(1.0, -0.7, 1.0).astype(np.float32))], WINDOW)
+    ((turn,),) = find_turns([Waveform(talk(0.8, -0.4, 0.8).astype(np.float32))], WINDOW)
     assert len(turn.parts) == 2
-    assert turn.num_samples < 2.2 * RATE < turn.end - turn.start
+    assert turn.num_samples < 1.8 * RATE < turn.end - turn.start
     assert len(turn.samples(Waveform(np.zeros(3 * RATE, np.float32)))) == turn.num_samples
 
 
 def test_turns_are_not_joined_when_somebody_else_speaks_between() -> None:
-    mine = talk(1.0, -0.9, 1.0, -0.3)
-    other = talk(-1.2, 0.6, -1.4)
+    mine = talk(0.8, -0.4, 0.8, -0.3)
+    other = talk(-0.8, 0.4, -1.1)
     assert len(turns_of(mine, np.zeros_like(mine))[0]) == 1
     assert len(turns_of(mine, other)[0]) == 2
 
 
 def test_joined_turns_are_no_longer_than_a_window() -> None:
-    turns = find_turns([Waveform(talk(*[1.4, -0.6] * 12).astype(np.float32))], WINDOW)[0]
-    assert 3 <= len(turns) <= 6
+    turns = find_turns([Waveform(talk(*[0.8, -0.5] * 12).astype(np.float32))], WINDOW)[0]
+    assert 2 <= len(turns) <= 6
     assert max(one.num_samples for one in turns) <= WINDOW + RATE
 
 
