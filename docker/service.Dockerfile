@@ -21,7 +21,7 @@ RUN /opt/pip/bin/pip --python /opt/nnpm/bin/python install -q \
         -o -path '*/onnxruntime/quantization' -o -path '*/numpy/f2py' -o -path '*/numpy/distutils' \
         -o -path '*/sqlalchemy/testing' -o -path '*/zstandard/_cffi.*' \) -prune -exec rm -rf {} +
 # What changes most comes last. nnpm has links to the two other folders.
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY nnpm nnpm
 COPY training training
 COPY service service

@@ -20,7 +20,7 @@ ARG TORCH_VERSION=2.13.0
 RUN /opt/pip/bin/pip --python /opt/nnpm/bin/python install -q ${TORCH_INDEX:+--index-url} ${TORCH_INDEX} \
     "torch==${TORCH_VERSION}"
 # What changes most comes last. nnpm has links to the two other folders.
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY nnpm nnpm
 COPY training training
 COPY service service

@@ -1,9 +1,12 @@
 """The wheel: whole, and at work beside somebody's own packages called service and training."""
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
+from email import message_from_bytes
+from email.message import Message
 from pathlib import Path
 
 import pytest
@@ -32,13 +35,46 @@ config.load(config.DEFAULT)
 """
 
 
+def built(folder: Path, **environment: str) -> Path:
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    surroundings = {**os.environ, **environment}
+    subprocess.run(build, cwd=ROOT, env=surroundings, check=True, capture_output=True)
+    (made,) = folder.glob("*.whl")
+    return made
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
-    (built,) = folder.glob("*.whl")
-    return built
+    return built(tmp_path_factory.mktemp("wheel"))
+
+
+def metadata_of(wheel: Path) -> Message:
+    archive = zipfile.ZipFile(wheel)
+    (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+    return message_from_bytes(archive.read(name))
+
+
+RELATIVE = re.compile(r"\]\((?![a-z]+:|#)[^)\s]+\)")
+
+
+def test_its_metadata_are_complete(wheel: Path) -> None:
+    found = metadata_of(wheel)
+    assert found["License-Expression"] == "Apache-2.0"
+    assert found["Description-Content-Type"].startswith("text/markdown")
+    assert found["Keywords"]
+    assert found["Author"]
+    assert "Typing :: Typed" in (found.get_all("Classifier") or [])
+    assert {"client", "media", "tables", "train"} <= set(found.get_all("Provides-Extra") or [])
+    assert RELATIVE.findall(str(found.get_payload())) == []
+
+
+def test_its_links_lead_to_the_repository_that_the_build_names(tmp_path: Path) -> None:
+    found = metadata_of(built(tmp_path, NNPM_REPOSITORY="https://example.org/nnpm/"))
+    text = str(found.get_payload())
+    assert RELATIVE.findall(text) == []
+    assert f"](https://example.org/nnpm/blob/v{found['Version']}/SECURITY.md)" in text
+    links = found.get_all("Project-URL") or []
+    assert "Repository, https://example.org/nnpm" in links
 
 
 def test_it_holds_every_file_of_both_packages(wheel: Path) -> None:
