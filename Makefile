@@ -158,11 +158,12 @@ UV_COMPILE = UV_CUSTOM_COMPILE_COMMAND='make lock' $(TOOLS_VENV)/bin/uv pip comp
 lock: $(TOOLS_VENV)/installed ## Update the pinned and hashed requirements of the images (requirements/)
 	@$(UV_COMPILE) requirements/build.in -o requirements/build.txt
 	@$(UV_COMPILE) pyproject.toml requirements/torch.in --override requirements/without-torch.in \
-		--extra train --extra postgres --extra media -o requirements/worker.txt
+		--extra train --extra postgres --extra remote --extra otel --extra media -o requirements/worker.txt
 	@# what both have, both have in the same version
-	@$(UV_COMPILE) pyproject.toml -c requirements/worker.txt --extra postgres -o requirements/service.txt
 	@$(UV_COMPILE) pyproject.toml -c requirements/worker.txt \
-		--extra postgres --extra media -o requirements/service-media.txt
+		--extra postgres --extra remote --extra otel -o requirements/service.txt
+	@$(UV_COMPILE) pyproject.toml -c requirements/worker.txt \
+		--extra postgres --extra remote --extra otel --extra media -o requirements/service-media.txt
 
 # Any engine that reads Dockerfiles.
 DOCKER ?= docker

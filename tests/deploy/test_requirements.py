@@ -48,6 +48,11 @@ def locked(kind: str, python: str) -> dict[str, str]:
     return found
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_images_hold_what_the_manifests_let_out(kind: str) -> None:
+    assert {"postgres", "remote", "otel"} <= set(EXTRAS[kind])
+
+
 @pytest.mark.parametrize("python", PYTHONS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_lock_satisfies_what_is_asked_for(kind: str, python: str) -> None:
