@@ -161,7 +161,7 @@ lock: $(TOOLS_VENV)/installed ## Update the pinned and hashed requirements of th
 		--extra train --extra postgres --extra remote --extra otel --extra media -o requirements/worker.txt
 	@# what both have, both have in the same version
 	@$(UV_COMPILE) pyproject.toml -c requirements/worker.txt \
-		--extra postgres --extra remote --extra otel -o requirements/service.txt
+		--extra postgres -o requirements/service.txt
 	@$(UV_COMPILE) pyproject.toml -c requirements/worker.txt \
 		--extra postgres --extra remote --extra otel --extra media -o requirements/service-media.txt
 

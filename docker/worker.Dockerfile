@@ -24,8 +24,6 @@ COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY nnpm nnpm
 COPY training training
 COPY service service
-# holds links to the two folders
-COPY nnpm nnpm
 RUN /opt/pip/bin/pip wheel -q --no-deps --no-index --no-build-isolation -w /wheels . \
     && /opt/pip/bin/pip --python /opt/nnpm/bin/python install -q --no-deps --no-index /wheels/*.whl
 
