@@ -207,8 +207,8 @@ class ExtraMissingError(NnpmError):
 class TurnsError(AudioError):
     """Given turns that do not fit the recording."""
 
-    code = "bad_parameter"
-    title = "Invalid parameter"
+    code = "bad_turns"
+    title = "The turns do not fit the recording"
 
 
 class BundleError(NnpmError):
