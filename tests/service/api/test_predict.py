@@ -244,19 +244,23 @@ def test_given_turns_are_scored_and_nothing_else(client: TestClient, how: str) -
 
 
 @pytest.mark.parametrize(
-    ("query", "detail"),
+    ("query", "code", "detail"),
     [
-        ({"turns": '[{"start_s": 1, "end_s": 9}]'}, "within the 6.00 s"),
-        ({"turns": '[{"start_s": 1, "end_s": 2, "channel": 3}]'}, "the recording has 1"),
-        ({"turns": "hello"}, "neither RTTM nor JSON"),
-        ({"segments": "words"}, "segments"),
-        ({"segments": "turns", "hop_s": "1"}, "hop_s is given"),
+        ({"turns": '[{"start_s": 1, "end_s": 9}]'}, "bad_turns", "within the 6.00 s"),
+        (
+            {"turns": '[{"start_s": 1, "end_s": 2, "channel": 3}]'},
+            "bad_turns",
+            "the recording has 1",
+        ),
+        ({"turns": "hello"}, "bad_parameter", "neither RTTM nor JSON"),
+        ({"segments": "words"}, "bad_parameter", "segments"),
+        ({"segments": "turns", "hop_s": "1"}, "bad_parameter", "hop_s is given"),
     ],
 )
 def test_turns_that_do_not_fit_are_named(
-    client: TestClient, query: dict[str, str], detail: str
+    client: TestClient, query: dict[str, str], code: str, detail: str
 ) -> None:
     answer = client.post("/predict", params=query, files={"file": encode(speechlike(6))})
     assert answer.status_code == 422
-    assert answer.json()["code"] == "bad_parameter"
+    assert answer.json()["code"] == code
     assert detail in answer.json()["detail"]
