@@ -35,7 +35,7 @@ _LONGEST = round(LONGEST_S / FRAME_S)
 _SHORT = round(SHORT_S / FRAME_S)
 _JOIN = round(JOIN_S / FRAME_S)
 _SHORTEST = 6  # frames: shorter sounds are clicks
-_ON_DB, _OFF_DB = 6.0, 3.0  # over the noise: where speech begins, and to where it goes on
+_ON_DB, _OFF_DB = 4.0, 2.5  # over the noise: where speech begins, and to where it goes on
 _RANGE_DB = 35.0  # below the loud frames of a turn
 _SILENCE_DB = -70.0
 _BLOCK = 50  # frames over which the noise is looked at: a second
@@ -118,7 +118,7 @@ def active_frames(frames: Frames) -> Mask:
     """Frames that stand out from the noise, shape ``(num_frames,)``.
 
     The noise is followed in ten bands: in each the level that a fifth of the frames stay below,
-    over some twenty seconds. A run of frames 3 dB above it counts if one of them is 6 dB above.
+    over some twenty seconds. A run of frames 2.5 dB above it counts if one of them is 4 dB above.
     """
     bands = np.maximum(frames.bands, _BAND_FLOOR)
     num_blocks = max(1, len(bands) // _BLOCK)
@@ -131,7 +131,8 @@ def active_frames(frames: Frames) -> Mask:
     noise = np.maximum(noise, _UNEVEN * noise.mean(axis=1, keepdims=True))
     ratios = bands / noise[np.minimum(np.arange(len(bands)) // size, num_blocks - 1)]
     rest = np.maximum(ratios.sum(axis=1) - ratios.max(axis=1), 1e-9)  # without the loudest band
-    above = 10 * np.log10(rest / (NUM_BANDS - 1))
+    smooth = np.convolve(np.pad(rest, 1, mode="edge"), np.full(3, 1 / 3), mode="valid")
+    above = 10 * np.log10(smooth / (NUM_BANDS - 1))
     audible = frames.levels > _SILENCE_DB
     active = np.zeros(len(bands), bool)
     for start, end in runs(audible & (above > _OFF_DB)):

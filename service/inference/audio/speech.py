@@ -31,9 +31,10 @@ _FIRST_BIN = 6  # of 50 Hz each: 300 to 4300 Hz
 NUM_BANDS = 10
 _BAND_BINS = 8
 # Of speech of five languages, clean, noisy and by telephone, fewer than 1 in 100 turns fail one.
-_MAX_HELD_DB = -0.75
-_MIN_CHANGE_DB = 2.1
-_MIN_SHAPE = 0.36
+_MOVES_FROM_S = 0.6  # a single word in noise need not
+_MAX_HELD_DB = -0.85
+_MIN_CHANGE_DB = 2.25
+_MIN_SHAPE = 0.38
 _NEPER = float(np.log(10.0) / 10.0)
 _BLOCK_FRAMES = 3000  # a minute
 
@@ -145,7 +146,7 @@ def is_speech(
 
 
 def moves_like_speech(frames: Frames) -> bool:
-    """Whether a sound of half a second or more moves as a voice does, and music and tones do not.
+    """Whether a sound of 0.6 s or more moves as a voice does, and music and tones do not.
 
     A voice is not held: its level pauses between syllables, and its low bands change from frame to
     frame, while notes last. Its spectrum takes other shapes, while gusts of noise keep theirs.
@@ -154,7 +155,7 @@ def moves_like_speech(frames: Frames) -> bool:
         Scheirer & Slaney, *Construction and Evaluation of a Robust Multifeature Speech/Music
         Discriminator*, ICASSP 1997, from whose features these were chosen.
     """
-    if len(frames.levels) * FRAME_S < _MODULATION_FROM_S:
+    if len(frames.levels) * FRAME_S < _MOVES_FROM_S:
         return True
     ordered = np.sort(frames.levels)
     loud, upper = ordered[int(0.95 * len(ordered))], ordered[int(0.75 * len(ordered))]
