@@ -34,6 +34,7 @@ _BAND_BINS = 8
 _MOVES_FROM_S = 0.6  # a single word in noise need not
 _MAX_HELD_DB = -0.85
 _MIN_CHANGE_DB = 2.25
+_FLAT = -1.6
 _MIN_SHAPE = 0.38
 _NEPER = float(np.log(10.0) / 10.0)
 _BLOCK_FRAMES = 3000  # a minute
@@ -149,7 +150,8 @@ def moves_like_speech(frames: Frames) -> bool:
     """Whether a sound of 0.6 s or more moves as a voice does, and music and tones do not.
 
     A voice is not held: its level pauses between syllables, and its low bands change from frame to
-    frame, while notes last. Its spectrum takes other shapes, while gusts of noise keep theirs.
+    frame, while notes last. Its spectrum takes other shapes, or has strong formants, while gusts of noise
+    are flat and keep their shape.
 
     References:
         Scheirer & Slaney, *Construction and Evaluation of a Robust Multifeature Speech/Music
@@ -167,10 +169,9 @@ def moves_like_speech(frames: Frames) -> bool:
     flatness = decibels.mean(axis=1) * _NEPER - np.log(powers.mean(axis=1))
     weights = 10.0 ** (np.maximum(frames.levels - loud, -30.0) / 10.0)
     weights /= weights.sum()
-    shape = float(np.sqrt(weights @ (flatness - weights @ flatness) ** 2))
-    return bool(
-        upper - loud < _MAX_HELD_DB and change.min() > _MIN_CHANGE_DB and shape > _MIN_SHAPE
-    )
+    mean = float(weights @ flatness)  # 0 where all bands are equally strong
+    has_shape = mean < _FLAT or float(np.sqrt(weights @ (flatness - mean) ** 2)) > _MIN_SHAPE
+    return bool(has_shape and upper - loud < _MAX_HELD_DB and change.min() > _MIN_CHANGE_DB)
 
 
 def analyse(waveform: Waveform, frame: int) -> Frames:

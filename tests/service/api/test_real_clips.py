@@ -124,4 +124,4 @@ def test_a_stream_is_answered_like_the_recording(
         assert final["model"] == whole["model"]
         assert final["audio"]["duration_s"] == whole["audio"]["duration_s"]
     assert np.median(differences) < tolerance
-    assert max(differences) < 0.08 + tolerance
+    assert max(differences) < (0.08 if segments == "windows" else 0.25)
