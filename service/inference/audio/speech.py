@@ -150,8 +150,8 @@ def moves_like_speech(frames: Frames) -> bool:
     """Whether a sound of 0.6 s or more moves as a voice does, and music and tones do not.
 
     A voice is not held: its level pauses between syllables, and its low bands change from frame to
-    frame, while notes last. Its spectrum takes other shapes, or has strong formants, while gusts of noise
-    are flat and keep their shape.
+    frame, while notes last. Its spectrum takes other shapes, or has strong formants, while gusts of
+    noise are flat and keep their shape.
 
     References:
         Scheirer & Slaney, *Construction and Evaluation of a Robust Multifeature Speech/Music
