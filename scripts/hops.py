@@ -123,7 +123,10 @@ async def post(app: ASGIApp, path: str, body: bytes, content_type: bytes) -> tup
     status, answer = 0, b""
 
     async def receive() -> Message:
-        return next(messages, {"type": "http.disconnect"})
+        if (message := next(messages, None)) is None:
+            await asyncio.Event().wait()  # the client stays: a disconnect would end the work
+        assert message is not None
+        return message
 
     async def send(message: Message) -> None:
         nonlocal status, answer

@@ -20,6 +20,7 @@ from ..system import available_cores
 EXTRAS = {
     "media": (("av",), "MP4, M4A, WebM, AMR, WMA and the audio of videos"),
     "tables": (("openpyxl", "pandas", "pyarrow"), "Parquet, XLSX and data frames"),
+    "client": (("httpx2",), "nnpm.Client and nnpm.AsyncClient"),
     "train": (("torch", "onnx", "audiomentations"), "nnpm train, export, evaluate and benchmark"),
     "remote": (("fsspec",), "recordings and models at URLs such as s3://bucket/folder"),
     "postgres": (("psycopg",), "a jobs database that several machines share"),
