@@ -1,148 +1,100 @@
-"""Augmentation of batches of log-mel power, drawn anew in every step."""
+"""Augmentation of waveforms: voice, microphone, room and noise, drawn anew for every clip."""
 
-import math
+from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 - torch's own convention
+import numpy as np
+import soxr
+from numpy.typing import NDArray
 
-from ..config import AugmentConfig, FrontEndConfig
-from ..network.frontend import frequency_to_mel
+from ...service.inference.audio.waveform import SAMPLE_RATE_HZ
 
-_DB_TO_LOG_POWER = math.log(10.0) / 10.0
-_TELEPHONE_HZ = (300.0, 3400.0)
+Samples = NDArray[np.float32]
+
+_EQUALISER_HZ = (0.0, 150.0, 400.0, 1000.0, 2500.0, 5000.0, 8000.0)
 
 
-class SpectralAugment:
-    """Vocal-tract warp, tempo, equaliser, noise floor, telephone band and SpecAugment.
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """Ranges and probabilities of the changes; each is made or left out for every clip by itself.
+
+    Attributes:
+        resample_p: of another speed, which moves pitch, formants and tempo together.
+        resample: smallest and largest factor of the duration.
+        equaliser_p: of a random smooth equaliser.
+        equaliser_db: largest gain or loss of its knots.
+        telephone_p: of a telephone's band, among clips with an equaliser.
+        room_p: of a room's echo.
+        noise_p: of coloured noise.
+        noise_snr_db: smallest and largest signal-to-noise ratio.
 
     References:
-        Jaitly & Hinton 2013 (vocal tract length perturbation, here a warp of the mel axis); Park
-        et al., arXiv 1904.08779 (masks; here filled with the clip's mean, 0 after normalisation).
-
-    All but the masks come before the front end's normalisation, on log power: rooms and telephones
-    also change a recording before it is normalised.
-
-    Args:
-        config: ranges and probabilities.
-        front_end: gives the frequencies of the bands.
-        generator: of all draws, on the CPU; None takes torch's global one.
-
-    Examples:
-        >>> augment = SpectralAugment(AugmentConfig(), FrontEndConfig())
-        >>> log_mel = augment(torch.randn(2, 1, 64, 100))
-        >>> augment.mask(log_mel).shape
-        torch.Size([2, 1, 64, 100])
+        Latif et al. and others find that waveform changes help across corpora most; strong changes
+        of pitch destroy labels (docs/research/method.md), so that two semitones are the most.
     """
 
-    def __init__(
-        self,
-        config: AugmentConfig,
-        front_end: FrontEndConfig,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        self.config, self.generator = config, generator
-        low, high, *telephone = frequency_to_mel(
-            torch.tensor([front_end.low_hz, front_end.high_hz, *_TELEPHONE_HZ])
-        ).tolist()
-        bands = torch.linspace(low, high, front_end.n_mels + 2)[1:-1]
-        self.telephone_band = (bands > telephone[0]) & (bands < telephone[1])
+    resample_p: float = 0.5
+    resample: tuple[float, float] = (0.88, 1.14)
+    equaliser_p: float = 0.5
+    equaliser_db: float = 9.0
+    telephone_p: float = 0.35
+    room_p: float = 0.25
+    noise_p: float = 0.5
+    noise_snr_db: tuple[float, float] = (3.0, 35.0)
 
-    def __call__(self, log_mel: Tensor) -> Tensor:
-        """Vary a batch of full crops of log-mel power, ``(batch, 1, n_mels, frames)``."""
-        log_mel = self._warp(log_mel)
-        log_mel = log_mel + self._equaliser(log_mel)
-        log_mel = self._noise(log_mel)
-        return self._telephone(log_mel)
+    def __call__(self, samples: Samples, rng: np.random.Generator) -> Samples:
+        """Change one clip.
 
-    def mask(self, features: Tensor) -> Tensor:
-        """SpecAugment of normalised features of the same shape."""
-        config = self.config
-        for _ in range(config.frequency_masks):
-            features = features * self._gaps(features, 2, config.frequency_mask_bands)
-        for _ in range(config.time_masks):
-            features = features * self._gaps(features, 3, config.time_mask_frames)
-        return features
+        Args:
+            samples: at 16 kHz, shape ``(num_samples,)``, at least one.
+            rng: draws what is changed, and how.
 
-    def _warp(self, features: Tensor) -> Tensor:
-        batch = features.shape[0]
-        frequency = 1.0 + self.config.warp * self._either_way(features)
-        tempo = 1.0 + self.config.stretch * self._either_way(features)
-        # grid_sample's coordinates run from -1 to 1: the lowest band and the first frame stay put,
-        # and what lies past the last frame is the crop mirrored.
-        theta = torch.zeros(batch, 2, 3, device=features.device)
-        theta[:, 0, 0], theta[:, 0, 2] = tempo, tempo - 1.0
-        theta[:, 1, 1], theta[:, 1, 2] = frequency, frequency - 1.0
-        grid = F.affine_grid(theta, list(features.shape), align_corners=False)
-        return F.grid_sample(features, grid, padding_mode="reflection", align_corners=False)
+        Returns:
+            As many samples, or up to an eighth more or fewer.
 
-    def _equaliser(self, features: Tensor) -> Tensor:
-        batch, _, n_mels, _ = features.shape
-        position = torch.linspace(0.0, math.pi, n_mels, device=features.device)
-        # three slow cosines; the deviations of the sum add up to equaliser_db
-        weights = torch.randn(batch, 3, device=features.device, generator=self.generator)
-        weights = weights * self.config.equaliser_db * _DB_TO_LOG_POWER / math.sqrt(1.5)
-        curves = torch.stack([(order * position).cos() for order in (1, 2, 3)])
-        return (weights @ curves)[:, None, :, None]
+        Examples:
+            >>> clip = np.sin(np.arange(16_000, dtype=np.float32) / 20)
+            >>> changed = Augmentation()(clip, np.random.default_rng(0))
+            >>> changed.dtype.name, 14_000 < len(changed) < 18_300
+            ('float32', True)
+        """
+        if rng.random() < self.resample_p:
+            factor = rng.uniform(*self.resample)
+            samples = soxr.resample(samples, SAMPLE_RATE_HZ, SAMPLE_RATE_HZ * factor, quality="LQ")
+        if rng.random() < self.equaliser_p:
+            samples = self._equalise(samples, rng)
+        if rng.random() < self.room_p:
+            samples = _echo(samples, rng)
+        if rng.random() < self.noise_p:
+            samples = _add_noise(samples, rng.uniform(*self.noise_snr_db), rng)
+        return np.ascontiguousarray(samples, np.float32)
 
-    def _noise(self, features: Tensor) -> Tensor:
-        """Add a stationary floor of random tilt, 20 to 60 dB under the loudest band and frame."""
-        n_mels = features.shape[2]
-        loud = features.amax((2, 3), keepdim=True)
-        below_db = 20.0 + 40.0 * self._share(features)[:, None, None, None]
-        tilt_db = 10.0 * self._either_way(features)[:, None, None, None]
-        slope = torch.linspace(-1.0, 1.0, n_mels, device=features.device)[:, None]
-        jitter_db = 2.0 * torch.randn(
-            features.shape, device=features.device, generator=self.generator
-        )
-        floor = loud + (tilt_db * slope + jitter_db - below_db) * _DB_TO_LOG_POWER
-        noisy = torch.logaddexp(features, floor)  # powers add
-        chosen = self._share(features)[:, None, None, None] < self.config.noise_p
-        return torch.where(chosen, noisy, features)
-
-    def _telephone(self, features: Tensor) -> Tensor:
-        chosen = self._share(features)[:, None, None, None]
-        outside = ~self.telephone_band.to(features.device)[:, None]
-        quiet = features.amin((2, 3), keepdim=True)
-        return torch.where((chosen < self.config.telephone_p) & outside, quiet, features)
-
-    def _gaps(self, features: Tensor, axis: int, longest: int) -> Tensor:
-        """Zeros over a random stretch of ``axis`` per clip, ones elsewhere."""
-        size = features.shape[axis]
-        length = self._share(features) * min(longest, size)
-        start = self._share(features) * (size - length)
-        index = torch.arange(size, device=features.device)
-        inside = (index >= start[:, None]) & (index < (start + length)[:, None])
-        shape = [features.shape[0], 1, 1, 1]
-        shape[axis] = size
-        return (~inside).float().view(shape)
-
-    def _share(self, features: Tensor) -> Tensor:
-        """One draw per clip, in [0, 1)."""
-        return torch.rand(features.shape[0], device=features.device, generator=self.generator)
-
-    def _either_way(self, features: Tensor) -> Tensor:
-        """One draw per clip, in [-1, 1)."""
-        return 2.0 * self._share(features) - 1.0
+    def _equalise(self, samples: Samples, rng: np.random.Generator) -> Samples:
+        """A smooth equaliser, and for some clips the band of a telephone."""
+        spectrum = np.fft.rfft(samples)
+        frequency = np.fft.rfftfreq(len(samples), 1 / SAMPLE_RATE_HZ)
+        knots = rng.uniform(-self.equaliser_db, self.equaliser_db, len(_EQUALISER_HZ))
+        gain = 10.0 ** (np.interp(frequency, _EQUALISER_HZ, knots) / 20.0)
+        if rng.random() < self.telephone_p:
+            low, high = rng.uniform(150.0, 350.0), rng.uniform(3000.0, 3900.0)
+            gain = gain * ((frequency > low) & (frequency < high))
+        return np.fft.irfft(spectrum * gain, len(samples)).astype(np.float32)
 
 
-def mixup(features: Tensor, target: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
-    """Blend each clip with another (Zhang et al., arXiv 1710.09412).
+def _echo(samples: Samples, rng: np.random.Generator) -> Samples:
+    """A room as exponentially decaying noise after the direct sound, 0.1 to 0.5 s to -60 dB."""
+    length = round(rng.uniform(0.1, 0.5) * SAMPLE_RATE_HZ)
+    tail = rng.standard_normal(length) * 10.0 ** (-3.0 * np.arange(length) / length)
+    tail *= rng.uniform(0.1, 0.6) / np.linalg.norm(tail)
+    tail[0] = 1.0
+    size = 1 << (len(samples) + length).bit_length()
+    spectrum = np.fft.rfft(samples, size) * np.fft.rfft(tail, size)
+    return np.fft.irfft(spectrum, size)[: len(samples)].astype(np.float32)
 
-    Args:
-        features: shape ``(batch, ...)``.
-        target: label distributions, shape ``(batch, emotions)``.
-        alpha: of the Beta distribution of the share kept, which is at least one half.
 
-    Returns:
-        Blended features and target.
-    """
-    batch = features.shape[0]
-    share = torch.distributions.Beta(alpha, alpha).sample((batch, 1)).to(features.device)
-    share = torch.maximum(share, 1.0 - share)
-    other = torch.randperm(batch, device=features.device)
-    wide = share.view(-1, *[1] * (features.ndim - 1))
-    return (
-        wide * features + (1.0 - wide) * features[other],
-        share * target + (1.0 - share) * target[other],
-    )
+def _add_noise(samples: Samples, snr_db: float, rng: np.random.Generator) -> Samples:
+    """Noise between white and pink in colour, at a signal-to-noise ratio over the whole clip."""
+    spectrum = np.fft.rfft(rng.standard_normal(len(samples)))
+    spectrum *= np.arange(1, len(spectrum) + 1) ** -rng.uniform(0.0, 1.0)
+    noise = np.fft.irfft(spectrum, len(samples))
+    power = np.square(samples).mean() / max(float(np.square(noise).mean()), 1e-12)
+    return (samples + noise * np.sqrt(power * 10.0 ** (-snr_db / 10.0))).astype(np.float32)
