@@ -67,15 +67,9 @@ def _calls(data: bytes, recognizer: Recognizer) -> tuple[Calls, Calls]:
     recording = decode(io.BytesIO(data))
     waveform = recording.waveforms[0]
     samples = waveform.samples
-    lengths = np.array([len(samples)], np.int64)
-    _, embedding = recognizer.model.run(samples[None], lengths)
-    projection = recognizer.model.project(embedding)
-    index = recognizer.memory
 
     def decoded() -> None:
-        decoded_samples = decode(io.BytesIO(data)).waveforms[0].samples
-        num_samples = np.array([len(decoded_samples)], np.int64)
-        recognizer.model.run(decoded_samples[None], num_samples)
+        recognizer.model.score(decode(io.BytesIO(data)).waveforms[0].samples)
 
     def answer() -> str:
         return predict(
@@ -83,15 +77,12 @@ def _calls(data: bytes, recognizer: Recognizer) -> tuple[Calls, Calls]:
         ).document.to_json()
 
     def bare() -> None:
-        recognizer.model.run(samples[None], lengths)
+        recognizer.model.score(samples)
 
     stages: Calls = {
         "decode": lambda: decode(io.BytesIO(data)),
         "model.onnx": bare,
         "speech detection": lambda: assess(waveform),
-        "projection (head.onnx)": lambda: recognizer.model.project(embedding),
-        "vote of the memory": lambda: index.vote(projection),
-        "out-of-domain figure": lambda: index.out_of_domain(embedding),
         LAST_STAGE: answer,
     }
     return {MODEL: bare, DECODED: decoded, ANSWER: answer}, stages

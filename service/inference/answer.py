@@ -56,7 +56,7 @@ class Options:
         hop_s: seconds between the starts of windows, 0.1 to ``window_s``; None takes the bundle's.
         neighbours: number of nearest source utterances to list, 0 to 100.
         abstain: False forces an answer.
-        emotions: the only emotions that may be answered; None allows all of the bundle.
+        emotions: the only emotions that may be answered; None takes the bundle's own set.
         segments: None cuts a recording that is longer than a window into turns, unless
             ``window_s`` or ``hop_s`` is given.
         turns: score exactly these.
@@ -184,8 +184,7 @@ class WindowScore:
         channel: counted from 0.
         probabilities: shape ``(num_emotions,)``; sums to 1.
         out_of_domain: in [0, 1].
-        projection: features that the memory compares, shape ``(width,)``: of unit length for one
-            window, shorter for a mean, empty where the model did not run.
+        embedding: by which neighbours are found, shape ``(D,)``; empty where the model did not run.
         reasons: to abstain whatever the probabilities are.
         scored: False where the model did not run, because the window holds no speech.
         weight_s: seconds that it counts with in a mean: its speech, if it is a turn.
@@ -197,7 +196,7 @@ class WindowScore:
     channel: int
     probabilities: npt.NDArray[np.floating]
     out_of_domain: float
-    projection: npt.NDArray[np.floating]
+    embedding: npt.NDArray[np.floating]
     reasons: tuple[Reason, ...]
     weight_s: float
     scored: bool = True
@@ -209,8 +208,8 @@ class WindowScore:
         return "no_speech" not in self.reasons
 
 
-NO_PROJECTION = np.zeros(0, np.float32)
-"""The projection of a window that the model did not score."""
+NO_EMBEDDING = np.zeros(0, np.float32)
+"""The embedding of a window that the model did not score."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -290,7 +289,7 @@ def _mean(scores: Sequence[WindowScore], reasons: tuple[Reason, ...]) -> WindowS
         channel=scores[0].channel,
         probabilities=shares @ np.stack([one.probabilities for one in scores]),
         out_of_domain=float(shares @ [one.out_of_domain for one in scores]),
-        projection=shares @ np.stack([one.projection for one in scores]),
+        embedding=shares @ np.stack([one.embedding for one in scores]),
         reasons=reasons,
         weight_s=float(weights.sum()),
     )
@@ -302,7 +301,7 @@ class RunningMean:
     def __init__(self) -> None:
         self._first: WindowScore | None = None
         self._end_s = self._total_s = self._out_of_domain = 0.0
-        self._probabilities = self._projection = np.zeros(())
+        self._probabilities = self._embedding = np.zeros(())
 
     def __bool__(self) -> bool:
         return self._first is not None
@@ -315,7 +314,7 @@ class RunningMean:
         self._total_s += length_s
         self._probabilities = self._probabilities + length_s * score.probabilities
         self._out_of_domain += length_s * score.out_of_domain
-        self._projection = self._projection + length_s * score.projection
+        self._embedding = self._embedding + length_s * score.embedding
 
     def score(self, reasons: tuple[Reason, ...]) -> WindowScore:
         """The mean; there has to be something to average."""
@@ -326,7 +325,7 @@ class RunningMean:
             channel=self._first.channel,
             probabilities=self._probabilities / self._total_s,
             out_of_domain=self._out_of_domain / self._total_s,
-            projection=self._projection / self._total_s,
+            embedding=self._embedding / self._total_s,
             reasons=reasons,
             weight_s=self._total_s,
         )

@@ -15,7 +15,8 @@ EMOTIONS = ("angry", "calm", "disgust", "fear", "happy", "neutral", "sad", "surp
 CORE_EMOTIONS = ("angry", "happy", "neutral", "sad")
 """The four that all corpora share; the published tables are about them."""
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
+"""Of new bundles. Bundles of schema 1 load and answer, and cannot be adapted."""
 
 DEFAULT_NAME = "default"
 """Name of the model that answers when a request names none."""
@@ -68,7 +69,7 @@ def given_language(tag: str | None) -> str | None:
 
 def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(names)) < len(names):
-        raise ValueError(f"labels is {', '.join(names)[:64]}; no name may be there twice.")
+        raise ValueError(f"it names {', '.join(names)[:64]}; no name may be there twice.")
     return names
 
 
@@ -89,7 +90,8 @@ class Decision(_Part):
     """How logits and memory are combined into an answer; fitted on source validation speakers.
 
     ``p = (1 - w) softmax(logits / temperature + logit_bias) + w vote``, where
-    ``vote = softmax((similarities + vote_bias) / vote_temperature)``.
+    ``vote = softmax((similarities + vote_bias) / vote_temperature)``. What is compared are the
+    memory's prototypes; in the first generation all of its slots.
     """
 
     temperature: Temperature
@@ -99,13 +101,13 @@ class Decision(_Part):
     vote_temperature: Temperature
     """Divides the mean similarities of the vote."""
     vote_slots: Annotated[int, Field(ge=1)]
-    """How many of the most similar slots of each emotion vote."""
+    """How many of the most similar prototypes of each emotion vote."""
     low_confidence: Share
     """Abstain below this confidence."""
     out_of_domain: Share
     """Abstain above this out-of-domain figure."""
     domain_slots: Annotated[int, Field(ge=1)]
-    """How many of the nearest slots the out-of-domain distance is the mean of."""
+    """How many of the nearest prototypes the out-of-domain distance is the mean of."""
     domain_midpoint: float
     """Similarity (minus that distance) at which the out-of-domain figure is 0.5."""
     domain_slope: Annotated[float, Field(gt=0.0)]
@@ -120,11 +122,13 @@ class Card(_Part):
     """The contents of ``bundle.json``."""
 
     format: Literal["nnpm-bundle"] = "nnpm-bundle"
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1, 2] = SCHEMA_VERSION
     created_at: str
     nnpm_version: str
     labels: Labels
     """Emotions in the order of the logits."""
+    emotions: Annotated[tuple[str, ...], AfterValidator(_distinct)] = ()
+    """Those that are answered unless a request names others; empty for all."""
     sample_rate_hz: Literal[16_000] = 16_000
     window_s: Annotated[float, Field(ge=0.5, le=10.0)]
     hop_s: Annotated[float, Field(ge=0.1, le=10.0)]
@@ -142,6 +146,20 @@ class Card(_Part):
     metrics: dict[str, Any]
     files: dict[str, str] = {}
     """sha256 of every file but the card, by name."""
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The emotions that are answered unless a request names others, in the labels' order."""
+        return tuple(label for label in self.labels if label in (self.emotions or self.labels))
+
+    @model_validator(mode="after")
+    def _emotions_are_labels(self) -> "Card":
+        if unknown := [name for name in self.emotions if name not in self.labels]:
+            raise ValueError(
+                f"emotions names {', '.join(unknown)[:64]}; the labels are "
+                f"{', '.join(self.labels)}."
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_bias_per_emotion(self) -> "Card":

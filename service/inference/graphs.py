@@ -1,21 +1,58 @@
-"""The ONNX graphs of a bundle as two calls, checked against its golden probe.
+"""The ONNX graph of a bundle as a call, checked against its golden probe.
 
-The golden probe is a pair of clips with the logits and embeddings that the graphs gave when the
-bundle was made. A bundle whose graphs give others on this machine is not used.
+The golden probe holds clips with the answers that the graph gave when the bundle was made. A bundle
+whose graph gives others on this machine is not used.
 """
 
+import threading
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from .bundle import Bundle
+from .answer import Neighbour
+from .bundle import Bundle, Memory
 from .errors import BundleError
+from .head import Head
 
 Floats = NDArray[np.float32]
 
-_PROBE_TOLERANCE = 1e-3  # in probability; kernels of other processors differ by about 1e-5
+_PROBE_TOLERANCE = 1e-2
+"""In probability. Kernels of other processors differ by 1e-5 in a sum, which may move a value in
+int8 to the next step, a 255th of its range."""
+
+
+class Outputs(NamedTuple):
+    """What a graph gives for the rows of a batch.
+
+    Attributes:
+        probabilities: calibrated, the memory's vote included, shape ``(batch, num_emotions)``.
+        out_of_domain: distance from the source, mapped to [0, 1], shape ``(batch,)``.
+        embedding: pooled features, shape ``(batch, D)``.
+        logits: of the classifier, shape ``(batch, num_emotions)``.
+    """
+
+    probabilities: Floats
+    out_of_domain: Floats
+    embedding: Floats
+    logits: Floats
+
+
+class Score(NamedTuple):
+    """What a model says of one window.
+
+    Attributes:
+        probabilities: shape ``(num_emotions,)``; sums to 1.
+        out_of_domain: in [0, 1].
+        embedding: by which :meth:`Model.nearest` finds neighbours, shape ``(D,)``.
+    """
+
+    probabilities: Floats
+    out_of_domain: float
+    embedding: Floats
 
 
 def softmax(logits: Floats) -> Floats:
@@ -37,78 +74,173 @@ def softmax(logits: Floats) -> Floats:
 
 
 class Model:
-    """Encoder and head of one bundle on ONNX Runtime; calls may come from many threads.
+    """The graph of one bundle on ONNX Runtime; calls may come from many threads.
 
     Args:
         bundle: a loaded bundle.
         threads: used by one inference; 1 leaves the cores to other requests.
 
     Raises:
-        BundleError: if the graphs cannot run, or fail the golden probe.
+        BundleError: if the graph cannot run, fails the golden probe, or head and memory do not fit.
     """
 
-    def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
-        self._model = _session(bundle.path / "model.onnx", threads, {"waveform", "lengths"})
-        self._head = _session(bundle.path / "head.onnx", threads, {"embedding"})
-        self.width = self._check(bundle)
-        """D, the number of features of an embedding."""
+    outputs: tuple[str, ...] = Outputs._fields
+    """Names of what :meth:`run` gives to users of the Open Inference Protocol."""
 
-    def run(self, waveform: Floats, lengths: NDArray[np.int64]) -> tuple[Floats, Floats]:
-        """Run encoder and head on a padded batch.
+    def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
+        self._bundle = bundle
+        self._session = checked_session(
+            bundle.path / "model.onnx", threads, {"waveform", "lengths"}
+        )
+        self.width = self._check()
+        """D, the number of features of an embedding."""
+        self._require_fit()
+        self._opened: tuple[Memory, Head, Floats] | None = None
+        self._opening = threading.Lock()
+
+    def run(self, waveform: Floats, lengths: NDArray[np.int64]) -> Outputs:
+        """Score the rows of a padded batch, each alone and without its padding.
+
+        So a clip's answer does not depend on its batch: integer arithmetic takes its scale from all
+        that is in a tensor.
 
         Args:
             waveform: float32 in [-1, 1] at 16 kHz, shape ``(batch, num_samples)``, 512 or longer.
             lengths: samples that are not padding, int64, shape ``(batch,)``; 512 or more.
-
-        Returns:
-            Logits ``(batch, num_emotions)`` and embeddings ``(batch, D)``.
         """
-        logits, embedding = self._model.run(
-            ["logits", "embedding"], {"waveform": waveform, "lengths": lengths}
-        )
-        return logits, embedding
+        return run_rows(self._session, waveform, lengths)
 
-    def project(self, embedding: Floats) -> Floats:
-        """Map embeddings to the features that the memory compares.
+    def score(self, samples: Floats) -> Score:
+        """Score one window.
 
         Args:
-            embedding: pooled features, shape ``(n, D)``.
+            samples: float32 in [-1, 1] at 16 kHz, shape ``(num_samples,)``, 512 or longer.
+        """
+        found = self.run(samples[None], np.array([len(samples)], np.int64))
+        return Score(found.probabilities[0], float(found.out_of_domain[0]), found.embedding[0])
+
+    def nearest(self, embedding: Floats, count: int) -> tuple[Neighbour, ...]:
+        """Find the most similar source utterances; the first call opens head and memory.
+
+        Args:
+            embedding: of one clip, or the mean of several, shape ``(D,)``.
+            count: how many; all there are, if there are fewer.
 
         Returns:
-            Unit features, shape ``(n, width)``.
-        """
-        projection: Floats = self._head.run(["projection"], {"embedding": embedding})[0]
-        return projection
+            Nearest first.
 
-    def _check(self, bundle: Bundle) -> int:
+        Raises:
+            BundleError: if head or memory have been damaged since the bundle was loaded.
+        """
+        if count == 0:
+            return ()
+        memory, head, slots = self._open()
+        projection = head.project(head.standardise(embedding[None].astype(np.float32)))[0]
+        return neighbours(projection @ slots.T, memory, self._bundle.labels, count)
+
+    def _open(self) -> tuple[Memory, Head, Floats]:
+        """Read memory and head, once; return them, and the slots' projections."""
+        with self._opening:
+            if self._opened is None:
+                memory, head = self._bundle.memory(), self._bundle.head()
+                slots = head.project(memory.features)
+                # the features, sixteen times as large, are needed no longer
+                memory = replace(memory, features=memory.features[:0])
+                self._opened = memory, head, slots
+            return self._opened
+
+    def _check(self) -> int:
         """Run the golden probe; return D."""
+        bundle = self._bundle
         probe = bundle.probe()
         try:
-            logits, embedding = self.run(probe["waveform"], probe["lengths"].astype(np.int64))
-            head_logits, _ = self._head.run(["logits", "projection"], {"embedding": embedding})
-            expected = softmax(probe["logits"])
-            difference = float(np.abs(softmax(np.stack([logits, head_logits])) - expected).max())
-            width = int(embedding.shape[1])
+            found = self.run(probe["waveform"], probe["lengths"].astype(np.int64))
+            differences = [
+                np.abs(found.probabilities - probe["probabilities"]).max(),
+                np.abs(found.out_of_domain - probe["out_of_domain"]).max(),
+            ]
+            difference = float(np.max(differences))  # NaN if one is
+            shapes = [array.shape for array in found]
+            width = int(found.embedding.shape[1])
         except Exception as error:  # ONNX Runtime has a dozen types, which all mean the same here
-            raise BundleError(f"The graphs of {bundle.path} do not run on its probe.") from error
-        if logits.shape != (len(embedding), len(bundle.labels)):
+            raise BundleError(f"The graph of {bundle.path} does not run on its probe.") from error
+        count, emotions = len(probe["waveform"]), len(bundle.labels)
+        if shapes != [(count, emotions), (count,), (count, width), (count, emotions)]:
+            described = ", ".join(f"{k} {v}" for k, v in zip(self.outputs, shapes, strict=True))
             raise BundleError(
-                f"The graphs of {bundle.path} give logits of shape {logits.shape}; its card names "
-                f"{len(bundle.labels)} emotions."
+                f"The graph of {bundle.path} gives {described} for {count} clips; its card names "
+                f"{emotions} emotions."
             )
-        if not difference <= _PROBE_TOLERANCE:  # true for NaN, too
-            raise BundleError(
-                f"{bundle.path} fails its golden probe: probabilities differ by "
-                f"{difference:.2g}, at most {_PROBE_TOLERANCE:g} is allowed."
-            )
+        require_probe(bundle, difference, _PROBE_TOLERANCE)
         return width
 
+    def _require_fit(self) -> None:
+        """Read head and memory once, and keep neither: what does not fit is refused at once."""
+        path, head, memory = self._bundle.path, self._bundle.head(), self._bundle.memory()
+        for what, width in (("head", head.weight.shape[1]), ("memory", memory.features.shape[1])):
+            if width != self.width:
+                raise BundleError(
+                    f"The {what} of {path} holds {width} features per utterance; its graph has "
+                    f"{self.width}."
+                )
 
-def open_session(path: Path, threads: int = 1) -> onnxruntime.InferenceSession:
+
+def run_rows(
+    session: onnxruntime.InferenceSession, waveform: Floats, lengths: NDArray[np.int64]
+) -> Outputs:
+    """Run a graph on the rows of a batch as :meth:`Model.run` does."""
+    rows = [
+        session.run(
+            list(Outputs._fields), {"waveform": row[None, :length], "lengths": lengths[i : i + 1]}
+        )
+        for i, (row, length) in enumerate(zip(waveform, lengths, strict=True))
+    ]
+    return Outputs(*(np.concatenate(parts) for parts in zip(*rows, strict=True)))
+
+
+def neighbours(
+    similarities: Floats, memory: Memory, labels: tuple[str, ...], count: int
+) -> tuple[Neighbour, ...]:
+    """List the slots that are most similar.
+
+    Args:
+        similarities: cosine per slot of the memory, shape ``(num_slots,)``.
+        memory: what the slots are.
+        labels: emotions in the order of the logits.
+        count: how many; all there are, if there are fewer.
+
+    Returns:
+        Nearest first.
+    """
+    return tuple(
+        Neighbour(
+            emotion=labels[memory.emotion[slot]],
+            similarity=float(np.clip(similarities[slot], -1.0, 1.0)),
+            corpus=memory.corpus[slot],
+            language=memory.language[slot],
+        )
+        for slot in np.argsort(-similarities, kind="stable")[:count]
+    )
+
+
+def require_probe(bundle: Bundle, difference: float, allowed: float) -> None:
+    """Refuse a graph whose answers are not those of the golden probe.
+
+    Raises:
+        BundleError: if they differ by more than is allowed, in probability, or are not numbers.
+    """
+    if not difference <= allowed:  # true for NaN, too
+        raise BundleError(
+            f"{bundle.path} fails its golden probe: probabilities differ by "
+            f"{difference:.2g}, at most {allowed:g} is allowed."
+        )
+
+
+def open_session(graph: Path | bytes, threads: int = 1) -> onnxruntime.InferenceSession:
     """Open a graph on the CPU, set up to keep no memory and no spinning threads.
 
     Args:
-        path: an ONNX file.
+        graph: an ONNX file, or its contents.
         threads: used by one inference.
 
     Raises:
@@ -121,13 +253,20 @@ def open_session(path: Path, threads: int = 1) -> onnxruntime.InferenceSession:
     options.enable_cpu_mem_arena = False
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
+    source = graph if isinstance(graph, bytes) else str(graph)
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # as in Model._check
-        raise BundleError(f"{path} is not a graph that ONNX Runtime can read.") from error
+        name = "This" if isinstance(graph, bytes) else str(graph)
+        raise BundleError(f"{name} is not a graph that ONNX Runtime can read.") from error
 
 
-def _session(path: Path, threads: int, inputs: set[str]) -> onnxruntime.InferenceSession:
+def checked_session(path: Path, threads: int, inputs: set[str]) -> onnxruntime.InferenceSession:
+    """Open a graph that has these inputs.
+
+    Raises:
+        BundleError: if ONNX Runtime cannot read it, or it has others.
+    """
     session = open_session(path, threads)
     names = {argument.name for argument in session.get_inputs()}
     if names != inputs:

@@ -78,7 +78,8 @@ class Head:
         """
         try:
             tensors = load(data)
-            head = cls(**{f.name: tensors[f.name].astype(np.float32) for f in fields(cls)})
+            arrays = {f.name: tensors[f.name].astype(np.float32) for f in fields(cls)}
+            head = cls(**arrays)  # type: ignore[arg-type] # an array without axes is a number, too
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise BundleError("head.safetensors cannot be read.") from error
         head._check()

@@ -7,7 +7,7 @@ import numpy as np
 
 from .answer import (
     MAX_SILENT_WINDOWS,
-    NO_PROJECTION,
+    NO_EMBEDDING,
     Answer,
     ChannelScores,
     Options,
@@ -18,9 +18,9 @@ from .answer import (
 )
 from .audio.waveform import SAMPLE_RATE_HZ, Recording, Waveform
 from .bundle import Bundle
-from .errors import BundleError, check_abandoned
-from .graphs import Floats, Model, softmax
-from .memory import MemoryIndex
+from .errors import check_abandoned
+from .first_generation import FirstModel
+from .graphs import Floats, Model, Score
 from .segments import ChannelCut, Plan, cut, plan, signal_reasons
 from .turns import LONGEST_S, Turn, windows
 
@@ -35,21 +35,13 @@ class Recognizer:
         threads: used by one inference.
 
     Raises:
-        BundleError: if the bundle fails its golden probe, or its memory does not fit its graphs.
+        BundleError: if the bundle fails its golden probe, or its memory does not fit its graph.
     """
 
     def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
         self.bundle = bundle
-        self.model = Model(bundle, threads=threads)
-        memory = bundle.memory()
-        if memory.features.shape[1] != self.model.width:
-            raise BundleError(
-                f"The memory of {bundle.path} holds {memory.features.shape[1]} features per "
-                f"utterance; its graphs have {self.model.width}."
-            )
-        self.memory = MemoryIndex(
-            memory, self.model.project(memory.features), bundle.card.decision, bundle.labels
-        )
+        first = bundle.card.schema_version == 1
+        self.model = (FirstModel if first else Model)(bundle, threads=threads)
 
     def answer(self, recording: Recording, options: Options = Options()) -> Answer:  # noqa: B008
         """Answer for a recording, or for each of its channels and their mean.
@@ -138,72 +130,45 @@ class Recognizer:
             offset: where the waveform starts in the recording, in samples.
         """
         if run_model:
-            probabilities, out_of_domain, projection = self._score_pieces(turn.samples(waveform))
+            found = self._score_pieces(turn.samples(waveform))
         else:
-            probabilities = np.zeros(len(self.bundle.labels), np.float32)
-            projection = NO_PROJECTION
-            out_of_domain = 0.0
+            found = Score(np.zeros(len(self.bundle.labels), np.float32), 0.0, NO_EMBEDDING)
         return WindowScore(
             start_s=(offset + turn.start) / SAMPLE_RATE_HZ,
             end_s=(offset + turn.end) / SAMPLE_RATE_HZ,
             channel=channel,
-            probabilities=_restrict(probabilities, plan.allowed),
-            out_of_domain=out_of_domain,
-            projection=projection,
+            probabilities=_restrict(found.probabilities, plan.allowed),
+            out_of_domain=found.out_of_domain,
+            embedding=found.embedding,
             reasons=reasons,
             weight_s=turn.num_samples / SAMPLE_RATE_HZ,
             scored=run_model,
             speaker=turn.speaker,
         )
 
-    def _score_pieces(self, samples: Floats) -> tuple[Floats, float, Floats]:
-        """Probabilities, distance and projection; the mean of its pieces, if it is long."""
+    def _score_pieces(self, samples: Floats) -> Score:
+        """Score a turn; if it is long, the mean of its pieces."""
         longest = round(LONGEST_S * SAMPLE_RATE_HZ)
         pieces = [
             self.score(samples[start:end]) for start, end in windows(len(samples), longest, longest)
         ]
-        distances = [float(self.memory.out_of_domain(embedding)[0]) for _, embedding, _ in pieces]
-        return (
-            np.mean([probabilities[0] for probabilities, *_ in pieces], axis=0),
-            float(np.mean(distances)),
-            np.mean([projection[0] for *_, projection in pieces], axis=0),
+        return Score(
+            np.mean([one.probabilities for one in pieces], axis=0),
+            float(np.mean([one.out_of_domain for one in pieces])),
+            np.mean([one.embedding for one in pieces], axis=0),
         )
 
-    def score(self, samples: Floats) -> tuple[Floats, Floats, Floats]:
+    def score(self, samples: Floats) -> Score:
         """Run the model on one window.
 
         Args:
             samples: float32 in [-1, 1] at 16 kHz, shape ``(num_samples,)``; fewer than 512 are
                 padded with zeros.
-
-        Returns:
-            Probabilities ``(1, num_emotions)``, embedding ``(1, D)``, projection ``(1, width)``.
         """
         check_abandoned()
         if len(samples) < _MIN_SAMPLES:
             samples = np.pad(samples, (0, _MIN_SAMPLES - len(samples)))
-        logits, embedding = self.model.run(samples[None], np.array([len(samples)], dtype=np.int64))
-        projection = self.model.project(embedding)
-        return self.probabilities(logits, projection), embedding, projection
-
-    def probabilities(self, logits: Floats, projection: Floats) -> Floats:
-        """Combine the classifier with the memory's vote, as the card's decision says.
-
-        Args:
-            logits: of the classifier, shape ``(n, num_emotions)``.
-            projection: unit features, shape ``(n, width)``.
-
-        Returns:
-            Calibrated probabilities, shape ``(n, num_emotions)``; rows sum to 1.
-        """
-        decision = self.bundle.card.decision
-        weight = np.float32(decision.vote_weight)
-        bias = np.array(decision.logit_bias or 0.0, np.float32)
-        probabilities = softmax(logits / np.float32(decision.temperature) + bias)
-        if weight > 0:
-            vote = self.memory.vote(projection)
-            probabilities = (1 - weight) * probabilities + weight * vote
-        return probabilities
+        return self.model.score(samples)
 
     def decide(self, scores: ChannelScores, options: Options) -> Answer:
         """Decide for the whole and for each window.
@@ -213,8 +178,6 @@ class Recognizer:
             options: as for :meth:`answer`; checked by :meth:`plan` before.
         """
         whole = self.decide_window(scores.whole, options)
-        projection = scores.whole.projection
-        projection = projection / max(float(np.linalg.norm(projection)), 1e-6)
         segments = tuple(self.decide_window(one, options) for one in scores.windows)
         return Answer(
             emotion=whole.emotion,
@@ -226,7 +189,7 @@ class Recognizer:
             speech_ratio=scores.speech_ratio,
             segments=segments,
             timeline=merge_windows(segments),
-            neighbours=self.memory.nearest(projection, options.neighbours),
+            neighbours=self.model.nearest(scores.whole.embedding, options.neighbours),
         )
 
     def decide_window(self, score: WindowScore, options: Options) -> Segment:

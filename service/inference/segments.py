@@ -77,7 +77,7 @@ def plan(card: Card, labels: tuple[str, ...], options: Options) -> Plan:
     return Plan(
         window_length=round(window_s * SAMPLE_RATE_HZ),
         hop_length=round(hop_s * SAMPLE_RATE_HZ),
-        allowed=_indices(labels, options.emotions),
+        allowed=_indices(labels, card.answers if options.emotions is None else options.emotions),
         force=not options.abstain,
         by_turns=(options.segments or ("windows" if by_clock else "turns")) == "turns",
         short_too=options.segments == "turns",
@@ -85,8 +85,7 @@ def plan(card: Card, labels: tuple[str, ...], options: Options) -> Plan:
     )
 
 
-def _indices(labels: tuple[str, ...], emotions: tuple[str, ...] | None) -> list[int]:
-    allowed = labels if emotions is None else emotions
+def _indices(labels: tuple[str, ...], allowed: tuple[str, ...]) -> list[int]:
     known = f"this model knows {', '.join(labels)}."
     if not allowed:
         raise ParameterError(f"emotions is empty; {known}")

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from .answer import (
     MAX_SILENT_WINDOWS,
-    NO_PROJECTION,
+    NO_EMBEDDING,
     Answer,
     ChannelScores,
     Options,
@@ -109,8 +109,8 @@ class Stream(ABC):
             self._speech_mean.add(score)
         elif score.scored:
             self._silence_mean.add(score)
-        # without the projection, which is the largest part of it
-        self._listed.append(replace(score, projection=NO_PROJECTION))
+        # without the embedding, which is the largest part of it
+        self._listed.append(replace(score, embedding=NO_EMBEDDING))
 
     def _reasons(self, *, has_speech: bool) -> tuple[Reason, ...]:
         return signal_reasons(has_speech, self.info.duration_s, self.info.clipped_ratio)

@@ -120,7 +120,7 @@ class ModelMetadata(_Document):
     inputs: list[TensorMetadata]
     outputs: list[TensorMetadata]
     parameters: Parameters
-    """The emotions in the order of ``logits`` and ``scores``, and what each tensor holds."""
+    """The emotions in the order of the outputs, and what each tensor holds."""
 
 
 MAX_ROWS = 64

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from nnpm.service.inference.bundle import Memory
+from nnpm.service.inference.first_generation import MemoryIndex
 from nnpm.service.inference.graphs import softmax
-from nnpm.service.inference.memory import MemoryIndex
 from nnpm.training.bundle.calibration import Scores, calibrate
 from nnpm.training.evaluation import expected_calibration_error
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ...service.inference.bundle import Memory
 from ...service.inference.card import CORE_EMOTIONS, Decision
+from ...service.inference.first_generation import MemoryIndex
 from ...service.inference.graphs import softmax
-from ...service.inference.memory import MemoryIndex
 from .. import evaluation as metrics
 from ..adaptation.config import AdaptConfig
 from ..adaptation.decision import adapt_decision

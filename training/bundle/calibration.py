@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from ...service.inference.bundle import Memory
 from ...service.inference.card import Decision
+from ...service.inference.first_generation import MemoryIndex
 from ...service.inference.graphs import softmax
-from ...service.inference.memory import MemoryIndex
 from ..corpora import Utterance
 from ..data.clips import Ragged
 from ..data.non_speech import non_speech_sounds

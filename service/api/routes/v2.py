@@ -6,14 +6,13 @@ from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Depends, Request
-from numpy.typing import NDArray
 from starlette.responses import Response
 
 from .... import __version__
 from ...inference.audio.waveform import SAMPLE_RATE_HZ
 from ...inference.card import DEFAULT_NAME
-from ...inference.graphs import Floats
-from ...inference.recognizer import Recognizer
+from ...inference.first_generation import FirstModel
+from ...inference.graphs import Model
 from ...predict.oip import (
     MAX_BODY_BYTES,
     InferAnswer,
@@ -37,8 +36,13 @@ from ..middleware.access import requires
 from ..openapi import inference_problems
 from ..services import Services, services_of
 
-OUTPUTS = ("logits", "embedding", "scores")
-"""The outputs of the graph, and the probabilities that follow from them."""
+ALIASES = {"scores": "probabilities"}
+"""What ``probabilities`` were called before the graph gave them."""
+
+
+def outputs_of(model: Model | FirstModel) -> tuple[str, ...]:
+    """Names of a model's outputs, aliases last."""
+    return tuple(dict.fromkeys([*model.outputs, *ALIASES]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +64,12 @@ def infer(route: Route, request: InferRequest, tensors: Tensors) -> Reply:
     Raises:
         InferenceRequestError: if the request names an unknown output.
     """
-    wanted = _wanted(request)
-    arrays = _score(route.recognizer, tensors, with_scores="scores" in wanted)
+    model = route.recognizer.model
+    wanted = _wanted(request, outputs_of(model))
+    found = model.run(tensors.waveform, tensors.lengths)
     outputs, tails = [], []
     for name, binary in wanted.items():
-        array = arrays[name]
+        array = getattr(found, ALIASES.get(name, name))
         if not np.isfinite(array).all():
             raise InferenceRequestError(
                 f"The graph's {name} are not finite numbers for this waveform; send samples from "
@@ -85,19 +90,19 @@ def infer(route: Route, request: InferRequest, tensors: Tensors) -> Reply:
     return Reply(b"".join([head, *tails]), len(head) if tails else None)
 
 
-def _wanted(request: InferRequest) -> dict[str, bool]:
+def _wanted(request: InferRequest, known: tuple[str, ...]) -> dict[str, bool]:
     """Return the name of each requested output, and whether to send it as bytes."""
     by_default = request.parameters.get("binary_data_output", False) is True
     outputs: Sequence[RequestedOutput] = request.outputs or [
-        RequestedOutput(name=name) for name in OUTPUTS
+        RequestedOutput(name=name) for name in known
     ]
     wanted: dict[str, bool] = {}
     for output in outputs:
-        if output.name not in OUTPUTS or output.name in wanted:
+        if output.name not in known or output.name in wanted:
             again = " twice" if output.name in wanted else ""
             raise InferenceRequestError(
                 f"The request names the output {output.name!r}{again}; the outputs are "
-                f"{', '.join(OUTPUTS)}, each once."
+                f"{', '.join(known)}, each once."
             )
         for extension in ("classification", "shared_memory_region"):
             if extension in output.parameters:
@@ -107,24 +112,6 @@ def _wanted(request: InferRequest) -> dict[str, bool]:
                 )
         wanted[output.name] = output.parameters.get("binary_data", by_default) is True
     return wanted
-
-
-def _score(recognizer: Recognizer, tensors: Tensors, *, with_scores: bool) -> dict[str, Floats]:
-    """Score row by row: padding has no influence, and memory is that of one row."""
-    rows: list[tuple[Floats, Floats]] = []
-    for waveform, length in zip(tensors.waveform, tensors.lengths, strict=True):
-        logits, embedding = recognizer.model.run(
-            waveform[None, :length], np.array([length], np.int64)
-        )
-        rows.append((logits, embedding))
-    arrays: dict[str, NDArray[np.float32]] = {
-        "logits": np.concatenate([logits for logits, _ in rows]),
-        "embedding": np.concatenate([embedding for _, embedding in rows]),
-    }
-    if with_scores:
-        projection = recognizer.model.project(arrays["embedding"])
-        arrays["scores"] = recognizer.probabilities(arrays["logits"], projection)
-    return arrays
 
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
@@ -175,11 +162,14 @@ def model_ready(services: TheServices, name: str, version: str | None = None) ->
 def model_metadata(services: TheServices, name: str, version: str | None = None) -> ModelMetadata:
     """Describe the tensors of a version; without ``version``, of the one that answers."""
     route = _choose(services, name, version)
-    labels = list(route.recognizer.bundle.labels)
-    sizes = {
-        "logits": len(labels),
-        "embedding": route.recognizer.model.width,
-        "scores": len(labels),
+    model, labels = route.recognizer.model, list(route.recognizer.bundle.labels)
+    one_each = [-1, len(labels)]
+    shapes = {
+        "probabilities": one_each,
+        "out_of_domain": [-1],
+        "embedding": [-1, model.width],
+        "logits": one_each,
+        "scores": one_each,
     }
     return ModelMetadata(
         name=name,
@@ -190,16 +180,15 @@ def model_metadata(services: TheServices, name: str, version: str | None = None)
             TensorMetadata(name="lengths", datatype="INT64", shape=[-1]),
         ],
         outputs=[
-            TensorMetadata(name=output, datatype="FP32", shape=[-1, size])
-            for output, size in sizes.items()
+            TensorMetadata(name=output, datatype="FP32", shape=shapes[output])
+            for output in outputs_of(model)
         ],
         parameters={
             "labels": labels,
             "sample_rate_hz": SAMPLE_RATE_HZ,
             "waveform": "samples from -1 to 1; rows are padded at their end to the same length",
             "lengths": "samples of each row that are not padding",
-            "scores": "probabilities as /predict computes them for one window; logits and "
-            "embedding are the graph's own",
+            "scores": "the probabilities that /predict computes for one window",
         },
     )
 

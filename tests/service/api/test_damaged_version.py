@@ -18,7 +18,7 @@ Client = Callable[..., TestClient]
 
 
 def damage(models: Path, version: str) -> bytes:
-    file = models / "default" / version / "head.onnx"
+    file = models / "default" / version / "head.safetensors"
     before = file.read_bytes()
     file.write_bytes(b"damaged")
     return before
@@ -70,7 +70,7 @@ def test_a_repaired_version_answers_again(
     content = damage(models, "2")
     client = serve()
     assert answered_by(client) == "1"
-    (models / "default/2/head.onnx").write_bytes(content)
+    (models / "default/2/head.safetensors").write_bytes(content)
     until(lambda: answered_by(client) == "2")
     assert client.get("/health/ready").json() == {"status": "ready"}
 

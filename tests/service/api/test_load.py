@@ -100,7 +100,7 @@ def test_a_model_that_cannot_be_loaded_is_not_ready_and_no_path_leaks(
     models: Path, clip: bytes
 ) -> None:
     for version in ("1", "2"):
-        (models / "default" / version / "head.onnx").write_bytes(b"damaged")
+        (models / "default" / version / "head.safetensors").write_bytes(b"damaged")
     with TestClient(create_app(Settings(models=models))) as client:
         while "being loaded" in (text := client.get("/health/ready").text):
             time.sleep(0.01)

@@ -10,7 +10,7 @@ import tritonclient.http as triton
 from nnpm.service.settings import Settings
 from tests.support.servers import live
 from tests.support.sounds import speechlike
-from tests.support.tiny_bundle import LABELS, WIDTH, embed, weights
+from tests.support.tiny_bundle import LABELS, WIDTH, classify, embed
 
 CLIPS = [speechlike(0.5).astype(np.float32), speechlike(0.8, seed=1).astype(np.float32)]
 LENGTHS = np.array([len(clip) for clip in CLIPS], np.int64)
@@ -60,17 +60,18 @@ def test_it_gets_what_the_network_says(
         if binary_out is None
         else [
             triton.InferRequestedOutput(name, binary_data=binary_out)
-            for name in ("embedding", "logits", "scores")
+            for name in ("embedding", "logits", "scores", "out_of_domain")
         ]
     )
     result = client.infer("default", inputs(binary=binary_in), outputs=outputs, request_id="7")
     embedding = np.stack([embed(clip) for clip in CLIPS])
     assert result.as_numpy("embedding") == pytest.approx(embedding, abs=1e-5)
     logits = result.as_numpy("logits")
-    assert logits == pytest.approx(embedding @ weights()["classes"], abs=1e-4)
+    assert logits == pytest.approx(np.stack([classify(clip) for clip in CLIPS]), abs=1e-4)
     assert result.as_numpy("scores").shape == (2, len(LABELS))
     assert result.as_numpy("scores").sum(axis=1) == pytest.approx([1, 1], abs=1e-5)
     assert result.as_numpy("embedding").shape == (2, WIDTH)
+    assert result.as_numpy("out_of_domain").shape == (2,)
     assert result.get_response()["id"] == "7"
     assert result.get_response()["model_version"] == "2"
 

@@ -4,29 +4,35 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+import soundfile
 from onnx import TensorProto, helper
 
 from nnpm.service.inference import bundle as bundles
 from nnpm.service.inference.bundle import Bundle
 from nnpm.service.inference.errors import BundleError
-from nnpm.service.inference.graphs import Model, softmax
+from nnpm.service.inference.graphs import Model, open_session, softmax
+from nnpm.training.bundle.parts import memory_file
 from tests.support.sounds import speechlike
 from tests.support.tiny_bundle import (
     LABELS,
+    PROJECTED,
     WIDTH,
+    classify,
     embed,
-    head_graph,
-    model_graph,
     tiny_files,
+    tiny_head,
+    tiny_memory,
     write_signed,
     write_tiny_bundle,
 )
 
+ROOT = Path(__file__).parents[3]
 Edit = Callable[[onnx.ModelProto], None]
 
 
@@ -57,25 +63,62 @@ def test_softmax_is_exact_and_safe() -> None:
     assert found.dtype == np.float32
 
 
-def test_a_batch_is_what_its_clips_are_alone(bundle: Bundle) -> None:
+def test_a_batch_is_exactly_what_its_clips_are_alone(bundle: Bundle) -> None:
     model = Model(bundle)
     clips = [speechlike(seconds).astype(np.float32) for seconds in (0.1, 0.7, 1.5)]
-    waveform = np.zeros((len(clips), max(map(len, clips))), np.float32)
+    waveform = np.full((len(clips), max(map(len, clips))), 0.5, np.float32)  # no silent padding
     for row, clip in enumerate(clips):
         waveform[row, : len(clip)] = clip
-    logits, embedding = model.run(waveform, np.array([len(clip) for clip in clips]))
-    assert logits.shape == (3, len(LABELS))
-    assert embedding.shape == (3, WIDTH) == (3, model.width)
+    found = model.run(waveform, np.array([len(clip) for clip in clips]))
+    assert found.probabilities.shape == found.logits.shape == (3, len(LABELS))
+    assert found.out_of_domain.shape == (3,)
+    assert found.embedding.shape == (3, WIDTH) == (3, model.width)
     for row, clip in enumerate(clips):
-        np.testing.assert_allclose(embedding[row], embed(clip), atol=1e-5)
-        alone, _ = model.run(clip[None], np.array([len(clip)]))
-        np.testing.assert_allclose(logits[row], alone[0], atol=1e-5)
+        np.testing.assert_allclose(found.embedding[row], embed(clip), atol=1e-5)
+        np.testing.assert_allclose(found.logits[row], classify(clip), atol=1e-4)
+        alone = model.run(clip[None], np.array([len(clip)]))
+        for name, values in alone._asdict().items():
+            np.testing.assert_array_equal(getattr(found, name)[row], values[0])
+        score = model.score(clip)
+        assert score.probabilities.tolist() == alone.probabilities[0].tolist()
+        assert score.out_of_domain == alone.out_of_domain[0]
+        assert score.embedding.tolist() == alone.embedding[0].tolist()
 
 
-def test_projections_have_unit_length(bundle: Bundle) -> None:
-    embedding = np.random.default_rng(0).random((5, WIDTH)).astype(np.float32)
-    expected = embedding / np.linalg.norm(embedding, axis=1, keepdims=True)
-    np.testing.assert_allclose(Model(bundle).project(embedding), expected, rtol=1e-5)
+@pytest.mark.parametrize("count", [0, 1, 7, 40, 100])
+def test_the_nearest_are_those_of_a_sort(bundle: Bundle, count: int) -> None:
+    head, memory, model = tiny_head(), tiny_memory(), Model(bundle)
+    query = embed(speechlike(1.0).astype(np.float32))
+    standard = np.vstack([memory.features, (query - head.mean) / head.deviation])
+    projected = standard @ head.weight.T + head.bias
+    projected /= np.linalg.norm(projected, axis=1, keepdims=True)
+    cosines = projected[:-1] @ projected[-1]
+    order = sorted(range(len(cosines)), key=lambda slot: -float(cosines[slot]))[:count]
+    found = model.nearest(query, count)
+    assert projected.shape[1] == PROJECTED
+    assert [near.emotion for near in found] == [LABELS[memory.emotion[slot]] for slot in order]
+    assert [near.corpus for near in found] == [memory.corpus[slot] for slot in order]
+    assert [near.language for near in found] == [memory.language[slot] for slot in order]
+    np.testing.assert_allclose([near.similarity for near in found], cosines[order], atol=1e-5)
+
+
+def test_head_and_memory_are_opened_for_neighbours_alone_and_once(bundle: Bundle) -> None:
+    model = Model(bundle)
+    files = ["head.safetensors", "memory.safetensors"]
+    away = [(bundle.path / name).rename(bundle.path / f"{name}.away") for name in files]
+    clip = speechlike(1.0).astype(np.float32)
+    score = model.score(clip)
+    assert model.nearest(score.embedding, 0) == ()
+    with pytest.raises(BundleError, match="cannot be read"):
+        model.nearest(score.embedding, 1)
+    for path, name in zip(away, files, strict=True):
+        path.rename(bundle.path / name)
+    with ThreadPoolExecutor(8) as pool:
+        found = set(pool.map(lambda _: model.nearest(score.embedding, 3), range(32)))
+    assert len(found) == 1
+    for name in files:
+        (bundle.path / name).unlink()
+    assert {model.nearest(score.embedding, 3)} == found
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -84,7 +127,7 @@ def test_many_threads_get_the_same_answers(bundle: Bundle, threads: int) -> None
     clips = [speechlike(0.3 + 0.05 * i, seed=i).astype(np.float32) for i in range(16)]
 
     def run(clip: np.ndarray) -> np.ndarray:
-        return model.run(clip[None], np.array([len(clip)]))[0]
+        return model.score(clip).probabilities
 
     expected = [run(clip) for clip in clips]
     with ThreadPoolExecutor(8) as pool:
@@ -95,13 +138,11 @@ def test_many_threads_get_the_same_answers(bundle: Bundle, threads: int) -> None
 def _rename_input(model: onnx.ModelProto) -> None:
     model.graph.input[0].name = "audio"
     for node in model.graph.node:
-        node.input[:] = [
-            "audio" if name in ("waveform", "embedding") else name for name in node.input
-        ]
+        node.input[:] = ["audio" if name == "waveform" else name for name in node.input]
 
 
 def _drop_output(model: onnx.ModelProto) -> None:
-    del model.graph.output[1]
+    del model.graph.output[-1]
 
 
 def _add_output_nowhere_made(model: onnx.ModelProto) -> None:
@@ -110,61 +151,81 @@ def _add_output_nowhere_made(model: onnx.ModelProto) -> None:
 
 def _negate_weights(model: onnx.ModelProto) -> None:
     for tensor in model.graph.initializer:
-        if tensor.name == "classes":
-            values = -np.frombuffer(tensor.raw_data, np.float32)
-            tensor.raw_data = values.tobytes()
+        if tensor.name == "answer/classes":
+            tensor.raw_data = (-np.frombuffer(tensor.raw_data, np.float32)).tobytes()
 
 
 def _not_a_number(model: onnx.ModelProto) -> None:
     for tensor in model.graph.initializer:
-        if tensor.name == "classes":
-            tensor.raw_data = np.full(WIDTH * len(LABELS), np.nan, np.float32).tobytes()
+        if tensor.name == "answer/classes":
+            values = np.frombuffer(tensor.raw_data, np.float32)
+            tensor.raw_data = np.full_like(values, np.nan).tobytes()
 
 
-GRAPHS = {"model.onnx": model_graph, "head.onnx": head_graph}
+def _move_midpoint(model: onnx.ModelProto) -> None:
+    for tensor in model.graph.initializer:
+        if tensor.name == "answer/domain_midpoint":
+            tensor.raw_data = np.float32(-90.0).tobytes()
+
+
 EDITS: list[tuple[Edit, str]] = [
     (_rename_input, "it must have"),
-    (_drop_output, "do not run on its probe"),
+    (_drop_output, "does not run on its probe"),
     (_add_output_nowhere_made, "is not a graph that ONNX Runtime can read"),
     (_negate_weights, "fails its golden probe"),
     (_not_a_number, "fails its golden probe"),
+    (_move_midpoint, "fails its golden probe"),
 ]
 
 
-@pytest.mark.parametrize("name", GRAPHS)
 @pytest.mark.parametrize(("edit", "said"), EDITS)
-def test_a_foreign_graph_is_refused(bundle: Bundle, name: str, edit: Edit, said: str) -> None:
-    write_signed(bundle.path, name, edited(GRAPHS[name](), edit))
+def test_a_foreign_graph_is_refused(bundle: Bundle, edit: Edit, said: str) -> None:
+    write_signed(bundle.path, "model.onnx", edited(tiny_files()["model.onnx"], edit))
     foreign = bundles.load(bundle.path)
     with pytest.raises(BundleError, match=said) as caught:
         Model(foreign)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", GRAPHS)
 @pytest.mark.parametrize("data", [b"", b"no graph", b"\x08\x09" * 1_000])
-def test_what_is_no_graph_is_refused(bundle: Bundle, name: str, data: bytes) -> None:
-    write_signed(bundle.path, name, data)
-    with pytest.raises(BundleError, match=rf"{name} is not a graph that ONNX Runtime can read\.$"):
+def test_what_is_no_graph_is_refused(bundle: Bundle, data: bytes) -> None:
+    write_signed(bundle.path, "model.onnx", data)
+    with pytest.raises(BundleError, match=r"model.onnx is not a graph that ONNX Runtime can read"):
         Model(bundles.load(bundle.path))
 
 
+def test_a_graph_alone_that_is_none_is_refused() -> None:
+    with pytest.raises(BundleError, match=r"^This is not a graph"):
+        open_session(b"no graph")
+
+
+CLIPS = 3
 PROBES = {
-    "other answers": (probe(logits=np.zeros((2, 4), np.float32) + [0, 0, 0, 9]), "golden probe"),
-    "no number": (probe(logits=np.full((2, 4), np.nan, np.float32)), "golden probe"),
-    "one answer for two clips": (probe(logits=np.zeros((1, 4), np.float32)), "golden probe"),
-    "other clips": (probe(waveform=np.zeros((2, 16_000), np.float32)), "golden probe"),
-    "no clips": (
-        probe(
-            waveform=np.zeros((0, 16_000), np.float32),
-            lengths=np.zeros(0, np.float32),
-            logits=np.zeros((0, 4), np.float32),
-        ),
-        "do not run on its probe",
+    "other answers": (
+        probe(probabilities=np.zeros((CLIPS, 4), np.float32) + [0, 0, 0, 1]), "golden probe"
     ),
-    "flat clips": (probe(waveform=np.zeros(16_000, np.float32)), "do not run on its probe"),
-    "in double precision": (probe(waveform=np.zeros((2, 16_000))), "do not run on its probe"),
-    "seven emotions": (probe(logits=np.zeros((2, 7), np.float32)), "do not run on its probe"),
+    "another distance": (probe(out_of_domain=np.full(CLIPS, 0.5, np.float32)), "golden probe"),
+    "no number": (
+        probe(probabilities=np.full((CLIPS, 4), np.nan, np.float32)), "golden probe"
+    ),
+    "no numbers of distance": (
+        probe(out_of_domain=np.full(CLIPS, np.nan, np.float32)), "golden probe"
+    ),
+    "one answer for all clips": (
+        probe(probabilities=np.zeros((1, 4), np.float32)), "golden probe"
+    ),
+    "other clips": (probe(waveform=np.zeros((CLIPS, 16_000), np.float32)), "golden probe"),
+    "no clips": (
+        probe(waveform=np.zeros((0, 16_000), np.float32), lengths=np.zeros(0, np.int64)),
+        "does not run on its probe",
+    ),
+    "flat clips": (probe(waveform=np.zeros(16_000, np.float32)), "does not run on its probe"),
+    "in double precision": (probe(waveform=np.zeros((CLIPS, 16_000))), "does not run on its probe"),
+    "seven emotions": (
+        probe(probabilities=np.zeros((CLIPS, 7), np.float32)), "does not run on its probe"
+    ),
+    "lengths of nothing": (probe(lengths=np.zeros(CLIPS, np.int64)), "its probe"),
+    "lengths below nothing": (probe(lengths=np.full(CLIPS, -(2**40))), "its probe"),
 }  # fmt: skip
 
 
@@ -178,14 +239,39 @@ def test_a_probe_that_is_not_met_is_refused(bundle: Bundle, name: str) -> None:
 
 def test_more_labels_than_logits_are_refused(tmp_path: Path) -> None:
     bundle = write_tiny_bundle(tmp_path / "bundle", labels=(*LABELS, "fear"))
-    with pytest.raises(BundleError, match=r"logits of shape \(2, 4\); .* names 5 emotions\.$"):
+    with pytest.raises(BundleError, match=r"its card names 5 emotions\.$"):
         Model(bundle)
+
+
+def test_a_memory_of_another_width_is_refused(bundle: Bundle) -> None:
+    memory = tiny_memory()
+    wide = replace(memory, features=np.hstack([memory.features] * 2))
+    write_signed(bundle.path, "memory.safetensors", memory_file(wide))
+    with pytest.raises(BundleError, match=r"The memory .* holds 16 features .* graph has 8\.$"):
+        Model(bundles.load(bundle.path))
+
+
+def test_a_head_of_another_width_is_refused(bundle: Bundle) -> None:
+    head = tiny_head()
+    ones = np.ones(2 * WIDTH, np.float32)
+    wide = replace(head, mean=ones, deviation=ones, weight=np.hstack([head.weight] * 2))
+    write_signed(bundle.path, "head.safetensors", wide.to_bytes())
+    with pytest.raises(BundleError, match=r"The head .* holds 16 features .* graph has 8\.$"):
+        Model(bundles.load(bundle.path))
+
+
+def test_a_memory_that_does_not_hold_together_is_refused(bundle: Bundle) -> None:
+    memory = replace(tiny_memory(), emotion=np.full(40, 4))
+    write_signed(bundle.path, "memory.safetensors", memory_file(memory))
+    with pytest.raises(BundleError, match=r"has emotions 4 to 4; the card allows 0 to 3\.$"):
+        Model(bundles.load(bundle.path))
 
 
 def test_the_sound_of_a_failure_is_one_sentence(
     bundle: Bundle, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    write_signed(bundle.path, "head.onnx", edited(head_graph(), _drop_output))
+    graph = edited(tiny_files()["model.onnx"], _drop_output)
+    write_signed(bundle.path, "model.onnx", graph)
     write_signed(bundle.path, "probe.npz", PROBES["flat clips"][0])
     with pytest.raises(BundleError):
         Model(bundles.load(bundle.path))
@@ -210,3 +296,19 @@ def test_onnx_runtime_reports_nothing_and_leaves_nothing(bundle: Bundle, tmp_pat
         check=True,
     )
     assert list(home.rglob("*")) == []
+
+
+def test_the_graph_alone_answers_as_the_documentation_shows(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (ROOT / "docs/research/bundle.md").read_text("utf-8")
+    example = page.partition("```python\n")[2].partition("```")[0]
+    assert len(example.splitlines()) == 6
+    monkeypatch.chdir(bundle.path)
+    clip = speechlike(1.0).astype(np.float32)
+    soundfile.write("clip.wav", clip, 16_000, subtype="FLOAT")
+    exec(example, {})
+    expected = Model(bundle).score(clip).probabilities
+    found = eval(capsys.readouterr().out, {"np": np})
+    assert list(found) == list(LABELS)
+    assert list(found.values()) == pytest.approx(expected.tolist(), abs=1e-5)

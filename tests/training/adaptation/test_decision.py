@@ -5,8 +5,8 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from nnpm.service.inference.bundle import Memory
 from nnpm.service.inference.card import Decision
+from nnpm.service.inference.first_generation import MemoryIndex
 from nnpm.service.inference.graphs import softmax
-from nnpm.service.inference.memory import MemoryIndex
 from nnpm.training.adaptation.config import AdaptConfig
 from nnpm.training.adaptation.decision import adapt_decision, correct_prior, fit_temperatures
 from nnpm.training.adaptation.head import Source

@@ -1,13 +1,38 @@
+"""Bundles of the first generation: two graphs, and a memory that is searched as a whole."""
+
+import io
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
 
-from nnpm.service.inference.bundle import Memory
+from nnpm.service.inference import bundle as bundles
+from nnpm.service.inference.bundle import Bundle, Memory
 from nnpm.service.inference.card import Decision
-from nnpm.service.inference.memory import MemoryIndex
-from tests.support.tiny_bundle import tiny_card
+from nnpm.service.inference.errors import BundleError
+from nnpm.service.inference.first_generation import FirstModel, MemoryIndex
+from nnpm.service.inference.graphs import softmax
+from nnpm.service.inference.recognizer import Recognizer
+from tests.support.sounds import speechlike
+from tests.support.tiny_bundle import (
+    CLASSES,
+    TEMPERATURE,
+    embed,
+    encoder_graph,
+    first_files,
+    first_head_graph,
+    first_memory,
+    tiny_card,
+    write_first_bundle,
+    write_signed,
+)
 
 LABELS = ("angry", "happy", "neutral", "sad")
 NUM_SLOTS, DIMENSION, WIDTH = 60, 12, 6
@@ -181,3 +206,146 @@ def test_many_threads_get_the_same_answers() -> None:
     with ThreadPoolExecutor(8) as pool:
         for found in pool.map(lambda _: shared.vote(QUERIES), range(64)):
             np.testing.assert_array_equal(found, expected)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return write_first_bundle(tmp_path / "bundle")
+
+
+def probabilities_by_hand(clip: np.ndarray) -> np.ndarray:
+    """Classifier and vote of one clip, by loops."""
+    features, emotion = first_memory()
+    slots = features.astype(float)
+    slots /= np.linalg.norm(slots, axis=1, keepdims=True)
+    query = embed(clip) / np.linalg.norm(embed(clip))
+    nearest = [np.sort(slots[emotion == label] @ query)[-5:].mean() for label in range(4)]
+    powers = np.exp(np.array(nearest) / 0.2)
+    classifier = softmax((embed(clip) @ CLASSES / TEMPERATURE).astype(np.float32))
+    return 0.7 * classifier + 0.3 * powers / powers.sum()
+
+
+def test_it_answers_by_classifier_and_all_slots(bundle: Bundle) -> None:
+    model = Recognizer(bundle).model
+    assert isinstance(model, FirstModel)
+    clips = [speechlike(seconds).astype(np.float32) for seconds in (0.1, 0.7, 1.5)]
+    waveform = np.full((len(clips), max(map(len, clips))), 0.5, np.float32)
+    for row, clip in enumerate(clips):
+        waveform[row, : len(clip)] = clip
+    found = model.run(waveform, np.array([len(clip) for clip in clips]))
+    assert found.embedding.shape == (3, model.width) == (3, 8)
+    for row, clip in enumerate(clips):
+        np.testing.assert_allclose(found.embedding[row], embed(clip), atol=1e-5)
+        np.testing.assert_allclose(found.logits[row], embed(clip) @ CLASSES, atol=1e-4)
+        np.testing.assert_allclose(found.probabilities[row], probabilities_by_hand(clip), atol=1e-5)
+        score = model.score(clip)
+        np.testing.assert_array_equal(score.probabilities, found.probabilities[row])
+        assert score.out_of_domain == found.out_of_domain[row]
+        unit_embedding = embed(clip) / np.linalg.norm(embed(clip))
+        np.testing.assert_allclose(score.embedding, unit_embedding, atol=1e-5)
+
+
+def test_its_neighbours_are_nearest_to_the_projection(bundle: Bundle) -> None:
+    model = FirstModel(bundle)
+    features, emotion = first_memory()
+    slots = unit(features.astype(float))
+    query = model.score(speechlike(1.0).astype(np.float32)).embedding
+    order = np.argsort(-(slots @ query))[:4]
+    found = model.nearest(0.5 * query, 4)  # the mean of several is shorter
+    assert [near.emotion for near in found] == [bundle.labels[emotion[slot]] for slot in order]
+    np.testing.assert_allclose([near.similarity for near in found], (slots @ query)[order], 1e-5)
+    assert model.nearest(query, 0) == ()
+
+
+def edited(graph: bytes, edit: Callable[[onnx.ModelProto], None]) -> bytes:
+    model = onnx.load_from_string(graph)
+    edit(model)
+    return model.SerializeToString()
+
+
+def _rename_input(model: onnx.ModelProto) -> None:
+    old, model.graph.input[0].name = model.graph.input[0].name, "audio"
+    for node in model.graph.node:
+        node.input[:] = ["audio" if name == old else name for name in node.input]
+
+
+def _drop_output(model: onnx.ModelProto) -> None:
+    del model.graph.output[1]
+
+
+def _add_output_nowhere_made(model: onnx.ModelProto) -> None:
+    model.graph.output.append(helper.make_tensor_value_info("more", TensorProto.FLOAT, [1]))
+
+
+def _negate_weights(model: onnx.ModelProto) -> None:
+    for tensor in model.graph.initializer:
+        if tensor.name == "classes":
+            tensor.raw_data = (-np.frombuffer(tensor.raw_data, np.float32)).tobytes()
+
+
+def _not_a_number(model: onnx.ModelProto) -> None:
+    for tensor in model.graph.initializer:
+        if tensor.name == "classes":
+            tensor.raw_data = np.full(CLASSES.size, np.nan, np.float32).tobytes()
+
+
+GRAPHS = {"model.onnx": encoder_graph(with_logits=True), "head.onnx": first_head_graph()}
+EDITS = [
+    (_rename_input, "it must have"),
+    (_drop_output, "do not run on its probe"),
+    (_add_output_nowhere_made, "is not a graph that ONNX Runtime can read"),
+    (_negate_weights, "fails its golden probe"),
+    (_not_a_number, "fails its golden probe"),
+]
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize(("edit", "said"), EDITS)
+def test_a_foreign_graph_is_refused(
+    bundle: Bundle, name: str, edit: Callable[[onnx.ModelProto], None], said: str
+) -> None:
+    write_signed(bundle.path, name, edited(GRAPHS[name], edit))
+    with pytest.raises(BundleError, match=said) as caught:
+        FirstModel(bundles.load(bundle.path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_what_is_no_graph_is_refused(bundle: Bundle, name: str) -> None:
+    write_signed(bundle.path, name, b"no graph")
+    with pytest.raises(BundleError, match=rf"{name} is not a graph that ONNX Runtime can read\.$"):
+        FirstModel(bundles.load(bundle.path))
+
+
+PROBES = {
+    "other answers": ({"logits": np.zeros((2, 4), np.float32) + [0, 0, 0, 9]}, "golden probe"),
+    "no number": ({"logits": np.full((2, 4), np.nan, np.float32)}, "golden probe"),
+    "flat clips": ({"waveform": np.zeros(16_000, np.float32)}, "do not run on its probe"),
+    "seven emotions": ({"logits": np.zeros((2, 7), np.float32)}, "do not run on its probe"),
+}
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_a_probe_that_is_not_met_is_refused(bundle: Bundle, name: str) -> None:
+    changes, said = PROBES[name]
+    with np.load(io.BytesIO(first_files()["probe.npz"])) as arrays:
+        file = io.BytesIO()
+        np.savez(file, **(dict(arrays) | changes))
+    write_signed(bundle.path, "probe.npz", file.getvalue())
+    with pytest.raises(BundleError, match=said):
+        FirstModel(bundles.load(bundle.path))
+
+
+def test_more_labels_than_logits_are_refused(tmp_path: Path) -> None:
+    bundle = write_first_bundle(tmp_path / "bundle", labels=(*tiny_card().labels, "fear"))
+    with pytest.raises(BundleError, match=r"logits of shape \(2, 4\); .* names 5 emotions\.$"):
+        FirstModel(bundle)
+
+
+def test_a_memory_of_another_width_is_refused(bundle: Bundle) -> None:
+    arrays = load_arrays(first_files()["memory.safetensors"])
+    arrays["features"] = np.hstack([arrays["features"]] * 2)
+    names = {"corpora": '["one", "two"]', "languages": '["en", "pl"]'}
+    write_signed(bundle.path, "memory.safetensors", save_arrays(arrays, metadata=names))
+    with pytest.raises(BundleError, match=r"holds 16 features .* graphs have 8\.$"):
+        FirstModel(bundles.load(bundle.path))
