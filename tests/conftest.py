@@ -2,8 +2,10 @@
 
 import faulthandler
 import fcntl
+import importlib.util
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from nnpm.service import logs, settings
 from nnpm.service.api.app import create_app
 from nnpm.service.settings import Settings
 from tests.support.hostile.watch import resident_mib
+from tests.support.postgres import Postgres, binaries
 from tests.support.servers import Hook, wait_until_ready
 from tests.support.sounds import encode, speechlike
 from tests.support.tiny_bundle import write_tiny_bundle
@@ -155,6 +158,24 @@ def client(_two_versions: Path) -> Iterator[TestClient]:
     with TestClient(app, raise_server_exceptions=False) as client:
         wait_until_ready(client)
         yield client
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    programs = binaries()
+    if programs is None:
+        pytest.skip("Postgres is not installed (on Debian: apt install postgresql)")
+    if importlib.util.find_spec("psycopg") is None:
+        pytest.skip("psycopg is not installed")
+    folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
+    folder.chmod(0o755)
+    server = Postgres(folder, programs)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -34,7 +34,8 @@ def evaluate(
     Args:
         bundle: its folder.
         data: folder of the corpus.
-        emotions: restricts both the clips and the possible answers; None takes all of the bundle.
+        emotions: restricts both the clips and the possible answers; None takes all clips, and the
+            answers in the bundle's card.
         predictions: CSV file to write, one row per clip; None writes none.
 
     Returns:
@@ -87,7 +88,8 @@ def judge(
     Args:
         recognizer: the bundle.
         utterances: labelled clips.
-        emotions: restricts both the clips and the possible answers; None takes all of the bundle.
+        emotions: restricts both the clips and the possible answers; None takes all clips, and the
+            answers in the bundle's card: a clip of another emotion counts as wrong.
         workers: threads.
 
     Returns:
@@ -96,7 +98,7 @@ def judge(
     Raises:
         TrainingError: if no clip is left, or a clip has an emotion that is no label of the bundle.
     """
-    allowed = tuple(dict.fromkeys(emotions or recognizer.bundle.labels))
+    allowed = tuple(dict.fromkeys(emotions or recognizer.bundle.card.answers))
     chosen = [u for u in utterances if not emotions or u.emotion in allowed]
     unknown = sorted({*(u.emotion for u in chosen), *allowed} - set(recognizer.bundle.labels))
     if unknown:

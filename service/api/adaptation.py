@@ -290,7 +290,7 @@ def _create(
     if (job := earlier()) is not None:
         return job
     _check_queue(services)
-    services.registry.resolve(fields.name, fields.base)
+    services.registry.base(fields.name, fields.language, fields.base)
     try:
         job = store.create(
             Job(

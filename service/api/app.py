@@ -18,6 +18,7 @@ from ..keys import ApiKeys
 from ..predict.pool import WorkerPool
 from ..predict.traffic import Shadows, Traffic
 from ..registry.opening import open_registry
+from ..registry.registry import Registry
 from ..registry.serving import LoadedModels, Serving, load_recognizer
 from ..settings import Settings
 from . import errors as handlers
@@ -156,6 +157,7 @@ async def _load_default(services: Services, on_ready: Callable[[], None] | None)
         try:
             await asyncio.to_thread(services.serving.choose)
             readiness.ready = True
+            await asyncio.to_thread(_tell_of_outdated, services.registry)
         except Exception as error:  # whatever it is, the next try may find it gone
             # A message that may name files of this machine is not for clients.
             is_public = isinstance(error, NnpmError) and kind_of(error).detail is None
@@ -166,3 +168,11 @@ async def _load_default(services: Services, on_ready: Callable[[], None] | None)
             await asyncio.sleep(RETRY_LOADING_S)
     if on_ready is not None:
         on_ready()
+
+
+def _tell_of_outdated(registry: Registry) -> None:
+    """Write to the log which versions a newer base has overtaken."""
+    with contextlib.suppress(NnpmError):  # a registry that is away comes back
+        for name in registry.names():
+            for sentence in registry.outdated(name).values():
+                log.warning("%s", sentence)

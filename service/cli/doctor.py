@@ -58,7 +58,9 @@ def _model(own: Settings) -> dict[str, Any]:
     """The default model, loaded and checked by its probe; or why it cannot answer."""
     folder = str(own.models)
     try:
-        route = Serving(open_registry(own), LoadedModels(load_recognizer, 1)).choose()
+        registry = open_registry(own)
+        route = Serving(registry, LoadedModels(load_recognizer, 1)).choose()
+        outdated = [text for name in registry.names() for text in registry.outdated(name).values()]
     except NnpmError as error:
         return {"folder": folder, "ready": False, "error": str(error)}
     card = route.recognizer.bundle.card
@@ -71,6 +73,7 @@ def _model(own: Settings) -> dict[str, Any]:
         "emotions": list(card.labels),
         "licence": card.licence,
         "calibrated": card.calibrated,
+        "outdated": outdated,
     }
 
 
@@ -144,6 +147,7 @@ def _lines(report: dict[str, Any]) -> list[str]:
             f"{model['folder']}; it loads, and passes its probe",
             f"  emotions: {', '.join(model['emotions'])}",
             f"  licence: {model['licence']}",
+            *(f"  {sentence}" for sentence in model["outdated"]),
         ]
     else:
         lines.append(f"model: none answers: {model['error']}")

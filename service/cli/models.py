@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from dataclasses import asdict
+from typing import Any
 
 from .. import settings
 from ..command import UsageError
@@ -64,14 +65,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list(registry: Registry, *, as_json: bool) -> None:
-    entries = [
-        {
-            "name": name,
-            "versions": registry.versions(name),
-            "aliases": {k: asdict(held) for k, held in registry.aliases(name).items()},
-        }
-        for name in registry.names()
-    ]
+    entries = [_entry(registry, name) for name in registry.names()]
     if as_json:
         _print(json.dumps({"models": entries}))
     elif not entries:
@@ -80,6 +74,18 @@ def _list(registry: Registry, *, as_json: bool) -> None:
         _print(f"{entry['name']}: {', '.join(registry.versions(str(entry['name'])))}")
         for line in _lines(registry.aliases(str(entry["name"]))):
             _print(line)
+        for sentence in entry.get("warnings", []):
+            _print(f"  {sentence}")
+
+
+def _entry(registry: Registry, name: str) -> dict[str, Any]:
+    entry = {
+        "name": name,
+        "versions": registry.versions(name),
+        "aliases": {k: asdict(held) for k, held in registry.aliases(name).items()},
+    }
+    outdated = list(registry.outdated(name).values())
+    return entry | {"warnings": outdated} if outdated else entry
 
 
 def _version(text: str) -> tuple[str, str]:

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..files import sync, write_new
 from .card import Card
-from .errors import BundleError, validation_detail
+from .errors import BundleError, OldBaseError, validation_detail
 from .head import Head
 
 CARD = "bundle.json"
@@ -95,8 +95,11 @@ class Bundle:
         """Read the head.
 
         Raises:
-            BundleError: if there is none, it cannot be read, or does not fit the card.
+            OldBaseError: if the bundle is of the first generation.
+            BundleError: if it cannot be read, or does not fit the card.
         """
+        if self.card.schema_version == 1:
+            raise OldBaseError(self.path)
         path = self.path / "head.safetensors"
         try:
             head = Head.from_bytes(path.read_bytes())

@@ -219,6 +219,24 @@ class BundleError(NnpmError):
     detail: ClassVar[str] = "The model's bundle cannot be loaded; the service's log says why."
 
 
+class OldBaseError(NnpmError):
+    """A bundle of the first generation, of which an adaptation was to start.
+
+    Args:
+        base: its name, or its folder.
+        newer: name of the base to take instead; None for that of this release.
+    """
+
+    status, code, detail = 409, "old_base", None
+    title = "The base is of an older generation"
+
+    def __init__(self, base: object, newer: str | None = None) -> None:
+        super().__init__(
+            f"{base} is of the first generation, which answers but cannot be adapted; "
+            f"take {newer or 'default/2'} as the base."
+        )
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Ask whether a known name was meant, in a sentence that follows another.
 

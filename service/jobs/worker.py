@@ -280,10 +280,7 @@ class Worker:
                 self._report(job, State(found["state"]), share, eta_s=eta.eta_s(share))
 
     def _task(self, job: Job, folder: JobFolder, audio: Prepared) -> AdaptationTask:
-        if job.base is None:
-            base = self._registry.live(job.name, job.language)
-        else:
-            base = self._registry.resolve(job.name, job.base)
+        base = self._registry.base(job.name, job.language, job.base)
         self._store.update(job.id, job.token, base=base.version)
         return AdaptationTask(
             **{name: getattr(job, name) for name in JobRequest.model_fields if name != "base"},

@@ -107,7 +107,9 @@ class PredictQuery(BaseModel):
     """Whether the model may abstain; false forces an answer."""
 
     emotions: tuple[str, ...] | None = Field(default=None, min_length=1, max_length=8)
-    """Answer with one of these alone, where no other can occur; repeat the parameter for each."""
+    """Answer with one of these alone, where no other can occur; repeat the parameter for each. By
+    default the set in the model's card, which is all that it knows unless it was adapted to a
+    few."""
 
     digits: Digits = DIGITS
     """Digits of scores and other shares, rounded so that scores sum to exactly 1; 0 for all."""

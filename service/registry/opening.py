@@ -23,8 +23,9 @@ def open_registry(settings: Settings) -> Registry:
 def seed_registry(registry: Registry, bundled: Path) -> list[ModelVersion]:
     """Copy the bundles of a folder that a registry does not hold yet.
 
-    A bundle is known by its seal, not by its number: one whose number an adaptation has taken in
-    the meantime gets the next free one. Processes that start at once copy it once.
+    A bundle is known by its seal, not by its number: it keeps its number unless an adaptation has
+    taken that in the meantime, and then gets the next free one. So no number is used again for
+    another release's model. Processes that start at once copy it once.
 
     Args:
         registry: gets the bundles.
@@ -46,7 +47,9 @@ def seed_registry(registry: Registry, bundled: Path) -> list[ModelVersion]:
         for version in source.versions(name):
             found = source.resolve(name, version)
             if (seal := _seal(found.path)) not in held:
-                new.append(registry.publish(found.path, name, key=f"bundled:{seal}"))
+                number = int(version) if version.isascii() and version.isdecimal() else 1
+                key = f"bundled:{seal}"
+                new.append(registry.publish(found.path, name, key=key, number=number))
     return new
 
 

@@ -1,17 +1,16 @@
 """Names, versions and aliases of bundles in a folder that several processes share."""
 
-import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 from ..files import sync
 from ..inference import bundle as bundles
 from ..inference.card import DEFAULT_LANGUAGE, DEFAULT_NAME, canonical_language
-from ..inference.errors import NnpmError, ParameterError
+from ..inference.errors import NnpmError, OldBaseError, ParameterError
+from . import lineage
 from . import state as states
 from .folder import ModelFolder, ModelVersion, UnknownModelError
 from .state import RegistryError, State
@@ -103,7 +102,9 @@ class Registry:
         """
         versions = self.versions(name)
         live = {k: v for k, v in self._state(name).live().items() if v in versions}
-        live.setdefault(DEFAULT_LANGUAGE, self._unadapted(name, versions))
+        # the newest that no adaptation made, so that publishing changes no answer
+        unadapted = next((model.version for model in self._bases(name)), versions[-1])
+        live.setdefault(DEFAULT_LANGUAGE, unadapted)
         return {k: ModelVersion(name, v, self.root / name / v) for k, v in live.items()}
 
     def live(self, name: str = DEFAULT_NAME, language: str = DEFAULT_LANGUAGE) -> ModelVersion:
@@ -120,8 +121,52 @@ class Registry:
         Raises:
             UnknownModelError: if there is no such model.
         """
-        newest = [self._folder.resolve(name, v) for v in reversed(self.versions(name))]
-        return sorted(newest, key=lambda model: _is_adapted(model.path / bundles.CARD))
+        return sorted(self._all(name)[::-1], key=lineage.is_adapted)
+
+    def outdated(self, name: str) -> dict[str, str]:
+        """Tell of languages whose version a newer base has overtaken; it keeps answering.
+
+        Returns:
+            A sentence by language, with the command that adapts again.
+
+        Raises:
+            UnknownModelError: if there is no such model.
+        """
+        routes = self.routes(name)
+        base = routes[DEFAULT_LANGUAGE]
+        return {
+            language: lineage.advice(model, language, base)
+            for language, model in lineage.outdated(routes, self._all(name)).items()
+        }
+
+    def base(
+        self, name: str, language: str = DEFAULT_LANGUAGE, version: str | None = None
+    ) -> ModelVersion:
+        """Find what to adapt from.
+
+        Args:
+            name: of the model.
+            language: that is adapted to.
+            version: None for the one that answers for the language, unless it is outdated: then
+                for the default model.
+
+        Raises:
+            UnknownModelError: if there is no such model, or no such version of it.
+            OldBaseError: if it is of the first generation.
+        """
+        if version is not None:
+            found = self._folder.resolve(name, version)
+        else:
+            routes = self.routes(name)
+            found = pick(routes, language)[1]
+            if found in lineage.outdated(routes, self._all(name)).values():
+                found = routes[DEFAULT_LANGUAGE]
+        if lineage.can_be_adapted(found):
+            return found
+        newer = next(filter(lineage.can_be_adapted, self._bases(name)), None)
+        if version is None and newer is not None:
+            return newer
+        raise OldBaseError(f"{name}/{found.version}", newer and f"{name}/{newer.version}")
 
     def aliases(self, name: str) -> dict[str, Aliases]:
         """Show the aliases of a name, by language.
@@ -139,7 +184,7 @@ class Registry:
             for language in sorted({*live, *state.shadows})
         }
 
-    def publish(self, source: Path, name: str, *, key: str) -> ModelVersion:
+    def publish(self, source: Path, name: str, *, key: str, number: int = 1) -> ModelVersion:
         """Add a bundle as the next version; nothing answers with it before it is promoted.
 
         Args:
@@ -147,6 +192,7 @@ class Registry:
             name: of the model.
             key: of this publication: the same key gives the same version, however often a crash
                 makes it be tried again.
+            number: the least that the version may get.
 
         Raises:
             BundleError: if it is damaged.
@@ -160,7 +206,7 @@ class Registry:
             state = states.read(home)
             version = state.published.get(key)
             if version is None:
-                version = str(max(state.next_version, 1 + self._highest(name)))
+                version = str(max(state.next_version, 1 + self._highest(name), number))
                 # Written first: after a crash from here on, this key gets the same number again.
                 published = {**state.published, key: version}
                 changes = {"next_version": int(version) + 1, "published": published}
@@ -271,16 +317,16 @@ class Registry:
     def _state(self, name: str) -> State:
         return states.read(self.root / name)
 
+    def _all(self, name: str) -> list[ModelVersion]:
+        return [ModelVersion(name, v, self.root / name / v) for v in self.versions(name)]
+
     def _highest(self, name: str) -> int:
         numbers = [int(f.name) for f in (self.root / name).iterdir() if f.name.isdecimal()]
         return max(numbers, default=0)
 
-    def _unadapted(self, name: str, versions: list[str]) -> str:
-        """The newest version that no adaptation made, so that publishing changes no answer."""
-        for version in reversed(versions):
-            if not _is_adapted(self.root / name / version / bundles.CARD):
-                return version
-        return versions[-1]
+    def _bases(self, name: str) -> Iterator[ModelVersion]:
+        """The versions that no adaptation made, the newest first."""
+        return (model for model in self._all(name)[::-1] if not lineage.is_adapted(model))
 
     def _copy(self, source: Path, home: Path, version: str) -> None:
         coming = home / f"{_COMING}{version}-{os.getpid()}"
@@ -339,21 +385,6 @@ def check_name(name: str) -> None:
             f"name is {name[:64]!r}; it must have 1 to 64 letters, digits, '-', '_' and '.', the "
             "first a letter or digit."
         )
-
-
-@lru_cache(maxsize=1024)
-def _is_adapted_as_of(card: Path, _modified_ns: int) -> bool:
-    try:
-        return json.loads(card.read_bytes())["parent"] is not None
-    except (OSError, ValueError, LookupError, TypeError):
-        return False  # loading the bundle reports the error
-
-
-def _is_adapted(card: Path) -> bool:
-    try:
-        return _is_adapted_as_of(card, card.stat().st_mtime_ns)
-    except OSError:
-        return False
 
 
 __all__ = [

@@ -68,10 +68,10 @@ class RemoteRegistry(Registry):
         self._refresh()
         return super().revision(name)
 
-    def publish(self, source: Path, name: str, *, key: str) -> ModelVersion:
+    def publish(self, source: Path, name: str, *, key: str, number: int = 1) -> ModelVersion:
         """Add a bundle as the next version; nothing answers with it before it is promoted."""
         with self._writing(name):
-            return super().publish(source, name, key=key)
+            return super().publish(source, name, key=key, number=number)
 
     def promote(self, name: str, version: str, language: str | None = None) -> dict[str, Aliases]:
         """Let a version answer for a language; by default the bundle's own."""

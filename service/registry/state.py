@@ -86,7 +86,9 @@ class State(BaseModel):
     def without(self, version: str) -> "State":
         """The state after a version that no alias holds was deleted: old steps forget it."""
         steps = tuple(s for s in self.promotions if version not in (s.version, s.before))
-        return self.model_copy(update={"promotions": steps})
+        number = int(version) if version.isascii() and version.isdecimal() else 0
+        next_version = max(self.next_version, 1 + number)
+        return self.model_copy(update={"promotions": steps, "next_version": next_version})
 
 
 def read(folder: Path) -> State:

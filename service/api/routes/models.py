@@ -77,7 +77,8 @@ class ModelEntry(_Part):
     figures: list[FiguresPart]
     """Figures of the versions that scored recordings lately."""
     warnings: list[str] = []
-    """Versions that cannot be loaded, and which answer instead; left out if there are none."""
+    """Versions that cannot be loaded, and which answer instead; languages whose version descends
+    from an older base, and the command that adapts again. Left out if there are none."""
 
 
 class ModelList(_Part):
@@ -221,7 +222,7 @@ def _entry(services: Services, name: str) -> ModelEntry:
         versions=registry.versions(name),
         aliases=_parts(registry.aliases(name)),
         figures=[FiguresPart.model_validate(one) for one in services.traffic.figures(name)],
-        warnings=services.serving.warnings(name),
+        warnings=[*services.serving.warnings(name), *registry.outdated(name).values()],
     )
 
 

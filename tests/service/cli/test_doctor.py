@@ -13,6 +13,8 @@ import pytest
 from nnpm.service import cli, settings
 from nnpm.service.cli.completion import SHELLS
 from nnpm.service.cli.doctor import EXTRAS
+from nnpm.service.registry.registry import Registry
+from tests.support.tiny_bundle import write_first_bundle
 
 ROOT = Path(__file__).parents[3]
 Captured = pytest.CaptureFixture[str]
@@ -35,7 +37,7 @@ def test_it_names_the_model_and_what_is_off(capsys: Captured, models: Path) -> N
     assert found["model"] == {
         "folder": str(models), "ready": True, "name": "default", "version": "2", "language": "und",
         "emotions": ["angry", "calm", "happy", "sad"], "licence": "none: made by code",
-        "calibrated": True,
+        "calibrated": True, "outdated": [],
     }  # fmt: skip
     off = {one["what"]: one["how"] for one in found["off"]}
     assert off["rate limit"] == "NNPM_RATE_LIMIT=100/minute"
@@ -43,6 +45,15 @@ def test_it_names_the_model_and_what_is_off(capsys: Captured, models: Path) -> N
     text = capsys.readouterr().out
     assert "model: default/2 (und)" in text
     assert "rate limit: NNPM_RATE_LIMIT" in text
+
+
+def test_it_names_what_an_older_base_left(capsys: Captured, models: Path) -> None:
+    write_first_bundle(models / "default/3", language="ur", parent="0" * 64)
+    Registry(models).promote("default", "3")
+    (told,) = report(capsys)["model"]["outdated"]
+    assert "nnpm adapt --bundle $NNPM_MODELS/default/2 --target DIR --language ur" in told
+    assert cli.main(["doctor"]) == 0
+    assert f"  {told}\n" in capsys.readouterr().out
 
 
 def test_what_is_turned_on_is_not_off(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:

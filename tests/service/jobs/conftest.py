@@ -1,6 +1,3 @@
-import importlib.util
-import shutil
-import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
@@ -9,25 +6,7 @@ from pathlib import Path
 import pytest
 
 from nnpm.service.jobs.store import JobStore
-from tests.support.postgres import Postgres, binaries
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    programs = binaries()
-    if programs is None:
-        pytest.skip("Postgres is not installed (on Debian: apt install postgresql)")
-    if importlib.util.find_spec("psycopg") is None:
-        pytest.skip("psycopg is not installed")
-    folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
-    folder.chmod(0o755)
-    server = Postgres(folder, programs)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+from tests.support.postgres import Postgres
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

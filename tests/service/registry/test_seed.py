@@ -24,6 +24,21 @@ def test_an_empty_registry_gets_what_is_bundled(registry: Registry, bundled: Pat
     assert registry.live().version == "1"
 
 
+def test_a_bundle_keeps_its_number_and_no_number_is_used_again(
+    registry: Registry, tmp_path: Path
+) -> None:
+    write_tiny_bundle(tmp_path / "bundled/default/2")
+    write_tiny_bundle(tmp_path / "bundled/open/1")
+    found = [f"{m.name}/{m.version}" for m in seed_registry(registry, tmp_path / "bundled")]
+    assert found == ["default/2", "open/1"]
+    write_tiny_bundle(tmp_path / "urdu", language="ur", parent="1")
+    assert registry.publish(tmp_path / "urdu", "default", key="job").version == "3"
+    write_tiny_bundle(registry.root / "default/7", metrics={"mine": True})
+    registry.promote("default", "2", "und")
+    registry.delete("default", "7")
+    assert registry.publish(tmp_path / "urdu", "default", key="another").version == "8"
+
+
 def test_once(registry: Registry, bundled: Path) -> None:
     seed_registry(registry, bundled)
     assert seed_registry(registry, bundled) == []
