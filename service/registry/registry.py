@@ -121,7 +121,7 @@ class Registry:
         Raises:
             UnknownModelError: if there is no such model.
         """
-        return sorted(self._all(name)[::-1], key=lineage.is_adapted)
+        return [*self._bases(name), *filter(lineage.is_adapted, self._all(name)[::-1])]
 
     def outdated(self, name: str) -> dict[str, str]:
         """Tell of languages whose version a newer base has overtaken; it keeps answering.
