@@ -24,6 +24,11 @@ class ModelVersion:
     version: str
     path: Path
 
+    @property
+    def title(self) -> str:
+        """``name/version``, as requests and commands name it."""
+        return f"{self.name}/{self.version}"
+
 
 class ModelFolder:
     """A folder of bundles; what is in it is looked up anew each time, so publishing is a rename.

@@ -100,9 +100,8 @@ def outdated(
 
 def advice(model: ModelVersion, language: str, base: ModelVersion) -> str:
     """Name a version that a newer base has overtaken, and the command that adapts again."""
-    newer = f"{base.name}/{base.version}"
     return (
-        f"{model.name}/{model.version} answers for {language} and was adapted from an older base "
-        f"than {newer}; adapt again: nnpm adapt --bundle $NNPM_MODELS/{newer} --target DIR "
+        f"{model.title} answers for {language} and was adapted from an older base than "
+        f"{base.title}; adapt again: nnpm adapt --bundle $NNPM_MODELS/{base.title} --target DIR "
         f"--language {language} --out BUNDLE, or POST /adapt with language={language}."
     )

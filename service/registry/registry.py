@@ -166,7 +166,7 @@ class Registry:
         newer = next(filter(lineage.can_be_adapted, self._bases(name)), None)
         if version is None and newer is not None:
             return newer
-        raise OldBaseError(f"{name}/{found.version}", newer and f"{name}/{newer.version}")
+        raise OldBaseError(found.title, newer.title if newer else None)
 
     def aliases(self, name: str) -> dict[str, Aliases]:
         """Show the aliases of a name, by language.
