@@ -14,7 +14,16 @@ from ..service.command import DESCRIBE, OneLineParser, UsageError, describe, run
 from ..service.inference.card import EMOTIONS
 from ..service.system import available_cores
 
-_EXTRA = ("torch", "audiomentations", "tensorboard", "onnx", "onnxscript", "langcodes")
+_EXTRA = (
+    "torch",
+    "tensorboard",
+    "onnx",
+    "onnxscript",
+    "langcodes",
+    "transformers",
+    "huggingface_hub",
+    "autograd",
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -48,6 +57,13 @@ def _train_options(add: Callable[..., Any]) -> None:
     add("--data", type=Path, required=True, help="folder with one folder per corpus")
     add("--out", type=Path, required=True, help="folder of the run")
     add("--config", type=Path, help="recipe, a TOML file (default: the bundled model's)")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="change one value of the recipe, as encoder.layers=3; may be repeated",
+    )
     add("--seed", type=_count, default=0, help="of all random draws (%(default)s)")
     add("--resume", action="store_true", help="continue from the last checkpoint")
     add(
@@ -191,7 +207,7 @@ def _train(options: argparse.Namespace) -> None:
         corpora=tuple(options.corpora),
         data=options.data.resolve(),
         seed=options.seed,
-        config=config.load(options.config or config.DEFAULT),
+        config=config.load(options.config or config.DEFAULT, options.set),
     )
     run.train(
         options.out,

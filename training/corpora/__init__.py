@@ -13,7 +13,7 @@ from .emotiontts import EMOTIONTTS
 from .emovo import EMOVO
 from .file_names import absolute
 from .iemocap import IEMOCAP
-from .manifest import MANIFEST, read_manifest
+from .manifest import MANIFEST, VOTES, read_manifest, with_votes
 from .nemo import NEMO
 from .ravdess import RAVDESS
 from .savee import SAVEE
@@ -75,7 +75,10 @@ def load_folder(folder: Path) -> list[Utterance]:
     """
     folder = absolute(folder)
     if (manifest := folder / MANIFEST).is_file():
-        return sorted(read_manifest(manifest), key=lambda utterance: utterance.path)
+        found = read_manifest(manifest)
+        if (votes := folder / VOTES).is_file():
+            found = with_votes(found, votes)
+        return sorted(found, key=lambda utterance: utterance.path)
     corpus = CORPORA.get(folder.name)
     if corpus is None:
         raise CorpusError(

@@ -18,7 +18,8 @@ no speakers cannot be split.
 import csv
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ...service.inference.card import EMOTIONS
@@ -26,6 +27,9 @@ from .corpus import CorpusError, Utterance
 from .file_names import absolute
 
 MANIFEST = "metadata.csv"
+VOTES = "voice_votes.csv"
+"""Beside a manifest, if listeners judged the clips: columns ``path`` and ``voice_vote``, the
+emotion that most heard in the voice alone (``happy|neutral`` for two with as many votes)."""
 REQUIRED = ("path", "emotion")
 
 _LISTED = 10  # labels in one message
@@ -158,3 +162,29 @@ def _relative_path(manifest: Path, line: int, text: str) -> PurePosixPath:
             "relative to the manifest, without .."
         )
     return path
+
+
+def with_votes(utterances: Sequence[Utterance], votes: Path) -> list[Utterance]:
+    """Add what listeners heard, where :data:`VOTES` tells it.
+
+    Args:
+        utterances: of the manifest beside it.
+        votes: the CSV file; clips that it does not name stay as they are.
+
+    Raises:
+        CorpusError: if it cannot be read, or has other columns.
+    """
+    try:
+        with votes.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+        heard = {
+            votes.parent / row["path"]: tuple(
+                emotion for emotion in row["voice_vote"].split("|") if emotion in EMOTIONS
+            )
+            for row in rows
+        }
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise CorpusError(f"{votes} cannot be read: {error}") from None
+    except (KeyError, AttributeError):
+        raise CorpusError(f"{votes} must have the columns path and voice_vote") from None
+    return [replace(u, heard=heard.get(u.path, ())) for u in utterances]
