@@ -133,10 +133,9 @@ class TrainConfig(Section):
 class SplitConfig(Section):
     """Held-out source speakers, per corpus, balanced by gender where it is known."""
 
-    validation_share: HeldOut = 0.125
-    """Temperature, thresholds and vote weight are fitted on these."""
-    test_share: HeldOut = 0.125
-    """Metrics and ECE are reported on these."""
+    held_out_share: HeldOut = 0.125
+    """Temperature, thresholds and vote weight are fitted on these, and figures are theirs: each
+    speaker's by a fit on the others."""
 
 
 class Config(Section):

@@ -202,11 +202,7 @@ def check_same_data(run: Path, data: TrainingData) -> None:
 
 def _describe(data: TrainingData) -> dict[str, Any]:
     """The content of ``split.json``: emotions, speakers and clips by side, and a digest."""
-    sides = {
-        "train": data.split.train,
-        "validation": data.split.validation,
-        "test": data.split.test,
-    }
+    sides = {"train": data.split.train, "held_out": data.split.held_out}
     clips = [
         (side, u.corpus, u.speaker, u.emotion, u.path.name)
         for side, utterances in sides.items()
