@@ -79,6 +79,12 @@ def _export_options(add: Callable[..., Any]) -> None:
     add("run_folder", type=Path, metavar="RUN", help="folder of the run")
     add("--out", type=Path, required=True, metavar="BUNDLE", help="folder of the new bundle")
     add("--data", type=Path, help="folder of the corpora, if they have moved")
+    add(
+        "--precision",
+        choices=["fp32", "int8"],
+        default="int8",
+        help="of the matrix products (%(default)s)",
+    )
     add("--json", action="store_true", help="print the figures as JSON")
 
 
@@ -221,7 +227,13 @@ def _train(options: argparse.Namespace) -> None:
 def _export(options: argparse.Namespace) -> None:
     from .bundle.export import export
 
-    figures = export(options.run_folder, options.out, cache=options.cache, data=options.data)
+    figures = export(
+        options.run_folder,
+        options.out,
+        cache=options.cache,
+        data=options.data,
+        precision=options.precision,
+    )
     _print(figures, options)
 
 

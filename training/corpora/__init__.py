@@ -6,6 +6,7 @@ Readers read labels and speakers, not the audio: a damaged file is found when it
 from pathlib import Path
 
 from .ased import ASED
+from .banglaser import BANGLASER
 from .corpus import Corpus, CorpusError, Utterance
 from .crema import CREMA
 from .emodb import EMODB
@@ -28,6 +29,7 @@ CORPORA: dict[str, Corpus] = {
     corpus.name: corpus
     for corpus in (
         ASED,
+        BANGLASER,
         CREMA,
         EMODB,
         EMOTIONTTS,
