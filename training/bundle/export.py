@@ -24,6 +24,7 @@ from ..data.augment import Augmentation
 from ..data.non_speech import non_speech_sounds
 from ..errors import TrainingError
 from ..evaluation import Verdict, report
+from ..network.network import Network
 from ..source.run import (
     Request,
     TrainingData,
@@ -38,7 +39,7 @@ from .answer import attach_answer
 from .calibration import Labelled, calibrate, cross_fit
 from .encoder import Floats, Precision, embed, encoder_graph, require_parity
 from .parts import as_stored, memory_file, probe_file, timestamp
-from .prototypes import Prototypes
+from .prototypes import Prototypes, answer
 
 WINDOW_S, HOP_S = 6.0, 3.0
 """Clips up to the window are one segment; nearly all training clips are shorter."""
@@ -47,7 +48,7 @@ MOST_SLOTS = 4096
 """Slots of a bundle's memory, chosen evenly over corpora, emotions and speakers."""
 
 _LEAST_DEVIATION = 1e-4
-_PARITY_CLIPS = 8
+_PARITY_CLIPS = 100
 
 
 def export(
@@ -80,43 +81,63 @@ def export(
     require_finished(run)
     found = load_training_data(request, cache)
     check_same_data(run, found)
-    network = trained_network(run, request, found.labels)
-    train, held_out = found.split.train, found.split.held_out
+    return write_bundle(trained_network(run, request, found.labels), request, found, out, precision)
 
+
+def write_bundle(
+    network: Network,
+    request: Request,
+    data: TrainingData,
+    out: Path,
+    precision: Precision = "int8",
+) -> dict[str, Any]:
+    """Write the bundle of a network; the other arguments are as for :func:`export`.
+
+    Args:
+        network: trained on the training side of ``data``.
+        request: of its run.
+        data: of its run.
+        out: folder of the bundle.
+        precision: of the matrix products.
+
+    Returns:
+        As :func:`export`.
+    """
+    train, held_out = data.split.train, data.split.held_out
     exact = encoder_graph(network, "fp32")
-    examples = list(found.clips(held_out))[:: max(1, len(held_out) // _PARITY_CLIPS)]
+    examples = list(data.clips(held_out))[:: max(1, len(held_out) // _PARITY_CLIPS)]
     parity = {"torch": require_parity(exact, network, examples)}
     encoder = exact if precision == "fp32" else encoder_graph(network, precision)
     head, memory = head_and_memory(
-        network.head.export(), train, embed(encoder, found.clips(train)), found.labels
+        network.head.export(), train, embed(encoder, data.clips(train)), data.labels
     )
     prototypes = Prototypes.of(head, memory)
-    recorded, varied, non_speech = _held_out(encoder, found, request.seed)
+    recorded, varied, non_speech = _held_out(encoder, data, request.seed)
     decision = calibrate(head, prototypes, varied, non_speech)
     outputs, withheld = cross_fit(head, prototypes, varied, non_speech, recorded)
     verdicts = [
         Verdict(
             utterance=utterance,
-            prediction=found.labels[int(row.argmax())],
+            prediction=data.labels[int(row.argmax())],
             confidence=float(row.max()),
-            scores=dict(zip(found.labels, row.tolist(), strict=True)),
+            scores=dict(zip(data.labels, row.tolist(), strict=True)),
             abstained=bool(hidden),
         )
         for utterance, row, hidden in zip(held_out, outputs.probabilities, withheld, strict=True)
     ]
     if precision == "int8":
-        parity |= _versus_float(exact, examples, recorded, head, prototypes, decision)
-    metrics = report(verdicts, found.labels)
-    card = _card(request, found, decision, encoder=network.encoder.family, precision=precision)
+        parity["int8"] = _versus_float(exact, encoder, examples, head, prototypes, decision)
+    metrics = report(verdicts, data.labels)
+    card = _card(request, data, decision, encoder=network.encoder.family, precision=precision)
     card = card.model_copy(update={"metrics": {"held_out_source": metrics, "parity": parity}})
     metadata = {"licence": card.licence, "name": out.parent.name, "version": out.name}
-    graph = attach_answer(encoder, head, memory, decision, found.labels, metadata)
+    graph = attach_answer(encoder, head, memory, decision, data.labels, metadata)
     files = {
         "model.onnx": graph.SerializeToString(),
         "head.safetensors": head.to_bytes(),
         "memory.safetensors": memory_file(memory),
         "probe.npz": probe_file(graph),
-        "README.md": model_card.write(card, found.split, verdicts).encode(),
+        "README.md": model_card.write(card, data.split, verdicts).encode(),
         "NOTICE": model_card.notice(card).encode(),
     }
     bundles.save(out, card, files)
@@ -209,19 +230,18 @@ def _held_out(
 
 def _versus_float(
     exact: onnx.ModelProto,
+    encoder: onnx.ModelProto,
     examples: Sequence[Floats],
-    recorded: Labelled,
     head: Head,
     prototypes: Prototypes,
     decision: Decision,
-) -> dict[str, float]:
+) -> float:
     """Mean difference of a probability between the int8 graph and the float32 one."""
-    from .prototypes import answer
-
-    step = max(1, len(recorded.truth) // _PARITY_CLIPS)
-    int8 = answer(recorded.embedding[::step][: len(examples)], head, prototypes, decision)
-    float32 = answer(embed(exact, examples), head, prototypes, decision)
-    return {"int8": float(np.abs(int8.probabilities - float32.probabilities).mean())}
+    float32, int8 = (
+        answer(embed(graph, examples), head, prototypes, decision).probabilities
+        for graph in (exact, encoder)
+    )
+    return float(np.abs(int8 - float32).mean())
 
 
 def _card(

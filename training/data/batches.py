@@ -1,7 +1,7 @@
 """Balanced draws of clips, crops, joins and batches: each a function of the seed and the step."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,6 @@ from ...service.inference.audio.waveform import SAMPLE_RATE_HZ
 from ..config import AugmentConfig, TrainConfig
 from ..corpora import Utterance
 from .augment import Augmentation
-from .clips import Ragged
 
 Samples = NDArray[np.float32]
 
@@ -42,7 +41,7 @@ class BatchSampler:
 
     Args:
         utterances: the training side.
-        clips: their samples, in the same order.
+        clips: gives the samples of an utterance by its index.
         config: sizes of a batch.
         augment: crops and joins.
         seed: of all draws.
@@ -51,7 +50,7 @@ class BatchSampler:
     def __init__(
         self,
         utterances: Sequence[Utterance],
-        clips: Ragged,
+        clips: Callable[[int], Samples],
         config: TrainConfig,
         augment: AugmentConfig,
         seed: int,
@@ -87,11 +86,11 @@ class BatchSampler:
 
     def _crop(self, index: int, rng: np.random.Generator) -> Samples:
         """A piece of a clip, perhaps joined with another of its voice and emotion, and changed."""
-        samples = self.clips[index]
+        samples = self.clips(index)
         longest = round(self.augment.longest_s * SAMPLE_RATE_HZ)
         if rng.random() < self.augment.join_p:
             own = self.group[index]
-            other = self.clips[own[rng.integers(len(own))]]
+            other = self.clips(own[rng.integers(len(own))])
             samples = np.concatenate([samples[-longest // 2 :], other[: longest // 2]])
         seconds = rng.uniform(self.augment.shortest_s, self.augment.longest_s)
         length = round(seconds * SAMPLE_RATE_HZ)

@@ -5,7 +5,7 @@ import logging
 import math
 import pickle  # nosec B403 # its error is caught; nothing is unpickled
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -20,8 +20,7 @@ from tqdm import tqdm
 from ...service.files import replacing
 from ..config import Config, TrainConfig
 from ..corpora import Utterance
-from ..data.batches import Batch, BatchSampler
-from ..data.clips import Ragged
+from ..data.batches import Batch, BatchSampler, Samples
 from ..errors import TrainingError
 from ..network.encoders import Encoder
 from ..network.memory import ExternalMemory, multilabel_loss, soft_cross_entropy
@@ -125,7 +124,7 @@ class Trainer:
         labels: emotions in the order of the logits.
         encoder: with its pretrained weights.
         utterances: the training side.
-        clips: their samples, in the same order.
+        clips: gives the samples of an utterance by its index.
         run: folder for checkpoints and logs.
         seed: of weights, draws and augmentation.
         device: where to train.
@@ -137,7 +136,7 @@ class Trainer:
         labels: tuple[str, ...],
         encoder: Encoder,
         utterances: Sequence[Utterance],
-        clips: Ragged,
+        clips: Callable[[int], Samples],
         run: Path,
         seed: int,
         device: torch.device,
