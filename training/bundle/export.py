@@ -108,8 +108,9 @@ def write_bundle(
     examples = list(data.clips(held_out))[:: max(1, len(held_out) // _PARITY_CLIPS)]
     parity = {"torch": require_parity(exact, network, examples)}
     encoder = exact if precision == "fp32" else encoder_graph(network, precision)
+    slots = [train[index] for index in choose_slots(train, MOST_SLOTS)]
     head, memory = head_and_memory(
-        network.head.export(), train, embed(encoder, data.clips(train)), data.labels
+        network.head.export(), slots, embed(encoder, list(data.clips(slots))), data.labels
     )
     prototypes = Prototypes.of(head, memory)
     recorded, varied, non_speech = _held_out(encoder, data, request.seed)
@@ -145,20 +146,21 @@ def write_bundle(
 
 
 def head_and_memory(
-    head: Head, train: Sequence[Utterance], embedding: Floats, labels: Sequence[str]
+    head: Head, slots: Sequence[Utterance], embedding: Floats, labels: Sequence[str]
 ) -> tuple[Head, Memory]:
     """The head with the statistics of what the bundle computes, and its memory.
 
-    Each corpus is standardised by its own statistics, as in training. The head's own, for speech
-    of no known kind, are the mean of the corpora's (of the logarithm, for the deviation).
+    Each corpus is standardised by its own statistics, as in training, where every emotion counts
+    alike too. The head's own, for speech of no known kind, are the mean of the corpora's (of the
+    logarithm, for the deviation).
 
     Args:
         head: as trained; its statistics are replaced.
-        train: the training side.
-        embedding: h of its clips, shape ``(clips, D)``.
+        slots: of :func:`choose_slots`.
+        embedding: h of their clips, shape ``(slots, D)``.
         labels: emotions in the order of the logits.
     """
-    corpus = np.array([u.corpus for u in train])
+    corpus = np.array([u.corpus for u in slots])
     names = sorted(set(corpus))
     mean = np.stack([embedding[corpus == name].mean(axis=0) for name in names])
     deviation = np.stack([embedding[corpus == name].std(axis=0) for name in names])
@@ -168,16 +170,13 @@ def head_and_memory(
         mean=mean.mean(axis=0).astype(np.float32),
         deviation=np.exp(np.log(deviation).mean(axis=0)).astype(np.float32),
     )
-    chosen = choose_slots(train, MOST_SLOTS)
-    place = np.searchsorted(names, corpus[chosen])
-    features = (embedding[chosen] - mean[place]) / deviation[place]
-    kept = [train[index] for index in chosen]
+    place = np.searchsorted(names, corpus)
     memory = Memory(
-        features=features.astype(np.float32),
-        emotion=np.array([labels.index(u.emotion) for u in kept], np.int64),
-        corpus=tuple(u.corpus for u in kept),
-        language=tuple(u.language for u in kept),
-        speaker=tuple(u.speaker for u in kept),
+        features=((embedding - mean[place]) / deviation[place]).astype(np.float32),
+        emotion=np.array([labels.index(u.emotion) for u in slots], np.int64),
+        corpus=tuple(u.corpus for u in slots),
+        language=tuple(u.language for u in slots),
+        speaker=tuple(u.speaker for u in slots),
     )
     return head, as_stored(memory)
 
