@@ -1,6 +1,6 @@
 """What the bundled model costs: a 3 s clip on one core, beside a plain convolutional model.
 
-    python -m benchmarks.latency [--bundle models/default/1] [--peer conv.onnx]
+    python -m benchmarks.latency [--bundle models/default/2] [--peer conv.onnx]
 
 ``--peer`` is a model that takes ``waveform`` (and perhaps ``lengths``), such as the dummy models of
 a comparison of servers. Both run in turn, so that the machine's drift meets both. Writes
@@ -28,7 +28,7 @@ ROUNDS = 200
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bundle", type=Path, default=Path("models/default/1"))
+    parser.add_argument("--bundle", type=Path, default=Path("models/default/2"))
     parser.add_argument("--peer", type=Path)
     options = parser.parse_args()
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})

@@ -41,7 +41,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         top = Path(folder)
-        shutil.copytree(ROOT / "models/default/1", top / "models/default/1")
+        shutil.copytree(ROOT / "models/default/2", top / "models/default/2")
         (top / "audio").mkdir()
         for path in sorted((Path(options.data) / "urdu").rglob("*.opus"))[:_CLIPS]:
             shutil.copy(path, top / "audio")

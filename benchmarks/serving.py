@@ -41,7 +41,7 @@ Found = dict[str, list[tuple[Load, float]]]
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bundle", type=Path, default=ROOT / "models/default/1")
+    parser.add_argument("--bundle", type=Path, default=ROOT / "models/default/2")
     parser.add_argument("--peers", type=Path)
     parser.add_argument("--venvs", type=Path)
     parser.add_argument("--rounds", type=int, default=5)

@@ -164,7 +164,7 @@ async def _long(service: Service) -> tuple[float, int]:
 
 def _closeness(data: Path, count: int) -> list[float]:
     """Largest difference of a score, stream beside recording, of made recordings."""
-    recognizer = Recognizer(bundle.load(ROOT / "models/default/1"))
+    recognizer = Recognizer(bundle.load(ROOT / "models/default/2"))
     draw = np.random.default_rng(0)
     clips = sorted([*data.glob("urdu/**/*.opus"), *data.glob("emodb/**/*.*")])
     clips = [clip for clip in clips if clip.suffix in (".opus", ".flac", ".wav", ".ogg")]
