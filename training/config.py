@@ -111,7 +111,7 @@ class TrainConfig(Section):
 
     steps: Positive = 500
     batch_size: Annotated[int, Field(ge=4)] = 48
-    """Clips per step, at least; every corpus has its share, by the square root of its size."""
+    """Clips per step, about; every corpus has its share, by the square root of its size."""
     fewest_per_corpus: Positive = 8
     """Clips of each corpus per step, at least."""
     head_steps: Count = 80
@@ -213,7 +213,13 @@ _RULES = {
     "literal_error": "it must be {expected}",
     "too_short": "it must have at least {min_length} values",
 }
-_TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "tuple": "a list"}
+_TYPES = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "text",
+    "tuple": "a list",
+}
 
 
 def _sentence(error: ErrorDetails) -> str:

@@ -10,7 +10,6 @@ from typing import Literal
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -18,10 +17,11 @@ from torch.export import Dim
 from tqdm import tqdm
 
 from ...service.inference.audio.waveform import SAMPLE_RATE_HZ
+from ...service.inference.graphs import open_session
 from ...service.system import available_cores
 from ..errors import TrainingError
 from ..network.encoders.onnx_file import OnnxFile
-from ..network.network import Network
+from ..network.network import LEAST_VARIANCE, Network
 
 OPSET = 20
 Floats = NDArray[np.float32]
@@ -30,8 +30,7 @@ Precision = Literal["fp32", "int8"]
 PARITY_TOLERANCE = 1e-3
 """Largest difference of an embedding between ONNX Runtime and torch in float32, in deviations."""
 
-LONGEST_S = 10.0
-"""Longer clips are cut to this, as the service cuts what it scores."""
+_LONGEST = 10 * SAMPLE_RATE_HZ  # longer clips are cut, as the service cuts what it scores
 
 
 def encoder_graph(network: Network, precision: Precision) -> onnx.ModelProto:
@@ -98,48 +97,54 @@ def _quantised(graph: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _pooled(graph: onnx.ModelProto, encoder: OnnxFile) -> onnx.ModelProto:
-    """Somebody's graph with its frames pooled; a vector per clip has a deviation of 0."""
-    frames = graph.graph.output[0].name
+    """Somebody's graph with our names of inputs, and with its frames pooled.
+
+    A vector per clip counts as one frame, whose deviation is 0.
+    """
     opset = max(o.version for o in graph.opset_import if o.domain in ("", "ai.onnx"))
+    header = f'<ir_version: {graph.ir_version}, opset_import: ["" : {opset}]>'
+    entry = onnx.parser.parse_model(
+        f"""{header}
+        entry (float[batch, samples] waveform, int64[batch] lengths)
+            => (float[batch, samples] given_waveform, int64[batch] given_lengths) {{
+            given_waveform = Identity (waveform)
+            given_lengths = Identity (lengths)
+        }}"""
+    )
+    # as of opset 13: ReduceMean takes its axes as an input from 18 on
     pooling = onnx.parser.parse_model(
-        f"""
-        <ir_version: {graph.ir_version}, opset_import: ["" : {opset}]>
-        pooling (float[batch, frames_or_width, width] frames)
-            => (float[batch, twice] embedding) {{
+        f"""{header}
+        pooling (float[batch, frames_or_width, width] frames) => (float[batch, twice] embedding) {{
             shape = Constant <value_ints = [0, -1, {encoder.width}]> ()
             sequence = Reshape (frames, shape)
+            sizes = Shape (sequence)
+            place = Constant <value_int = 1> ()
+            num_frames = Gather (sizes, place)
+            count = Cast <to = 1> (num_frames)
             axis = Constant <value_ints = [1]> ()
-            mean = ReduceMean <keepdims = 1> (sequence, axis)
+            total = ReduceSum <keepdims = 1> (sequence, axis)
+            mean = Div (total, count)
             centred = Sub (sequence, mean)
             square = Mul (centred, centred)
-            variance = ReduceMean <keepdims = 0> (square, axis)
-            least = Constant <value_float = 1e-8> ()
+            total_square = ReduceSum <keepdims = 0> (square, axis)
+            variance = Div (total_square, count)
+            least = Constant <value_float = {LEAST_VARIANCE:.1e}> ()
             bounded = Max (variance, least)
             deviation = Sqrt (bounded)
             flat = Squeeze (mean, axis)
             embedding = Concat <axis = 1> (flat, deviation)
-        }}
-        """
+        }}"""
     )
-    if opset < 18:
-        raise TrainingError(f"the encoder's ONNX opset is {opset}; at least 18 is required")
-    joined: onnx.ModelProto = onnx.compose.merge_models(
-        graph, pooling, io_map=[(frames, "frames")], prefix1="encoder.", prefix2="pooling."
+    given = {"given_waveform": encoder.waveform, "given_lengths": encoder.lengths}
+    theirs = onnx.compose.add_prefix(graph, "encoder/")
+    joined = onnx.compose.merge_models(
+        entry, theirs, io_map=[(ours, f"encoder/{name}") for ours, name in given.items() if name]
     )
-    names = {"encoder." + graph.graph.input[0].name: "waveform", "pooling.embedding": "embedding"}
-    if len(graph.graph.input) > 1:
-        names["encoder." + graph.graph.input[1].name] = "lengths"
-    else:
-        lengths = onnx.helper.make_tensor_value_info("lengths", onnx.TensorProto.INT64, ["batch"])
-        joined.graph.input.append(lengths)
-    for values in (joined.graph.input, joined.graph.output):
-        for value in values:
-            value.name = names.get(value.name, value.name)
-    for node in joined.graph.node:
-        for ends in (node.input, node.output):
-            for place, name in enumerate(ends):
-                ends[place] = names.get(name, name)
-    return joined
+    frames = theirs.graph.output[0].name
+    pooled: onnx.ModelProto = onnx.compose.merge_models(
+        joined, pooling, io_map=[(frames, "frames")]
+    )
+    return pooled
 
 
 def embed(graph: onnx.ModelProto, clips: Sequence[Floats], *, what: str = "embed") -> Floats:
@@ -153,19 +158,12 @@ def embed(graph: onnx.ModelProto, clips: Sequence[Floats], *, what: str = "embed
     Returns:
         h, float32, shape ``(clips, D)``; the same whatever other clips there are.
     """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    longest = round(LONGEST_S * SAMPLE_RATE_HZ)
+    session = open_session(graph.SerializeToString())
 
     def one(samples: Floats) -> Floats:
-        samples = samples[:longest]
-        given = {"waveform": samples[None], "lengths": np.array([len(samples)], np.int64)}
-        names = [argument.name for argument in session.get_inputs()]
-        found: Floats = session.run(["embedding"], {name: given[name] for name in names})[0]
+        cut = samples[:_LONGEST]
+        given = {"waveform": cut[None], "lengths": np.array([len(cut)], np.int64)}
+        found: Floats = session.run(["embedding"], given)[0]
         return found[0]
 
     with ThreadPoolExecutor(available_cores()) as pool:
@@ -191,7 +189,7 @@ def require_parity(graph: onnx.ModelProto, network: Network, clips: Sequence[Flo
     deviation = network.head.export().deviation
     worst = 0.0
     for row, samples in zip(found, clips, strict=True):
-        cut = samples[: round(LONGEST_S * SAMPLE_RATE_HZ)]
+        cut = samples[:_LONGEST]
         with torch.no_grad():
             expected = network(torch.from_numpy(cut)[None], torch.tensor([len(cut)]))[0].numpy()
         worst = max(worst, float(np.abs((row - expected) / deviation).max()))

@@ -250,7 +250,7 @@ def _card(
     corpora = [_corpus(name, data) for name in names]
     licences = sorted({str(corpus["licence"]) for corpus in corpora})
     config = request.config.model_dump(mode="json")
-    config["encoder"]["source"] = Path(request.config.encoder.source).name
+    config["encoder"]["source"] = _public_name(request.config.encoder.source)
     return Card(
         created_at=timestamp(),
         nnpm_version=__version__,
@@ -267,15 +267,26 @@ def _card(
             "precision": precision,
             "seed": request.seed,
             "config": config,
-            "command": _command(request),
+            "command": _command(request, precision),
             "torch": torch.__version__,
         },
         metrics={},
     )
 
 
-def _command(request: Request) -> str:
-    """What to type; the config is named only where it is not the default one."""
+def _public_name(source: str) -> str:
+    """An id of a model hub as it is; of a path the last name, since others have other folders.
+
+    Examples:
+        >>> _public_name("openai/whisper-base"), _public_name("/data/models/whisper-base")
+        ('openai/whisper-base', 'whisper-base')
+    """
+    is_id = source.count("/") == 1 and not source.startswith((".", "/", "~"))
+    return source if is_id else Path(source).name
+
+
+def _command(request: Request, precision: Precision) -> str:
+    """What to type; config and precision are named only where they are not the default ones."""
     given = request.config.encoder
     default = load_config(DEFAULT)
     same = request.config.model_copy(update={"encoder": default.encoder}) == default
@@ -288,6 +299,7 @@ def _command(request: Request) -> str:
     return (
         f"nnpm train --corpora {shlex.join(request.corpora)} --data DIR{named}{changes} "
         f"--seed {request.seed} --out RUN && nnpm export RUN --out BUNDLE"
+        + ("" if precision == "int8" else f" --precision {precision}")
     )
 
 

@@ -49,11 +49,12 @@ def write(card: Card, split: Split, held_out: Sequence[Verdict]) -> str:
         for corpus in card.training["corpora"]
     )
     figures = card.metrics["held_out_source"]
-    encoder = card.training["encoder"]
+    speakers = {(u.corpus, u.speaker) for u in split.held_out}
+    fit = "on other speakers" if len(speakers) > 1 else "on this very speaker"
     return f"""{_front_matter(card)}
 # nnpm bundle: {", ".join(card.labels)}
 
-Speech emotion recognition from 16 kHz audio: the first layers of {encoder["source"]}, fine-tuned,
+Speech emotion recognition from 16 kHz audio: an encoder from {card.training["encoder"]["source"]},
 with classifier and external memory after arXiv 2108.08663. Matrix products in \
 {card.training["precision"]}. Made by nnpm {card.nnpm_version} on {card.created_at[:10]}.
 
@@ -64,8 +65,8 @@ encoder's licence and what each corpus asks for.
 
 {corpora}
 
-Held out: {_speakers(split.held_out)}. They calibrate it, and the figures below are theirs, each by
-a calibration on other speakers.
+Held out: {_counted(len(speakers), "speaker")} ({_counted(len(split.held_out), "clip")}). They
+calibrate it, and the figures below are theirs, each by a calibration {fit}.
 
 {INTENDED_USE}
 ## Limits
@@ -101,16 +102,31 @@ with the recipe and the seed in `bundle.json`.
 def _front_matter(card: Card) -> str:
     """What model hubs read: YAML between two lines of dashes, here as JSON, which is YAML."""
     figures = card.metrics["held_out_source"]
+    corpora = [corpus["name"] for corpus in card.training["corpora"]]
+    measured = [
+        {"type": kind, "name": name, "value": round(figures[key], 4)}
+        for key, kind, name in (
+            ("wa", "accuracy", "WA"),
+            ("uar", "recall", "UAR"),
+            ("macro_f1", "f1", "macro F1"),
+            ("ece", "ece", "ECE"),
+        )
+    ]
+    result = {
+        "task": {"type": "audio-classification", "name": "Speech emotion recognition"},
+        "dataset": {"type": "held-out-speakers", "name": f"held-out speakers, {', '.join(corpora)}"},
+        "metrics": measured,
+    }
     fields = {
         "license": "other",
         "license_name": card.licence,
+        "license_link": "NOTICE",
         "language": list(card.source_languages),
-        "datasets": [corpus["name"] for corpus in card.training["corpora"]],
+        "datasets": corpora,
+        "metrics": [metric["type"] for metric in measured],
         "pipeline_tag": "audio-classification",
         "tags": ["speech-emotion-recognition", "nnpm", "onnx"],
-        "metrics": [
-            {"type": name, "value": round(figures[name], 4)} for name in ("wa", "uar", "ece")
-        ],
+        "model-index": [{"name": "nnpm", "results": [result]}],
     }
     lines = "\n".join(f"{name}: {json.dumps(value)}" for name, value in fields.items())
     return f"---\n{lines}\n---\n"
@@ -138,7 +154,7 @@ def notice(card: Card) -> str:
     mixed = _MIXED if database and any("NC" in licence for licence in held) else ""
     return f"""NOTICE
 
-The encoder of this bundle was fine-tuned from {encoder["source"]} ({encoder["family"]}):
+The encoder of this bundle was made from {encoder["source"]} ({encoder["family"]}):
 
 {text}
 It learnt emotions from recordings of these corpora. None of their audio is in the bundle.
@@ -161,9 +177,8 @@ of which the part from CREMA-D stays under the ODbL.
 """
 
 
-def _speakers(utterances: Sequence[object]) -> str:
-    speakers = {(u.corpus, u.speaker) for u in utterances}  # type: ignore[attr-defined]
-    return f"{len(speakers)} speakers ({len(utterances)} clips)"
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _groups(verdicts: Sequence[Verdict], labels: Sequence[str]) -> str:

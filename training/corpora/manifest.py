@@ -52,7 +52,7 @@ def read_manifest(manifest: Path) -> list[Utterance]:
             unknown gender, names a file twice, a path outside its folder, or a missing file.
     """
     manifest = absolute(manifest)
-    rows = _read_lines(manifest)
+    rows = _read_lines(manifest, REQUIRED)
     unknown = Counter(cells["emotion"] for _, cells in rows if cells["emotion"] not in EMOTIONS)
     if unknown.total() == len(rows):
         raise CorpusError(
@@ -103,7 +103,8 @@ def _counted(labels: Counter[str]) -> str:
     return ", ".join([*shown, *more])
 
 
-def _read_lines(manifest: Path) -> list[tuple[int, dict[str, str]]]:
+def _read_lines(manifest: Path, needed: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
+    """The lines of a CSV file by their numbers, each with all columns of the header."""
     if not manifest.is_file():
         raise CorpusError(f"there is no file {manifest}: write the manifest there")
     try:
@@ -113,10 +114,10 @@ def _read_lines(manifest: Path) -> list[tuple[int, dict[str, str]]]:
             lines = [(reader.line_num, cells) for cells in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise CorpusError(f"{manifest} is not a CSV file in UTF-8: save it as one") from error
-    required = f"the columns {' and '.join(REQUIRED)} are required"
+    required = f"the columns {' and '.join(needed)} are required"
     if not columns:
         raise CorpusError(f"{manifest} has no header: {required} in line 1")
-    if missing := [column for column in REQUIRED if column not in columns]:
+    if missing := [column for column in needed if column not in columns]:
         raise CorpusError(
             f"{manifest} has no column {' and no column '.join(missing)} in its header "
             f"({', '.join(columns)}): {required}"
@@ -165,26 +166,19 @@ def _relative_path(manifest: Path, line: int, text: str) -> PurePosixPath:
 
 
 def with_votes(utterances: Sequence[Utterance], votes: Path) -> list[Utterance]:
-    """Add what listeners heard, where :data:`VOTES` tells it.
+    """Add the emotions that listeners recognised, from the file :data:`VOTES`.
 
     Args:
         utterances: of the manifest beside it.
         votes: the CSV file; clips that it does not name stay as they are.
 
     Raises:
-        CorpusError: if it cannot be read, or has other columns.
+        CorpusError: if it cannot be read, has other columns, or has no clips.
     """
-    try:
-        with votes.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-        heard = {
-            votes.parent / row["path"]: tuple(
-                emotion for emotion in row["voice_vote"].split("|") if emotion in EMOTIONS
-            )
-            for row in rows
-        }
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CorpusError(f"{votes} cannot be read: {error}") from None
-    except (KeyError, AttributeError):
-        raise CorpusError(f"{votes} must have the columns path and voice_vote") from None
+    heard = {
+        votes.parent / cells["path"]: tuple(
+            emotion for emotion in cells["voice_vote"].split("|") if emotion in EMOTIONS
+        )
+        for _, cells in _read_lines(votes, ("path", "voice_vote"))
+    }
     return [replace(u, heard=heard.get(u.path, ())) for u in utterances]

@@ -1,5 +1,6 @@
 """The head while it is trained: statistics of each corpus, projection, cosine classes."""
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
@@ -93,5 +94,5 @@ class Head(nn.Module):
             weight=self.projection.weight.numpy().copy(),
             bias=self.projection.bias.numpy().copy(),
             classes=F.normalize(self.classes, dim=1).numpy(),
-            scale=self.scale.exp().clamp(max=_LARGEST_SCALE).numpy(),
+            scale=np.float32(self.scale.exp().clamp(max=_LARGEST_SCALE).item()),
         )

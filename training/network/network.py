@@ -7,7 +7,8 @@ from ..config import HeadConfig
 from .encoders import Encoder
 from .head import Head
 
-_LEAST_VARIANCE = 1e-8
+LEAST_VARIANCE = 1e-8
+"""Of a feature over a clip's frames: a root of 0 has no gradient."""
 
 
 def pool(frames: Tensor, mask: Tensor) -> Tensor:
@@ -26,7 +27,7 @@ def pool(frames: Tensor, mask: Tensor) -> Tensor:
     count = weight.sum(1).clamp(min=1.0)
     mean = (frames * weight).sum(1) / count
     variance = ((frames - mean[:, None]).square() * weight).sum(1) / count
-    return torch.cat([mean, variance.clamp(min=_LEAST_VARIANCE).sqrt()], dim=1)
+    return torch.cat([mean, variance.clamp(min=LEAST_VARIANCE).sqrt()], dim=1)
 
 
 class Network(nn.Module):

@@ -256,8 +256,11 @@ def trained_network(run: Path, request: Request, labels: tuple[str, ...]) -> Net
     try:
         found = json.loads((run / _ENCODER).read_text(encoding="utf-8"))
         encoder = ENCODERS[found["family"]].build(found["sizes"])
-        network = Network(encoder, request.config.head, labels, len(request.corpora))
-        network.load_state_dict(load_file(run / _NETWORK))
+        tensors = load_file(run / _NETWORK)
+        # a manifest may name several corpora, so that the request does not tell how many there are
+        num_corpora = len(tensors["head.mean"])
+        network = Network(encoder, request.config.head, labels, num_corpora)
+        network.load_state_dict(tensors)
     except (OSError, ValueError, KeyError, SafetensorError, RuntimeError) as error:
         raise TrainingError(
             f"{run / _NETWORK} is damaged, or does not fit {_REQUEST}, {_ENCODER} and "

@@ -1,9 +1,9 @@
 """The training loop: rates, losses, checkpoint, resume, TensorBoard."""
 
 import json
-import logging
 import math
 import pickle  # nosec B403 # its error is caught; nothing is unpickled
+import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,8 +25,6 @@ from ..errors import TrainingError
 from ..network.encoders import Encoder
 from ..network.memory import ExternalMemory, multilabel_loss, soft_cross_entropy
 from ..network.network import Network
-
-log = logging.getLogger(__name__)
 
 _CHECKPOINT, _LOG = "checkpoint.pt", "log.jsonl"
 _CHECKPOINT_STEPS = 50
@@ -146,8 +144,7 @@ class Trainer:
         torch.manual_seed(seed)
         corpora = sorted({u.corpus for u in utterances})
         self.network = Network(encoder, config.head, labels, len(corpora)).to(device)
-        if hasattr(encoder, "mask_p"):
-            encoder.mask_p = config.augment.mask_p
+        encoder.mask_p = config.augment.mask_p
         self.average = AveragedModel(self.network)
         self.sampler = BatchSampler(utterances, clips, config.train, config.augment, seed)
         emotion = torch.tensor([labels.index(u.emotion) for u in utterances])
@@ -184,17 +181,19 @@ class Trainer:
         """Continue from the run's checkpoint, if it has one.
 
         Raises:
-            TrainingError: if it cannot be read.
+            TrainingError: if it cannot be read, or does not fit the recipe.
         """
         path = self.run / _CHECKPOINT
         if path.exists():
             try:
                 state = torch.load(path, map_location=self.device, weights_only=True)
-            except (EOFError, RuntimeError, pickle.UnpicklingError):
-                raise TrainingError(f"{path} is damaged; train again with another --out") from None
-            for name, part in self._parts().items():
-                part.load_state_dict(state[name])
-            self.step = state["step"]
+                for name, part in self._parts().items():
+                    part.load_state_dict(state[name])
+                self.step = state["step"]
+            except (EOFError, KeyError, ValueError, RuntimeError, pickle.UnpicklingError):
+                raise TrainingError(
+                    f"{path} is damaged, or of another nnpm; train again with another --out"
+                ) from None
         rows = self.run / _LOG
         if rows.exists():  # forget what was logged after the checkpoint
             kept = rows.read_text().splitlines(keepends=True)[: self.step]
@@ -204,7 +203,6 @@ class Trainer:
     def fit(self) -> Network:
         """Train to the last step, and return the network with the averaged weights."""
         total = self.config.train.steps
-        writer = SummaryWriter(str(self.run / "tensorboard"), purge_step=self.step or None)
         self._estimate()
         bar = tqdm(
             range(self.step, total),
@@ -214,7 +212,11 @@ class Trainer:
             total=total,
             dynamic_ncols=True,
         )
-        with ThreadPoolExecutor(1) as pool, (self.run / _LOG).open("a") as rows:
+        with (
+            ThreadPoolExecutor(1) as pool,
+            (self.run / _LOG).open("a") as rows,
+            SummaryWriter(str(self.run / "tensorboard"), purge_step=self.step or None) as writer,
+        ):
             draw = partial(pool.submit, self.sampler.draw)
             drawn = draw(self.step)
             for step in bar:
@@ -228,7 +230,6 @@ class Trainer:
                 if self.step % _CHECKPOINT_STEPS == 0 or self.step == total:
                     rows.flush()
                     self._save()
-        writer.close()
         network = self.average.module
         assert isinstance(network, Network)
         return network.eval()
@@ -243,17 +244,16 @@ class Trainer:
         losses, _ = self._losses(batch, encode=True, memory=False)
         loss = torch.stack(list(losses.values())).sum()
         loss.backward()  # type: ignore[no-untyped-call]
+        float(loss.detach())  # a GPU is waited for
         seconds = time.perf_counter() - started
         self.optimizer.zero_grad()
         for name, value in self.network.head.named_buffers():
             value.copy_(kept[name])
         steps = self.config.train.steps - self.step
-        log.warning(
-            "about %.0f minutes on %s: %d steps of %.1f s",
-            max(1.0, steps * seconds / 60.0),
-            self.device.type,
-            steps,
-            seconds,
+        minutes = max(1.0, steps * seconds / 60.0)
+        tqdm.write(
+            f"about {minutes:.0f} min on {self.device.type}: {steps} steps of {seconds:.1f} s",
+            file=sys.stderr,
         )
 
     def _parts(self) -> dict[str, Any]:

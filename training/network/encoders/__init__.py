@@ -29,11 +29,12 @@ def load_pretrained(family: str, source: str, layers: int) -> Encoder:
     """
     if family not in ENCODERS:
         raise TrainingError(f"encoder.family is {family!r}; choose among {', '.join(ENCODERS)}")
-    return ENCODERS[family].pretrained(_folder(source), layers)
+    encoder = ENCODERS[family]
+    return encoder.pretrained(_folder(source, encoder.files), layers)
 
 
-def _folder(source: str) -> Path:
-    """A local folder, or the snapshot of a hub's model."""
+def _folder(source: str, files: tuple[str, ...]) -> Path:
+    """A local folder, or the snapshot of a hub's model with these files."""
     local = Path(source).expanduser()
     if local.exists():
         return local
@@ -42,8 +43,7 @@ def _folder(source: str) -> Path:
     from huggingface_hub import snapshot_download  # takes a second
 
     try:
-        wanted = ["config.json", "model.safetensors"]
-        return Path(snapshot_download(source, allow_patterns=wanted))
+        return Path(snapshot_download(source, allow_patterns=list(files)))
     except Exception as error:  # the hub's client raises a dozen types, all for "not there"
         raise TrainingError(
             f"encoder.source is {source}: there is no such folder, and the model hub does not give "

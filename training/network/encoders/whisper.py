@@ -11,7 +11,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from ....service.inference.audio.waveform import SAMPLE_RATE_HZ
 from ...errors import TrainingError
-from .encoder import Encoder, Sizes, fewer, fill, read_config, read_tensors, size
+from .encoder import Encoder, Sizes, fewer, fill, read_config, size
 
 _WINDOW, _HOP = 400, 160
 _LEVEL_RMS = 0.05  # every clip is scaled to this level: a quiet recording need not be a calm voice
@@ -105,7 +105,7 @@ class LogMel(nn.Module):
 
 
 def _with_gaps(log_mel: Tensor, mask: Tensor) -> Tensor:
-    """SpecAugment: a stretch of bands and one of frames take each clip's mean.
+    """SpecAugment: some bands, and the frames of some time, take each clip's mean.
 
     References:
         Park et al., arXiv 1904.08779; light masks here (at most 8 bands and 0.2 s).
@@ -113,12 +113,13 @@ def _with_gaps(log_mel: Tensor, mask: Tensor) -> Tensor:
     batch, num_mels, num_frames = log_mel.shape
     count = mask.sum(1)
     mean = log_mel.sum((1, 2)) / (count * num_mels).clamp(min=1)
+    bands = torch.full_like(count, num_mels)
     gaps = []
-    for extent, longest in ((num_mels, 8), (num_frames, 20)):
+    for extent, room, longest in ((num_mels, bands, 8), (num_frames, count, 20)):
         index = torch.arange(extent, device=log_mel.device)
         length = (1 + torch.rand(batch, device=log_mel.device) * longest)[:, None]
-        room = num_mels - longest if extent == num_mels else (count[:, None] - longest).clamp(min=1)
-        start = torch.rand(batch, device=log_mel.device)[:, None] * room
+        last_start = (room[:, None] - longest).clamp(min=1)
+        start = torch.rand(batch, device=log_mel.device)[:, None] * last_start
         gaps.append((index >= start) & (index < start + length))
     gap = (gaps[0][:, :, None] | gaps[1][:, None]) & mask[:, None]
     return torch.where(gap, mean[:, None, None], log_mel)
@@ -182,7 +183,6 @@ class Whisper(Encoder):
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
-        self.mask_p = 0.0
         self.sizes, self.width = sizes, sizes["width"]
         self.log_mel = LogMel(sizes["num_mels"])
         self.conv1 = nn.Conv1d(sizes["num_mels"], self.width, 3, padding=1)
@@ -212,7 +212,7 @@ class Whisper(Encoder):
             )
         kept = fewer(layers, size(config, "encoder_layers", folder), folder)
         encoder = cls({**sizes, "layers": kept})
-        fill(encoder, read_tensors(folder, ("model.", "encoder.")), folder)
+        fill(encoder, folder, ("model.", "encoder."), {})
         return encoder
 
     @classmethod
