@@ -2,16 +2,18 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...service.files import require_place
 from ...service.inference import bundle as bundles
 from ...service.inference.audio.formats import PassedOver
 from ...service.inference.bundle import SEAL, Bundle
+from ...service.inference.card import Decision
 from ...service.inference.errors import printable
 from ...service.inference.head import Head
 from ...service.jobs.folder import AdaptationTask
@@ -21,7 +23,7 @@ from .config import AdaptConfig
 from .decision import MIN_LABELS, Served, adapt_decision, serve
 from .evidence import collect_evidence
 from .features import Encoder, TargetFeatures, extract_features, read_labels, with_labels
-from .head import Floats, Source, Target
+from .head import Floats, Full, Source, Start, Target
 from .publish import Adapted, publish
 from .report import (
     AdaptationReport,
@@ -44,21 +46,6 @@ NEW_BASE = "default/2"
 _EXAMPLES = 5  # names of skipped files per reason
 _CHANGED = 20  # clips whose answer changed, by name
 _FOLDS = 3  # of the labelled recordings
-
-
-@dataclass(frozen=True, slots=True)
-class Full:
-    """The additional inputs of ``--full``.
-
-    Attributes:
-        source: holds one folder per source corpus, or is the one corpus.
-        corpora: their names; empty for those in the base's card.
-        cache: for decoded clips.
-    """
-
-    source: Path
-    corpora: tuple[str, ...]
-    cache: Path
 
 
 def adapt(
@@ -88,15 +75,21 @@ def adapt(
         BundleError: if the base cannot be read.
     """
     _check(task)
-    if full is not None:
-        raise TrainingError("--full is not ported to bundles of this version yet")
     clock = _Clock(progress)
     base = bundles.load(task.bundle)
     _check_base(base, task)
     labels = read_labels(task.labels, task.target, base.labels) if task.labels else {}
+    start = None
+    if full is not None:
+        from .full import fine_tune  # torch: an extra of its own
+
+        start = fine_tune(base, task, config, full, clock.stage("fine-tune"))
+    graph: Path | bytes = base.path / "model.onnx"
+    if start is not None and start.encoder is not None:
+        graph = start.encoder.SerializeToString()
     features = extract_features(
         task.target,
-        Encoder(base, config.views, task.seed),
+        Encoder(graph, config.views, task.seed),
         base.card.window_s,
         config,
         threads=task.threads,
@@ -107,11 +100,11 @@ def adapt(
     target = with_labels(
         features.target(tuple(base.labels.index(name) for name in names)), features, labels
     )
-    work = _Work(base, target, task, config)
+    work = _Work(base, start or Start(base.head(), base.memory()), target, task, config)
     head = work.adapt(target, clock.stage("adapt"))
     clock.stage("judge")
     evidence, decision = work.judge(head, features)
-    before, after = work.served(base.head(), base.card.decision), work.served(head, decision)
+    before, after = work.before, work.served(head, decision)
     evidence = _consistent(evidence, before, after)
     clock.stage("publish")
     report = AdaptationReport(
@@ -127,15 +120,23 @@ def adapt(
         windows=len(target.pooled),
         labels=len(target.labelled),
         default_emotions=names,
+        answered_share=_change(before.answered, after.answered),
+        confidence=_change(before.confidence, after.confidence),
+        emotions=EmotionChange(
+            before=before.emotions(base.labels), after=after.emotions(base.labels)
+        ),
+        changed=int((before.answers != after.answers).sum()),
+        changed_clips=_changed_clips(before, after, base.labels, features),
+        verdict=evidence.verdict,
+        reasons=evidence.reasons,
+        estimated_accuracy=evidence.estimated_accuracy,
         evidence=evidence.figures,
         seconds={},
         bundle=None,
-        **_compare(before, after, base.labels, features),
-        **evidence.model_dump(exclude={"figures"}),
     )
     if evidence.verdict != "reject" or task.force:
         calibrated = len(target.labelled) >= MIN_LABELS and config.calibrate
-        publish(task.out, base, Adapted(head, decision, names, calibrated), report, config)
+        publish(task.out, base, Adapted(head, decision, names, calibrated, start), report, config)
         report = report.model_copy(update={"bundle": printable(task.out)})
     return report.model_copy(update={"seconds": clock.seconds()})
 
@@ -144,18 +145,22 @@ class _Work:
     """A base and a target: adaptation and judgement, with the same inputs for both."""
 
     def __init__(
-        self, base: Bundle, target: Target, task: AdaptationTask, config: AdaptConfig
+        self,
+        base: Bundle,
+        start: Start,
+        target: Target,
+        task: AdaptationTask,
+        config: AdaptConfig,
     ) -> None:
-        self.base, self.target, self.task, self.config = base, target, task, config
-        self.memory = base.memory()
-        self.source = Source.from_memory(self.memory, config.most_slots)
+        self.base, self.start, self.target = base, start, target
+        self.task, self.config = task, config
+        self.source = Source.from_memory(start.memory, config.most_slots)
         self.temperature = base.card.decision.temperature
+        self.before = self.served(start.head, base.card.decision)
 
-    def adapt(
-        self, target: Target, on_step: Callable[[int, int], None] | None = None
-    ) -> Head:
+    def adapt(self, target: Target, on_step: Callable[[int, int], None] | None = None) -> Head:
         return adapt_head(
-            self.base.head(),
+            self.start.head,
             self.source,
             target,
             self.task.method,
@@ -165,24 +170,25 @@ class _Work:
             temperature=self.temperature,
         )
 
-    def served(self, head: Head, decision: object) -> Served:
-        prototypes = Prototypes.of(head, self.memory)
+    def served(self, head: Head, decision: Decision) -> Served:
+        prototypes = Prototypes.of(head, self.start.memory)
         return serve(self.target.pooled, head, prototypes, decision, self.target.occurs)
 
-    def judge(self, head: Head, features: TargetFeatures) -> tuple[Evidence, object]:
-        old, target, decision = self.base.head(), self.target, self.base.card.decision
+    def judge(self, head: Head, features: TargetFeatures) -> tuple[Evidence, Decision]:
+        target = self.target
         evidence = collect_evidence(
-            old, head, self.source, target, self.base.labels, temperature=self.temperature
-        )
+            self.start.head, head, self.source, target, self.base.labels,
+            temperature=self.temperature,
+        )  # fmt: skip
         logits = self._cross_fit(features) if len(target.labelled) >= MIN_LABELS else None
         if logits is not None:
             evidence = _with_label_accuracy(evidence, logits, target)
         expected = evidence.estimated_accuracy
         changed = evidence.figures["answers_changed"] > 0 or logits is not None
-        prototypes = Prototypes.of(head, self.memory)
+        prototypes = Prototypes.of(head, self.start.memory)
         return evidence, adapt_decision(
-            decision,
-            self.served(old, decision),
+            self.base.card.decision,
+            self.before,
             head,
             prototypes,
             target,
@@ -213,7 +219,7 @@ def _with_label_accuracy(evidence: Evidence, logits: Floats, target: Target) -> 
     """
     open_ = target.open(logits.shape[1])
     right = np.where(open_, logits, -np.inf).argmax(1) == target.emotion
-    count, hits = len(right), float(right.sum())
+    count, hits = float(len(right)), float(right.sum())
     if evidence.estimated_accuracy is not None:
         prior_clips = 0.16 / max(evidence.estimated_accuracy.error, 0.01) ** 2
         hits += prior_clips * evidence.estimated_accuracy.value
@@ -237,28 +243,25 @@ def _consistent(evidence: Evidence, before: Served, after: Served) -> Evidence:
     return evidence.model_copy(update={"verdict": "no change", "reasons": (reason,)})
 
 
-def _compare(
+def _change(before: NDArray[Any], after: NDArray[Any]) -> Change:
+    return Change(before=float(before.mean()), after=float(after.mean()))
+
+
+def _changed_clips(
     before: Served, after: Served, labels: tuple[str, ...], features: TargetFeatures
-) -> dict[str, object]:
-    """The fields of the report that compare the answers before and after."""
+) -> tuple[ChangedClip, ...]:
+    """Some clips whose answer changed, the surest first."""
     changed = np.flatnonzero(before.answers != after.answers)
     surest = changed[np.argsort(-after.confidence[changed], kind="stable")][:_CHANGED]
-    old, new = before.figures(labels), after.figures(labels)
-    return {
-        "answered_share": Change(before=old["answered_share"], after=new["answered_share"]),
-        "confidence": Change(before=old["confidence"], after=new["confidence"]),
-        "emotions": EmotionChange(before=old["emotions"], after=new["emotions"]),
-        "changed": len(changed),
-        "changed_clips": tuple(
-            ChangedClip(
-                path=printable(features.names[features.clip[index]]),
-                before=labels[before.answers[index]],
-                after=labels[after.answers[index]],
-                confidence=float(after.confidence[index]),
-            )
-            for index in surest
-        ),
-    }
+    return tuple(
+        ChangedClip(
+            path=printable(features.names[features.clip[index]]),
+            before=labels[before.answers[index]],
+            after=labels[after.answers[index]],
+            confidence=float(after.confidence[index]),
+        )
+        for index in surest
+    )
 
 
 class _Clock:

@@ -109,7 +109,7 @@ class NNPMConfig(Section):
     """Of the mean over a clip's nearest target clips in its pseudo label."""
     smoothing_neighbours: Positive = 5
     voices: Count = 0
-    """Clusters of voices among the clips: only clips of other clusters smooth. 0 takes all clips."""
+    """Clusters of voices among the clips; a clip is smoothed by others' only. 0 takes all clips."""
     consistency: Share = 0.1
     """A slot is a positive only of this share of target clips, its nearest; 0 takes every slot."""
     confidence_weights: bool = True

@@ -44,23 +44,19 @@ class Served:
     @property
     def answers(self) -> Ints:
         """The likeliest emotion of each clip, whether it is answered or not."""
-        return self.probabilities.argmax(1)
+        best: Ints = self.probabilities.argmax(1)
+        return best
 
     @property
     def confidence(self) -> Floats:
         """Probability of the answer, shape ``(clips,)``."""
-        return self.probabilities.max(1)
+        sure: Floats = self.probabilities.max(1)
+        return sure
 
-    def figures(self, labels: Sequence[str]) -> dict[str, float | dict[str, float]]:
-        """Answered share, mean confidence, and the share of each emotion in the answers."""
-        counts = np.bincount(self.answers, minlength=len(labels)) / len(self.answers)
-        return {
-            "answered_share": float(self.answered.mean()),
-            "confidence": float(self.confidence.mean()),
-            "emotions": {
-                name: float(share) for name, share in zip(labels, counts, strict=True) if share
-            },
-        }
+    def emotions(self, labels: Sequence[str]) -> dict[str, float]:
+        """Share of each emotion in the answers; those without any are left out."""
+        shares = np.bincount(self.answers, minlength=len(labels)) / len(self.answers)
+        return {name: float(share) for name, share in zip(labels, shares, strict=True) if share}
 
 
 def serve(
@@ -199,9 +195,7 @@ def fit_labels(decision: Decision, logits: Floats, target: Target) -> Decision:
         for _ in range(50):  # the bias by gradient: the problem is convex
             slope = (np.exp(log_softmax(masked / best + bias)) - given).sum(0)
             bias = bias - (slope + 10 * (bias - start)) / (len(logits) + 10)
-    update: dict[str, object] = {
-        "temperature": float(np.clip(best, 1e-3, 1e3)), "vote_weight": 0.0
-    }
+    update: dict[str, object] = {"temperature": float(np.clip(best, 1e-3, 1e3)), "vote_weight": 0.0}
     if with_bias:
         update["logit_bias"] = tuple(np.where(open_, bias, start).round(6).tolist())
     return decision.model_copy(update=update)

@@ -21,7 +21,6 @@ from ...service.inference.audio.formats import (
     describe_passed_over,
 )
 from ...service.inference.audio.waveform import SAMPLE_RATE_HZ, Recording, Waveform
-from ...service.inference.bundle import Bundle
 from ...service.inference.errors import AudioError, AudioTooLongError, AudioTooShortError, printable
 from ...service.inference.graphs import open_session
 from ...service.inference.segments import TOO_SHORT_S, cut_turns
@@ -48,13 +47,13 @@ class Encoder:
     padded. Instances are thread-safe: the draws for a clip depend only on its samples and the seed.
 
     Args:
-        bundle: gives the graph.
+        graph: file of ``model.onnx``, or its bytes.
         num_views: augmented versions of each clip.
         seed: of the views.
     """
 
-    def __init__(self, bundle: Bundle, num_views: int, seed: int) -> None:
-        self._session = open_session(bundle.path / "model.onnx")
+    def __init__(self, graph: Path | bytes, num_views: int, seed: int) -> None:
+        self._session = open_session(graph)
         self._augment = Augmentation()
         self._num_views, self._seed = num_views, seed
 
@@ -164,9 +163,7 @@ def extract_features(
             f"{len(names)} of the {len(files)} audio files in {folder} are usable; at least "
             f"{config.min_clips} are required; skipped: {counts or 'none'}"
         )
-    return TargetFeatures(
-        rows, np.array(clip_of, np.int64), names, skipped, content.passed_over
-    )
+    return TargetFeatures(rows, np.array(clip_of, np.int64), names, skipped, content.passed_over)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -256,8 +253,12 @@ def _segments(
     cuts = cut_turns(recording, window_s)
     wanted = [channels] if isinstance(channels, int) else range(len(cuts))
     turns = sorted(
-        ((turn.start, index, turn) for index in wanted for turn in cuts[index].turns
-         if turn.has_speech),
+        (
+            (turn.start, index, turn)
+            for index in wanted
+            for turn in cuts[index].turns
+            if turn.has_speech
+        ),
         key=lambda found: found[:2],
     )
     if len(turns) > most:
@@ -293,7 +294,9 @@ def read_labels(path: Path, folder: Path, labels: Sequence[str]) -> dict[str, in
                 )
             for cells in reader:
                 if reader.line_num > _MOST_LABELS:
-                    raise TrainingError(f"{path} has more than {_MOST_LABELS} lines; 20 to 100 are enough")
+                    raise TrainingError(
+                        f"{path} has more than {_MOST_LABELS} lines; 20 to 100 are enough"
+                    )
                 _add(found, cells, f"line {reader.line_num} of {path}", folder, labels)
     except FileNotFoundError:
         raise TrainingError(f"there is no file {path}") from None

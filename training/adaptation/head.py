@@ -6,7 +6,8 @@ are standardised by a head; adaptation puts the target's own statistics into it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,9 @@ from numpy.typing import NDArray
 from ...service.inference.bundle import Memory
 from ...service.inference.head import Head
 from .config import StatisticsConfig
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -23,6 +27,36 @@ _LEAST_DEVIATION = 0.1
 
 _FEWEST_CLIPS = 10
 """With fewer clips the statistics stay the source's: those of one clip would be the clip."""
+
+
+@dataclass(frozen=True, slots=True)
+class Full:
+    """The additional inputs of ``--full``.
+
+    Attributes:
+        source: holds one folder per source corpus, or is the one corpus.
+        corpora: their names; empty for those in the base's card.
+        cache: for decoded clips.
+    """
+
+    source: Path
+    corpora: tuple[str, ...]
+    cache: Path
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Start:
+    """What the adaptation of a head starts from: the base, or what ``--full`` made of it.
+
+    Attributes:
+        head: before adaptation.
+        memory: of the source, projected by this head.
+        encoder: the fine-tuned encoder part, which ends in ``embedding``; None for the base's.
+    """
+
+    head: Head
+    memory: Memory
+    encoder: "ModelProto | None" = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

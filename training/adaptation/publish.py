@@ -7,7 +7,6 @@ and figures. It keeps no feature or sample of a clip, and no file name or path.
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import onnx
 
 from ... import __version__
@@ -17,13 +16,10 @@ from ...service.inference.card import Card, Decision
 from ...service.inference.head import Head
 from ..bundle.answer import attach_answer
 from ..bundle.model_card import INTENDED_USE, NOT_FOR
-from ..bundle.parts import probe_file, timestamp
-from ..errors import TrainingError
+from ..bundle.parts import memory_file, probe_file, timestamp
 from .config import AdaptConfig
+from .head import Start
 from .report import AdaptationReport
-
-_TOLERANCE = 1e-3
-"""Largest difference of the embedding of a golden clip before and after."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,16 +31,15 @@ class Adapted:
         decision: of the adapted bundle.
         occurs: its default emotions; all if empty.
         calibrated: whether the confidence was fitted to labels of the target.
-        encoder: an encoder part to use instead of the base's; None keeps the base's.
-        memory: ``memory.safetensors`` that belongs to ``encoder``; None keeps the base's.
+        start: what the head was before, if ``--full`` made a new encoder; None keeps the base's
+            encoder and memory.
     """
 
     head: Head
     decision: Decision
     occurs: tuple[str, ...] = ()
     calibrated: bool = False
-    encoder: onnx.ModelProto | None = None
-    memory: bytes | None = None
+    start: Start | None = None
 
 
 def publish(
@@ -63,7 +58,7 @@ def publish(
         The new bundle.
 
     Raises:
-        TrainingError: if the new graph's encoder differs from the base's.
+        TrainingError: if encoder, head and memory do not fit each other.
         BundleError: if ``out`` exists or cannot be written.
     """
     command = _command(report)
@@ -86,10 +81,11 @@ def publish(
     )
     kept = {name: (base.path / name).read_bytes() for name in base.card.files}
     stored = onnx.load_from_string(kept["model.onnx"])
+    start = adapted.start
     model = attach_answer(
-        adapted.encoder or stored,
+        stored if start is None or start.encoder is None else start.encoder,
         adapted.head,
-        base.memory(),
+        base.memory() if start is None else start.memory,
         adapted.decision,
         base.labels,
         {entry.key: entry.value for entry in stored.metadata_props},
@@ -101,18 +97,9 @@ def publish(
         "probe.npz": probe_file(model),
         "README.md": write_adapted_card(card, report, command).encode(),
     }
-    if adapted.memory is not None:
-        files["memory.safetensors"] = adapted.memory
-    new = bundles.save(out, card, files)
-    if adapted.encoder is None:
-        _require_same_encoder(base, new)
-    return new
-
-
-def _require_same_encoder(base: Bundle, new: Bundle) -> None:
-    before, after = base.probe()["embedding"], new.probe()["embedding"]
-    if before.shape != after.shape or not np.allclose(before, after, atol=_TOLERANCE):
-        raise TrainingError(f"the encoder of {new.path} differs from that of {base.path}")
+    if start is not None:
+        files["memory.safetensors"] = memory_file(start.memory)
+    return bundles.save(out, card, files)
 
 
 def write_adapted_card(card: Card, report: AdaptationReport, command: str) -> str:

@@ -68,7 +68,7 @@ def adapt_head(
         before = number * config.steps
         report = None if on_step is None else _shifted(on_step, before, config.heads * config.steps)
         runs.append(_train(start, learner, rng, report))
-    means = {name: np.mean([run[name] for run in runs], axis=0, dtype=np.float32) for name in _HEAD}
+    means: Weights = {name: np.stack([run[name] for run in runs]).mean(0) for name in _HEAD}
     return _with(moved, means)
 
 
@@ -103,9 +103,7 @@ def _train(
             weights: Weights, drawn: "Draw" = drawn, ramp: float = ramp, progress: float = progress
         ) -> Any:
             batch = _run(weights, head.scale, drawn, data.closed)
-            loss = config.replay_weight * _cross_entropy(
-                batch.source_logits, replayed[drawn.slots]
-            )
+            loss = config.replay_weight * _cross_entropy(batch.source_logits, replayed[drawn.slots])
             loss = loss + ramp * method.loss(batch, progress, weights)
             if len(drawn.labelled):
                 logits = classify(weights, head.scale, project(weights, drawn.labelled))
@@ -149,9 +147,7 @@ def _with(head: Head, weights: Mapping[str, Floats]) -> Head:
     """The head with trained weights, its classes at unit length."""
     classes = weights["classes"]
     length = np.maximum(np.linalg.norm(classes, axis=1, keepdims=True), np.float32(1e-12))
-    return replace(
-        head, weight=weights["weight"], bias=weights["bias"], classes=classes / length
-    )
+    return replace(head, weight=weights["weight"], bias=weights["bias"], classes=classes / length)
 
 
 class Adam:

@@ -11,14 +11,12 @@ import pytest
 import soundfile
 from autograd import value_and_grad
 
-from nnpm.service.inference.bundle import Bundle
 from nnpm.service.inference.head import Head
 from nnpm.training.adaptation.config import AdaptConfig
 from nnpm.training.adaptation.head import Source, Target
 from nnpm.training.adaptation.methods.method import Batch, Method
 from nnpm.training.adaptation.train import classify, project
 from nnpm.training.bundle.parts import voice
-from tests.support.tiny_bundle import tiny_card, write_tiny_bundle
 
 
 @dataclass
@@ -108,12 +106,3 @@ def voices(tmp_path_factory: pytest.TempPathFactory) -> Path:
         sound = voice(100.0 + 12 * number, 0.5 + 0.02 * number, seed=number)
         soundfile.write(folder / f"{number:02}.wav", 0.3 * sound, 16_000)
     return folder
-
-
-@pytest.fixture(scope="session")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A tiny base, version 7, that answers most of what it hears."""
-    training = {"corpora": [{"name": "tiny", "language": "en", "licence": "none"}]}
-    decision = tiny_card().decision.model_copy(update={"low_confidence": 0.3})
-    path = tmp_path_factory.mktemp("models") / "7"
-    return write_tiny_bundle(path, training=training, decision=decision)

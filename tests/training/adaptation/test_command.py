@@ -169,7 +169,9 @@ def test_the_bundle_answers_as_the_report_says(
     for side, count in answered.items():
         assert document["answered_share"][side] == pytest.approx(count / 24)
     # the memory is the base's, byte by byte: it is standardised, whatever the target's statistics
-    assert files(tmp_path / "bundle")["memory.safetensors"] == files(base.path)["memory.safetensors"]
+    assert (
+        files(tmp_path / "bundle")["memory.safetensors"] == files(base.path)["memory.safetensors"]
+    )
 
 
 def test_known_emotions_are_the_new_default_and_are_kept_in_the_next_adaptation(
@@ -222,7 +224,7 @@ def test_nothing_of_a_clip_is_in_any_file_of_the_bundle(
     table.write_text("path,emotion\npatient03.wav,sad\n")
     out = tmp_path / "bundle"
     adapt(out, target=folder, labels=table)
-    encoder = Encoder(base, 0, seed=0)
+    encoder = Encoder(base.path / "model.onnx", 0, seed=0)
     found = extract_features(folder, encoder, 3.0, AdaptConfig(), threads=1)
     pooled, head = found.target().pooled, bundles.load(out).head()
     secrets = {

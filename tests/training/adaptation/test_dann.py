@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from skada.deep import DANNLoss
+from torch.nn.functional import softplus
 
 from nnpm.training.adaptation.methods.dann import DANN, domain_loss, reversal_strength
 from tests.support.gradients import assert_gradients_agree
@@ -28,7 +29,7 @@ def test_domain_loss_is_the_brute_force_one_skadas_and_its_gradients_are_torchs(
     assert domain_loss(*logits) == pytest.approx(brute_force(*logits))
     assert_gradients_agree(
         domain_loss,
-        lambda a, b: torch.nn.functional.softplus(a).mean() + torch.nn.functional.softplus(-b).mean(),
+        lambda a, b: softplus(a).mean() + softplus(-b).mean(),
         *logits,
     )
     probabilities = [torch.from_numpy(side).float().sigmoid() for side in logits]

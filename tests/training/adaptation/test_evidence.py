@@ -151,9 +151,7 @@ def test_a_forgotten_source_is_rejected_with_both_accuracies(case) -> None:
 )
 def test_the_verdict_follows_the_estimate(case, monkeypatch, gain: float, verdict: str) -> None:
     values = iter([0.5, 0.5 + gain])  # before, after
-    monkeypatch.setattr(
-        evidence, "estimate", lambda _: Estimate(value=next(values), error=0.1)
-    )
+    monkeypatch.setattr(evidence, "estimate", lambda _: Estimate(value=next(values), error=0.1))
     found = case.judge(case.moved())
     assert found.verdict == verdict
     assert found.estimated_accuracy.value == pytest.approx(0.5 + gain)

@@ -27,7 +27,7 @@ def extract(
     folder: Path, base, *, threads: int = 2, views: int = 1, channels="mix", **changes
 ) -> TargetFeatures:
     config = AdaptConfig(**({"min_clips": 1} | changes))
-    encoder = Encoder(base, views, seed=0)
+    encoder = Encoder(base.path / "model.onnx", views, seed=0)
     return extract_features(
         folder, encoder, base.card.window_s, config, threads=threads, channels=channels
     )
@@ -143,8 +143,9 @@ def test_places_without_audio_are_refused(tmp_path: Path, base) -> None:
 
 def test_progress_counts_files(folder: Path, base) -> None:
     reported: list[tuple[int, int]] = []
+    encoder = Encoder(base.path / "model.onnx", 0, seed=0)
     extract_features(
-        folder, Encoder(base, 0, seed=0), 3.0, AdaptConfig(min_clips=1), threads=1,
+        folder, encoder, 3.0, AdaptConfig(min_clips=1), threads=1,
         on_file=lambda done, total: reported.append((done, total)),
     )  # fmt: skip
     assert reported == [(number, 11) for number in range(1, 12)]
@@ -152,13 +153,13 @@ def test_progress_counts_files(folder: Path, base) -> None:
 
 def test_views_differ_from_the_clip_and_are_drawn_by_clip_and_seed_alone(base) -> None:
     one, other = voice(200.0, 0.7, seed=1), voice(200.0, 0.7, seed=2)
-    views = Encoder(base, num_views=3, seed=0)
+    views = Encoder(base.path / "model.onnx", num_views=3, seed=0)
     first = views(one)
     assert first.shape == (4, WIDTH)
     assert len({tuple(row.tolist()) for row in first}) == 4
     views(other)
     assert np.array_equal(first, views(one))
-    again = Encoder(base, num_views=3, seed=1)(one)
+    again = Encoder(base.path / "model.onnx", num_views=3, seed=1)(one)
     assert np.array_equal(again[0], first[0])
     assert not np.allclose(again[1:], first[1:], atol=1e-3)
 
@@ -178,7 +179,9 @@ def call(tmp_path: Path) -> Path:
 
 
 def test_channels_are_mixed_split_or_chosen(call: Path, base) -> None:
-    found = {channels: extract(call, base, channels=channels) for channels in ("mix", "split", 0, 1)}
+    found = {
+        channels: extract(call, base, channels=channels) for channels in ("mix", "split", 0, 1)
+    }
     turns = {c: sum(one.clip == one.names.index("call.wav")) for c, one in found.items()}
     assert turns["split"] == turns[0] + turns[1] >= 4
     assert found[0].names == ["call.wav", "mono.wav"]
@@ -209,13 +212,13 @@ def test_labels_belong_to_recordings_and_so_to_all_of_their_turns(call: Path, ba
         ("", "has no column path and no column emotion"),
         ("path,label\na,b", "has no column emotion"),
         ("path,emotion\n", "labels 0 recordings"),
-        ("path,emotion\nmono.wav,joy", "line 2 of .* has the emotion 'joy'; the model knows angry"),
+        ("path,emotion\nmono.wav,joy", "line 2 of .* the emotion 'joy'; the model knows angry"),
         ("path,emotion\nnone.wav,sad", "names 'none.wav', which is not in"),
         ("path,emotion\n../x.wav,sad", "must be relative to"),
         ("path,emotion\n/etc/passwd,sad", "must be relative to"),
         ("path,emotion\n,sad", "must be relative to"),
         ("path,emotion\nmono.wav,sad\nmono.wav,angry", "another line labels it sad"),
-        ("path,emotion\n\"mono.wav,sad", "is not a CSV file"),
+        ('path,emotion\n"mono.wav,sad', "is not a CSV file"),
     ],
 )
 def test_labels_that_cannot_be_used_are_refused_by_line(

@@ -70,7 +70,8 @@ def test_it_is_skadas(sides) -> None:
     rooted = (vectors * values.clamp(min=0.0).sqrt()).numpy()
     upper = distances[tuple(torch.triu_indices(n, n, offset=1))]
     sigmas = [width * upper.quantile(0.5).item() for width in BANK]
-    theirs = dan_loss(source.float(), target.float(), sigmas=sigmas) / len(BANK)  # they add the kernels up
+    sides32 = source.float(), target.float()
+    theirs = dan_loss(*sides32, sigmas=sigmas) / len(BANK)  # they add the kernels up
     ours = maximum_mean_discrepancy(rooted[:12], rooted[12:], BANK)
     assert ours == pytest.approx(theirs.item(), rel=1e-4)
 

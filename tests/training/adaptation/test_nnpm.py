@@ -154,9 +154,7 @@ def test_the_prior_moves_the_labels_and_its_doubt_lowers_the_diversity(problem) 
     assert 0.0 < method.diversity < 1.0
     assert refreshed(problem, doubt=False).diversity == 1.0
     config = AdaptConfig.model_validate({"prior": {"estimate": False}})
-    even = NNPM(
-        config, problem.source, problem.target, problem.head, np.random.default_rng(0), 1.0
-    )
+    even = NNPM(config, problem.source, problem.target, problem.head, np.random.default_rng(0), 1.0)
     even.refresh(problem.head)
     np.testing.assert_allclose(even.shares, 0.25)
     assert not np.allclose(method.shares, 0.25, atol=0.02)

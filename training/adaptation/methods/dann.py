@@ -95,8 +95,9 @@ class DANN(Method):
         strength = self.config.dann.weight * reversal_strength(progress)
 
         def is_target(side: Any) -> Any:
-            hidden = anp.dot(self.scale * reverse_gradient(side, strength), weights["domain_weight"])
-            hidden = anp.maximum(hidden + weights["domain_bias"], np.float32(0.0))
+            scaled = self.scale * reverse_gradient(side, strength)
+            hidden = anp.dot(scaled, weights["domain_weight"]) + weights["domain_bias"]
+            hidden = anp.maximum(hidden, np.float32(0.0))
             return anp.dot(hidden, weights["domain_last"]) + weights["domain_last_bias"]
 
         return domain_loss(is_target(batch.source_projection), is_target(batch.target_projection))

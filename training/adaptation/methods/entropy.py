@@ -41,7 +41,8 @@ def information_maximisation(logits: Any, prior: Floats, diversity: float = 1.0)
     # the mean taken of logarithms: a share too small for float32 is no log(0)
     top = anp.max(answers, axis=0, keepdims=True)
     mean = anp.log(anp.sum(anp.exp(answers - top), axis=0)) + top[0] - math.log(len(logits))
-    divergence = anp.sum(anp.exp(mean) * (mean - np.log(np.maximum(prior, prior.dtype.type(_TINY)))))
+    wanted = np.log(np.maximum(prior, prior.dtype.type(_TINY)))
+    divergence = anp.sum(anp.exp(mean) * (mean - wanted))
     return entropy + diversity * divergence
 
 

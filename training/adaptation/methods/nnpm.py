@@ -98,9 +98,7 @@ class NNPM(Method):
             costs = pull * (1.0 - similarities) ** 2 + push * (1.0 + similarities) ** 2
             loss = loss + nnpm.multilabel_weight * anp.sum(costs)
         if nnpm.information_weight > 0:
-            information = information_maximisation(
-                batch.target_logits, self.shares, self.diversity
-            )
+            information = information_maximisation(batch.target_logits, self.shares, self.diversity)
             loss = loss + nnpm.information_weight * information
         return loss
 
@@ -153,9 +151,7 @@ class NNPM(Method):
         nnpm = self.config.nnpm
         if nnpm.reliable_share == 0.0 or len(self.slots) < 2:
             return np.ones(len(self.slots), np.bool_)
-        nearest = neighbours(
-            self.slots, nnpm.reliable_neighbours, self.source.speaker[self.order]
-        )
+        nearest = neighbours(self.slots, nnpm.reliable_neighbours, self.source.speaker[self.order])
         share = (self.emotion[nearest] == self.emotion[:, None]).mean(1)
         reliable: NDArray[np.bool_] = share >= nnpm.reliable_share
         for start, end in zip(self.bounds[:-1], self.bounds[1:], strict=True):
