@@ -181,9 +181,11 @@ def _run(options: argparse.Namespace) -> None:
     except ModuleNotFoundError as error:
         if error.name not in _EXTRA:
             raise
+        # adapt needs the small extra alone, but for --full
+        extra = "adapt" if error.name in ("autograd", "onnx") else "train"
         raise UsageError(
             f"{options.command} needs {error.name}, which is not installed; "
-            "install the extra train: pip install '.[train]' in the checkout"
+            f"install the extra {extra}: pip install '.[{extra}]' in the checkout"
         ) from None
 
 
@@ -247,6 +249,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _adapt(options: argparse.Namespace) -> None:
     from ..service.jobs.folder import AdaptationTask, read_request
     from .adaptation import command, config
+    from .adaptation.head import Full
     from .adaptation.report import Bars, describe
 
     if options.job is not None:
@@ -258,7 +261,7 @@ def _adapt(options: argparse.Namespace) -> None:
         raise UsageError(f"the following arguments are required: --{', --'.join(lacking)}")
     if options.full != (options.source is not None):
         raise UsageError("--full and --source DIR must be given together")
-    full = command.Full(options.source, tuple(options.corpora), options.cache)
+    full = Full(options.source, tuple(options.corpora), options.cache)
     names = ("bundle", "target", "out", "method", "language", "seed", "force")
     given = {name: getattr(options, name) for name in names}
     task = read_request(AdaptationTask, {**given, "threads": options.threads or available_cores()})

@@ -9,7 +9,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -95,6 +95,10 @@ AnyPath = Annotated[
 """A path whose bytes need not be UTF-8, which pydantic's own validator of text wants."""
 
 
+Channels = Literal["mix", "split"] | Annotated[int, Field(ge=0)]
+"""The mix of a recording's channels, each channel by itself, or one channel by its number."""
+
+
 class AdaptationTask(JobRequest):
     """A request with the base and the folders of this machine: what ``nnpm adapt`` carries out.
 
@@ -121,6 +125,15 @@ class AdaptationTask(JobRequest):
 
     min_clips: int | None = Field(default=None, ge=1)
     """Fewest usable clips; by default the number in the adaptation's configuration."""
+
+    emotions: tuple[str, ...] = ()
+    """Emotions that occur in the recordings: the new version's default answers; all if empty."""
+
+    channels: Channels = "mix"
+    """Channels of a recording that are learnt from: their mix, each by itself, or one, from 0."""
+
+    labels: AnyPath | None = None
+    """CSV file with the columns path, relative to ``target``, and emotion: a few labelled clips."""
 
 
 AnyRequest = TypeVar("AnyRequest", bound=JobRequest)
