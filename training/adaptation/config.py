@@ -126,12 +126,11 @@ class NNPMConfig(Section):
 class FullConfig(Section):
     """``--full``: the whole network, with the source's audio."""
 
-    steps: Positive = 100
-    batch: Annotated[int, Field(ge=2)] = 64
-    """Crops of each side per step."""
-    learning_rate: Above0 = 3e-4
-    weight_decay: Weight = 0.01
-    clip_gradient: Above0 = 2.0
+    steps: Positive = 150
+    share: Share = 0.5
+    """Of the target's clips with the same answer, the surest, which are trained on."""
+    rate: Above0 = 0.4
+    """Factor of the learning rates of source training."""
 
 
 class AdaptConfig(Section):

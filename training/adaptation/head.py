@@ -34,13 +34,13 @@ class Full:
     """The additional inputs of ``--full``.
 
     Attributes:
-        source: holds one folder per source corpus, or is the one corpus.
-        corpora: their names; empty for those in the base's card.
+        run: folder of the training run that made the base; it holds the weights in float32.
+        source: holds one folder per source corpus.
         cache: for decoded clips.
     """
 
+    run: Path
     source: Path
-    corpora: tuple[str, ...]
     cache: Path
 
 

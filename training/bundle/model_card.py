@@ -114,7 +114,10 @@ def _front_matter(card: Card) -> str:
     ]
     result = {
         "task": {"type": "audio-classification", "name": "Speech emotion recognition"},
-        "dataset": {"type": "held-out-speakers", "name": f"held-out speakers, {', '.join(corpora)}"},
+        "dataset": {
+            "type": "held-out-speakers",
+            "name": f"held-out speakers, {', '.join(corpora)}",
+        },
         "metrics": measured,
     }
     fields = {

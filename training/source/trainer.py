@@ -200,8 +200,12 @@ class Trainer:
             with replacing(rows) as temporary:
                 temporary.write_text("".join(kept))
 
-    def fit(self) -> Network:
-        """Train to the last step, and return the network with the averaged weights."""
+    def fit(self, on_step: Callable[[int, int], None] = lambda *_: None) -> Network:
+        """Train to the last step, and return the network with the averaged weights.
+
+        Args:
+            on_step: called after every step with the steps taken and the steps in all.
+        """
         total = self.config.train.steps
         self._estimate()
         bar = tqdm(
@@ -227,6 +231,7 @@ class Trainer:
                 rows.write(json.dumps({"step": step, **figures}) + "\n")
                 bar.set_postfix({name: f"{value:.3f}" for name, value in figures.items()})
                 self.step = step + 1
+                on_step(self.step, total)
                 if self.step % _CHECKPOINT_STEPS == 0 or self.step == total:
                     rows.flush()
                     self._save()
