@@ -54,9 +54,7 @@ def in_torch(network: Network, clips: Clips) -> np.ndarray:
     return torch.cat(rows).numpy()
 
 
-def test_whisper_in_float_is_torch(
-    whisper: Network, exact: onnx.ModelProto, clips: Clips
-) -> None:
+def test_whisper_in_float_is_torch(whisper: Network, exact: onnx.ModelProto, clips: Clips) -> None:
     assert require_parity(exact, whisper, clips) < 1e-3
     assert [value.name for value in exact.graph.input] == ["waveform", "lengths"]
     assert [value.name for value in exact.graph.output] == ["embedding"]
@@ -77,9 +75,7 @@ def test_whisper_in_int8_is_near_and_its_weights_are_small(
     assert np.array_equal(embed(again, clips), found)
 
 
-def test_a_batch_in_float_is_what_its_clips_are_alone(
-    exact: onnx.ModelProto, clips: Clips
-) -> None:
+def test_a_batch_in_float_is_what_its_clips_are_alone(exact: onnx.ModelProto, clips: Clips) -> None:
     session = graphs.open_session(exact.SerializeToString())
     waveform = np.full((3, 20_000), 7.0, np.float32)
     for row, clip in zip(waveform, clips, strict=True):

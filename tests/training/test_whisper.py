@@ -1,4 +1,4 @@
-"""Whisper's encoder: against transformers', against numpy, padded, and from folders of all kinds."""
+"""Whisper's encoder: against transformers' and numpy, padded, and from folders of all kinds."""
 
 import json
 from pathlib import Path

@@ -163,8 +163,8 @@ def embed(graph: onnx.ModelProto, clips: Sequence[Floats], *, what: str = "embed
     def one(samples: Floats) -> Floats:
         cut = samples[:_LONGEST]
         given = {"waveform": cut[None], "lengths": np.array([len(cut)], np.int64)}
-        found: Floats = session.run(["embedding"], given)[0]
-        return found[0]
+        row: Floats = session.run(["embedding"], given)[0][0]
+        return row
 
     with ThreadPoolExecutor(available_cores()) as pool:
         bar = tqdm(pool.map(one, clips), desc=what, total=len(clips), unit="clip", disable=None)

@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +50,7 @@ def rate(step: int, config: TrainConfig, *, first: int) -> float:
     """
     if step < first:
         return 0.0
-    warm = min(1.0, (step - first) / max(1, config.warmup_steps))
+    warm = min(1.0, (step - first) / config.warmup_steps) if config.warmup_steps else 1.0
     cosine = 0.5 * (1.0 + math.cos(math.pi * step / config.steps))
     return warm * (_LEAST_RATE + (1.0 - _LEAST_RATE) * cosine)
 
@@ -164,7 +163,7 @@ class Trainer:
         """Parameters with the rate and the first step of each; all others are frozen."""
         train = self.config.train
         self.network.requires_grad_(requires_grad=False)
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": stage, "peak": train.encoder_rate * train.layer_decay**below}
             for below, stage in enumerate(reversed(encoder.stages()))
         ]
@@ -221,10 +220,9 @@ class Trainer:
             (self.run / _LOG).open("a") as rows,
             SummaryWriter(str(self.run / "tensorboard"), purge_step=self.step or None) as writer,
         ):
-            draw = partial(pool.submit, self.sampler.draw)
-            drawn = draw(self.step)
+            drawn = pool.submit(self.sampler.draw, self.step)
             for step in bar:
-                batch, drawn = drawn.result(), draw(step + 1)
+                batch, drawn = drawn.result(), pool.submit(self.sampler.draw, step + 1)
                 figures = self._train_step(batch, step)
                 for name, value in figures.items():
                     writer.add_scalar(name, value, step)

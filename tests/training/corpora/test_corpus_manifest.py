@@ -170,7 +170,9 @@ def test_many_unknown_emotions_are_counted_in_one_short_line(
 
 def test_what_listeners_heard_is_read_beside_the_manifest(folder: Path):
     write(folder, "path,emotion\na.wav,sad\nb.wav,sad\nclips/c.opus,happy\n")
-    votes = "path,voice_vote,level\nb.wav,happy|sad,50\nclips/c.opus,bored|happy,9\nelse.wav,sad,1\n"
+    votes = (
+        "path,voice_vote,level\nb.wav,happy|sad,50\nclips/c.opus,bored|happy,9\nelse.wav,sad,1\n"
+    )
     (folder / VOTES).write_text(votes)
     heard = {each.path.name: each.heard for each in load_folder(folder)}
     assert heard == {"a.wav": (), "b.wav": ("happy", "sad"), "c.opus": ("happy",)}

@@ -1,7 +1,7 @@
 """Encoders of ``transformers`` that take the waveform: wav2vec 2.0, HuBERT, WavLM and kin."""
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +42,7 @@ class HuggingFace(Encoder):
         given = {name: value for name, value in sizes.items() if name not in _DESCRIPTION}
         config = AutoConfig.for_model(**(given | dict.fromkeys(_OFF, 0.0) | {"add_adapter": False}))
         self.sizes, self.width = sizes, config.hidden_size
-        self.model = AutoModel.from_config(config)
+        self.model = AutoModel.from_config(config)  # type: ignore[no-untyped-call]
 
     @classmethod
     def pretrained(cls, folder: Path, layers: int) -> Self:
