@@ -50,7 +50,7 @@ BUNDLE ?= build/default-bundle
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
 
-serve: $(SERVE_VENV)/installed ## Start the service with the bundled model (without torch); ARGS="--port 9000"
+serve: $(SERVE_VENV)/installed ## Start the service with the bundled model, adaptation included; ARGS="--port 9000"
 	@$(SERVE_VENV)/bin/nnpm serve $(ARGS)
 
 test: $(SERVICE_PYTHONS:%=test-smoke-%) test-main ## Run all tests; ARGS="-k name" selects some, WORKERS=0 uses one process
@@ -93,7 +93,7 @@ check-security: $(VENV)/installed
 
 # --strict: a package that pypi.org cannot be asked about would pass otherwise.
 audit: check-security ## Check code and locked requirements for vulnerabilities (needs pypi.org)
-	@for lock in service worker build; do \
+	@for lock in service service-media train build; do \
 		$(VENV)/bin/pip-audit --strict --disable-pip --require-hashes --progress-spinner off \
 			-r requirements/$$lock.txt || { echo "requirements/$$lock.txt: not clean, or pypi.org \
 was not reached." >&2; exit 1; }; \
@@ -164,12 +164,12 @@ UV_COMPILE = UV_CUSTOM_COMPILE_COMMAND='make lock' $(TOOLS_VENV)/bin/uv pip comp
 lock: $(TOOLS_VENV)/installed ## Update the pinned and hashed requirements of the images (requirements/)
 	@$(UV_COMPILE) requirements/build.in -o requirements/build.txt
 	@$(UV_COMPILE) pyproject.toml requirements/torch.in --override requirements/without-torch.in \
-		--extra train --extra postgres --extra remote --extra otel --extra media -o requirements/worker.txt
-	@# what both have, both have in the same version
-	@$(UV_COMPILE) pyproject.toml -c requirements/worker.txt \
-		--extra postgres -o requirements/service.txt
-	@$(UV_COMPILE) pyproject.toml -c requirements/worker.txt \
-		--extra postgres --extra remote --extra otel --extra media -o requirements/service-media.txt
+		--extra train --extra postgres --extra remote --extra otel --extra media -o requirements/train.txt
+	@# what several have, all have in the same version
+	@$(UV_COMPILE) pyproject.toml -c requirements/train.txt \
+		--extra adapt --extra postgres -o requirements/service.txt
+	@$(UV_COMPILE) pyproject.toml -c requirements/train.txt \
+		--extra adapt --extra postgres --extra remote --extra otel --extra media -o requirements/service-media.txt
 
 # Any engine that reads Dockerfiles.
 DOCKER ?= docker
@@ -217,7 +217,7 @@ $(VENV)/fuzz: $(VENV)/installed
 
 $(SERVE_VENV)/installed: pyproject.toml
 	$(new_environment)
-	@$(@D)/$(PIP) -e '.[media,tables]'
+	@$(@D)/$(PIP) -e '.[adapt,media,tables]'
 	@touch $@
 
 $(DOCS_VENV)/installed: pyproject.toml
@@ -236,5 +236,5 @@ $(TOOLS_VENV)/installed: pyproject.toml
 
 .venv-service-%/installed: pyproject.toml
 	$(new_environment)
-	@$(@D)/$(PIP) -e . --group test
+	@$(@D)/$(PIP) -e '.[adapt]' --group test
 	@touch $@

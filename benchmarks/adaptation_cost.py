@@ -35,7 +35,7 @@ from nnpm.training.adaptation.evidence import collect_evidence
 from nnpm.training.adaptation.features import FeatureViews, extract_features
 from nnpm.training.adaptation.head import Source
 from nnpm.training.adaptation.train import adapt_head
-from nnpm.training.bundle.files import restore_network
+from nnpm.training.bundle.parts import restore_network
 
 CLIPS = (100, 200, 400, 1600)
 SLOTS = (4_000, 100_000)

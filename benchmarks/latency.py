@@ -20,7 +20,7 @@ from nnpm.service.inference import bundle as bundles
 from nnpm.service.inference.audio.waveform import AudioInfo, Recording, Waveform
 from nnpm.service.inference.graphs import open_session
 from nnpm.service.inference.recognizer import Recognizer
-from nnpm.training.bundle.files import voice
+from nnpm.training.bundle.parts import voice
 
 ROUNDS = 200
 

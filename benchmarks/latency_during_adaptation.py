@@ -25,7 +25,7 @@ import soundfile
 
 from benchmarks.provenance import ROOT, provenance, write
 from benchmarks.service import Service, running_service
-from nnpm.training.bundle.files import voice
+from nnpm.training.bundle.parts import voice
 
 _CLIPS = 400
 _ROLLBACKS = 20

@@ -22,7 +22,7 @@ import soundfile
 
 from benchmarks.provenance import ROOT, provenance, write
 from benchmarks.servers import KINDS, Load, Server
-from nnpm.training.bundle.files import voice
+from nnpm.training.bundle.parts import voice
 
 EVERY_S = 0.02
 GOAL_MS = 50

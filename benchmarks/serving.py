@@ -26,7 +26,7 @@ from benchmarks.cost_per_answer import ANSWER, DECODED, LAST_STAGE, MODEL, CostP
 from benchmarks.provenance import ROOT, provenance, write
 from benchmarks.servers import KINDS, Load, Server
 from nnpm.service.system import available_cores
-from nnpm.training.bundle.files import voice
+from nnpm.training.bundle.parts import voice
 
 CONNECTIONS = 16
 STAGES = 100

@@ -30,7 +30,7 @@ from nnpm.service.inference import bundle
 from nnpm.service.inference.audio.decode import decode
 from nnpm.service.inference.recognizer import Recognizer
 from nnpm.service.inference.stream import open_stream
-from nnpm.training.bundle.files import voice
+from nnpm.training.bundle.parts import voice
 
 _RATES_HZ = (8_000, 16_000, 48_000)
 _STEP_S = 0.02

@@ -1,4 +1,4 @@
-# The service: HTTP and prediction, without torch. The worker's image adapts.
+# The service: HTTP, prediction and adaptation, without torch.
 #   docker build -f docker/service.Dockerfile -t nnpm-service .
 ARG BASE_IMAGE=python:3.13-slim
 
@@ -16,9 +16,9 @@ COPY requirements/${REQUIREMENTS}.txt requirements/
 RUN /opt/pip/bin/pip --python /opt/nnpm/bin/python install -q \
     --require-hashes --only-binary :all: -r requirements/${REQUIREMENTS}.txt \
     && find /opt/nnpm -type d -name tests -prune -exec rm -rf {} + \
-    # what is for others than who runs a model: 30 MB
+    # what is for others than who runs a model: 48 MB
     && find /opt/nnpm \( -path '*/onnxruntime/transformers' -o -path '*/onnxruntime/tools' \
-        -o -path '*/onnxruntime/quantization' -o -path '*/numpy/f2py' -o -path '*/numpy/distutils' \
+        -o -path '*/onnxruntime/quantization' -o -path '*/onnx/backend/test' -o -path '*/numpy/f2py' -o -path '*/numpy/distutils' \
         -o -path '*/sqlalchemy/testing' -o -path '*/zstandard/_cffi.*' \) -prune -exec rm -rf {} +
 # What changes most comes last. nnpm has links to the two other folders.
 COPY pyproject.toml hatch_build.py README.md LICENSE ./

@@ -1,5 +1,6 @@
-# The worker: takes adaptation jobs from the store; it can also train, and serve as one container.
+# The worker: takes adaptation jobs from the store; it can also serve, as one container.
 #   docker build -f docker/worker.Dockerfile -t nnpm-worker .
+# With torch it can train, too: --build-arg REQUIREMENTS=train
 ARG BASE_IMAGE=python:3.13-slim
 
 FROM ${BASE_IMAGE} AS build
@@ -10,15 +11,25 @@ COPY requirements/build.txt requirements/
 RUN python -m venv /opt/pip \
     && /opt/pip/bin/pip install -q --require-hashes -r requirements/build.txt \
     && python -m venv --without-pip /opt/nnpm
-COPY requirements/worker.txt requirements/
+ARG REQUIREMENTS=service-media
+COPY requirements/${REQUIREMENTS}.txt requirements/
 RUN /opt/pip/bin/pip --python /opt/nnpm/bin/python install -q \
-    --require-hashes --only-binary :all: -r requirements/worker.txt
-# torch comes last and without hashes: its CPU and CUDA builds differ. All else that it needs is
-# there by now. CUDA: --build-arg TORCH_INDEX= takes the plain package, several gigabytes.
+    --require-hashes --only-binary :all: -r requirements/${REQUIREMENTS}.txt
+# For training, torch comes last and without hashes: its CPU and CUDA builds differ. All else that it
+# needs is there by now. CUDA: --build-arg TORCH_INDEX= takes the plain package, several gigabytes.
+# Otherwise, what is for others than who runs a model goes, as in the service's image.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ARG TORCH_VERSION=2.13.0
-RUN /opt/pip/bin/pip --python /opt/nnpm/bin/python install -q ${TORCH_INDEX:+--index-url} ${TORCH_INDEX} \
-    "torch==${TORCH_VERSION}"
+RUN if [ "${REQUIREMENTS}" = train ]; then \
+        /opt/pip/bin/pip --python /opt/nnpm/bin/python install -q \
+            ${TORCH_INDEX:+--index-url} ${TORCH_INDEX} "torch==${TORCH_VERSION}"; \
+    else \
+        find /opt/nnpm \( -name tests -o -path '*/onnxruntime/transformers' \
+            -o -path '*/onnxruntime/tools' -o -path '*/onnxruntime/quantization' \
+            -o -path '*/onnx/backend/test' -o -path '*/numpy/f2py' -o -path '*/numpy/distutils' \
+            -o -path '*/sqlalchemy/testing' -o -path '*/zstandard/_cffi.*' \) \
+            -prune -exec rm -rf {} +; \
+    fi
 # What changes most comes last. nnpm has links to the two other folders.
 COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY nnpm nnpm

@@ -1,7 +1,7 @@
 """Adaptation to a language, in this process."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import translated
 from .model import Model, load
 from .service.inference.errors import ExtraMissingError
-from .service.jobs.folder import DEFAULT_METHOD, AdaptationTask, read_request
+from .service.jobs.folder import DEFAULT_METHOD, AdaptationTask, read_labels, read_request
 from .service.system import available_cores
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 """Called with the stage, the units done and all units of the stage."""
 
-_EXTRA = ("torch", "onnx", "onnxscript", "audiomentations", "langcodes")
+_EXTRA = ("autograd", "onnx")
 
 
 def adapt(
@@ -28,6 +28,9 @@ def adapt(
     out: str | os.PathLike[str],
     language: str = "und",
     method: str = DEFAULT_METHOD,
+    emotions: Sequence[str] = (),
+    channels: str | int = "mix",
+    labels: str | os.PathLike[str] | None = None,
     seed: int = 0,
     force: bool = False,
     threads: int | None = None,
@@ -42,6 +45,10 @@ def adapt(
         out: folder of the new bundle, which must not exist.
         language: BCP-47 tag of the recordings, such as ``ur``.
         method: ``nnpm``, or one of the methods that it is compared with.
+        emotions: that occur in the recordings, at least two: the new bundle's default answers;
+            all by default.
+        channels: that are learnt from: ``mix``, ``split`` (each by itself), or the number of one.
+        labels: a few labels, a CSV file with the columns path, from ``folder``, and emotion.
         seed: of all random draws.
         force: write the bundle even if the evidence says reject.
         threads: CPU threads; all cores by default.
@@ -54,8 +61,8 @@ def adapt(
         :func:`nnpm.load`, or None if none was written.
 
     Raises:
-        Error: if the task cannot be carried out, or torch, of the extra ``train``, is not
-            installed; nothing is written then.
+        Error: if the task cannot be carried out, or the extra ``adapt`` is not installed; nothing
+            is written then.
     """
     with translated(), ExitStack() as stack:
         try:
@@ -67,7 +74,7 @@ def adapt(
                 raise
             raise ExtraMissingError(
                 f"nnpm.adapt needs {error.name}, which is not installed; install the extra "
-                "'train': pip install 'nnpm[train]'."
+                "'adapt': pip install 'nnpm[adapt]'."
             ) from None
         base = bundle if isinstance(bundle, Model) else load(bundle)
         given: dict[str, Any] = {
@@ -76,11 +83,16 @@ def adapt(
             "out": Path(out),
             "method": method,
             "language": language,
+            "emotions": tuple(emotions),
+            "channels": channels,
+            "labels": None if labels is None else Path(labels),
             "seed": seed,
             "force": force,
             "threads": threads or available_cores(),
         }
         task = read_request(AdaptationTask, given)
+        if task.labels is not None:
+            read_labels(task.labels, task.target)
         numbers = configs.load(configs.DEFAULT if config is None else Path(config))
         shown: Progress
         if callable(progress):

@@ -4,17 +4,16 @@ Each is one documented field.
 """
 
 import ipaddress
-import logging
 import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from dotenv import dotenv_values
 from pydantic import (
     Field,
     PositiveFloat,
     PositiveInt,
+    SecretStr,
     ValidationError,
     field_validator,
     model_validator,
@@ -27,7 +26,7 @@ from pydantic_settings import (
 )
 
 from .inference.audio.waveform import Limits
-from .inference.errors import NnpmError, nearest, printable, validation_detail
+from .inference.errors import NnpmError, validation_detail
 from .logs import LogFormat, LogLevel, default_format
 from .system import available_cores
 
@@ -43,9 +42,6 @@ RegistryUrl = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://")]
 _HOST = re.compile(r"\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _ROOT_PATH = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s*]+")
-
-
-log = logging.getLogger("nnpm")
 
 
 class SettingsError(NnpmError):
@@ -158,6 +154,14 @@ class Settings(BaseSettings):
     job_lease_s: PositiveFloat = 30.0
     """Seconds without a sign of life after which another worker takes over a worker's job."""
 
+    callback_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """Hosts, separated by commas, that a callback_url may name: hooks.example.org,
+    *.example.org; a private address only if it is listed itself, such as 10.0.0.7 or
+    10.0.0.0/24; [none: a callback_url is refused]."""
+
+    callback_secret: SecretStr | None = None
+    """Secret that signs callbacks, of at least 16 characters; [none]."""
+
     log_format: LogFormat = Field(default_factory=default_format)
     """json or text, a line for each record; [text on a terminal, json otherwise]."""
 
@@ -204,7 +208,7 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         return tuple(filter(None, value.split(os.pathsep))) if isinstance(value, str) else value
 
-    @field_validator("allowed_hosts", "allowed_origins", mode="before")
+    @field_validator("allowed_hosts", "allowed_origins", "callback_hosts", mode="before")
     @classmethod
     def _split_at_commas(cls, value: object) -> object:
         if not isinstance(value, str):
@@ -219,6 +223,18 @@ class Settings(BaseSettings):
                 f"NNPM_ALLOWED_HOSTS is {','.join(value)}; it must list names such as "
                 "emotion.example.org or *.example.org."
             )
+        return value
+
+    @field_validator("callback_hosts")
+    @classmethod
+    def _are_hosts_or_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for one in value:
+            if not _is_network(one) and (one == "*" or not _HOST.fullmatch(one)):
+                raise ValueError(
+                    f"NNPM_CALLBACK_HOSTS holds {one}; it must list names such as "
+                    "hooks.example.org or *.example.org, and addresses such as 10.0.0.7 or "
+                    "10.0.0.0/24."
+                )
         return value
 
     @field_validator("allowed_origins")
@@ -254,6 +270,16 @@ class Settings(BaseSettings):
                     f"NNPM_RATE_LIMIT is {value!r}; it must be a rate such as 100/minute."
                 ) from None
         return value
+
+    @model_validator(mode="after")
+    def _signs_callbacks(self) -> Self:
+        length = len(self.callback_secret or "")
+        if length < 16 and (length or self.callback_hosts):
+            raise ValueError(
+                f"NNPM_CALLBACK_SECRET has {length} characters; callbacks are signed with a secret "
+                "of at least 16."
+            )
+        return self
 
     @model_validator(mode="after")
     def _stays_on_this_machine(self) -> Self:
@@ -321,7 +347,7 @@ def load(**overrides: Any) -> Settings:
         given["_env_file"] = ENV_FILE if ENV_FILE.is_file() else None
         return Settings(**given)
     except (OSError, UnicodeDecodeError) as error:
-        raise _unreadable(error) from error
+        raise unreadable(error) from error
     except ValidationError as error:
         # A default that is made of a bad setting is not a second fault.
         found = [one for one in error.errors() if one["type"] != "default_factory_not_called"]
@@ -329,62 +355,32 @@ def load(**overrides: Any) -> Settings:
         raise SettingsError(detail) from None
 
 
-def names_in_file() -> set[str]:
-    """List the names NNPM_... that .env sets, settings or not.
-
-    Raises:
-        SettingsError: if it cannot be read.
-    """
-    try:
-        found = dotenv_values(ENV_FILE) if ENV_FILE.is_file() else {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise _unreadable(error) from error
-    return {name for name, value in found.items() if name.startswith("NNPM_") and value}
-
-
-def _unreadable(error: OSError | UnicodeDecodeError) -> SettingsError:
+def unreadable(error: OSError | UnicodeDecodeError) -> SettingsError:
+    """Say why the file of settings cannot be read."""
     why = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
     return SettingsError(f"The settings in {ENV_FILE} cannot be read: {why}.")
 
 
 def _require_utf8() -> None:
     for name, value in os.environ.items():
-        if name.upper() in _names() - {"NNPM_ADAPT_ROOTS"} and not value.isascii():
+        if name.upper() in variables() - {"NNPM_ADAPT_ROOTS"} and not value.isascii():
             try:
                 value.encode()
             except UnicodeEncodeError:
                 raise SettingsError(f"{name} is {value}; it must be text in UTF-8.") from None
 
 
-def _names() -> set[str]:
+def variables() -> set[str]:
+    """Names NNPM_... of all settings."""
     return {f"NNPM_{field.upper()}" for field in Settings.model_fields}
 
 
-_OTHERS = re.compile(
-    r"NNPM_(TEST_.*|IMAGE_.*|PUBLISH|TAG"
-    # Kubernetes tells each pod of the Services beside it; ours is called nnpm.
-    r"|(\w+_)?SERVICE_(HOST|PORT.*)|(\w+_)?PORT_\d+_.*)"
-)
-"""Variables NNPM_... that are not settings, and mean no setting."""
-
-
-def unknown_names() -> list[str]:
-    """Say of each variable NNPM_... that is not a setting, also of .env, what it may mean."""
-    found = []
-    for name in sorted({*os.environ, *names_in_file()}):
-        known = name.upper()
-        if known.startswith("NNPM_") and known not in _names() and not _OTHERS.fullmatch(known):
-            # The prefix, which all share, would make any two names near.
-            fields = [field.upper() for field in Settings.model_fields]
-            near = nearest(known.removeprefix("NNPM_"), fields).replace("mean ", "mean NNPM_")
-            found.append(f"{printable(name)} is not a setting.{near}")
-    return found
-
-
-def warn_of_unknown() -> None:
-    """Log a warning for each variable NNPM_... that is not a setting, also of .env."""
-    for sentence in unknown_names():
-        log.warning("%s", sentence)
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_loopback(host: str) -> bool:

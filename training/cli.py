@@ -14,16 +14,11 @@ from ..service.command import DESCRIBE, OneLineParser, UsageError, describe, run
 from ..service.inference.card import EMOTIONS
 from ..service.system import available_cores
 
-_EXTRA = (
-    "torch",
-    "tensorboard",
-    "onnx",
-    "onnxscript",
-    "langcodes",
-    "transformers",
-    "huggingface_hub",
-    "autograd",
+_EXTRAS = dict.fromkeys(("autograd", "onnx"), "adapt")
+_EXTRAS |= dict.fromkeys(
+    ("torch", "tensorboard", "onnxscript", "matplotlib", "transformers", "huggingface_hub"), "train"
 )
+"""The extra that installs a package."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -108,6 +103,21 @@ def _adapt_options(add: Callable[..., Any]) -> None:
     add("--out", type=Path, metavar="BUNDLE", help="folder of the new bundle")
     add("--method", default="nnpm", help="adaptation method (%(default)s)")
     add("--language", default="und", help="BCP-47 tag, such as ur (%(default)s)")
+    add(
+        "--emotions",
+        nargs="+",
+        default=(),
+        choices=EMOTIONS,
+        metavar="EMOTION",
+        help="emotions that occur: the new bundle's default answers (all)",
+    )
+    add(
+        "--channels",
+        default="mix",
+        metavar="mix|split|N",
+        help="channels that are learnt from: their mix, each by itself, or one (%(default)s)",
+    )
+    add("--labels", type=Path, metavar="FILE", help="a few labels: CSV with path and emotion")
     add("--seed", type=_count, default=0, help="of all random draws (%(default)s)")
     add("--config", type=Path, help="settings, a TOML file (default: training/configs/adapt.toml)")
     add("--threads", type=_count, default=0, help="CPU threads; 0 for all cores")
@@ -179,13 +189,12 @@ def _run(options: argparse.Namespace) -> None:
     try:
         options.run(options)
     except ModuleNotFoundError as error:
-        if error.name not in _EXTRA:
+        if error.name not in _EXTRAS:
             raise
-        # adapt needs the small extra alone, but for --full
-        extra = "adapt" if error.name in ("autograd", "onnx") else "train"
+        extra = _EXTRAS[error.name]
         raise UsageError(
-            f"{options.command} needs {error.name}, which is not installed; "
-            f"install the extra {extra}: pip install '.[{extra}]' in the checkout"
+            f"{options.command} needs {error.name}, which is not installed; install the extra "
+            f"{extra}: pip install 'nnpm[{extra}]'"
         ) from None
 
 
@@ -247,7 +256,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _adapt(options: argparse.Namespace) -> None:
-    from ..service.jobs.folder import AdaptationTask, read_request
+    from ..service.jobs.folder import AdaptationTask, read_labels, read_request
     from .adaptation import command, config
     from .adaptation.head import Full
     from .adaptation.report import Bars, describe
@@ -262,9 +271,11 @@ def _adapt(options: argparse.Namespace) -> None:
     if not options.full == (options.source is not None) == (options.run is not None):
         raise UsageError("--full, --run RUN and --source DIR must be given together")
     full = Full(options.run, options.source, options.cache)
-    names = ("bundle", "target", "out", "method", "language", "seed", "force")
-    given = {name: getattr(options, name) for name in names}
+    names = ("bundle", "target", "out", "method", "language", "emotions", "channels", "labels")
+    given = {name: getattr(options, name) for name in (*names, "seed", "force")}
     task = read_request(AdaptationTask, {**given, "threads": options.threads or available_cores()})
+    if task.labels is not None:
+        read_labels(task.labels, task.target)
     numbers = config.load(options.config or config.DEFAULT)
     with Bars() as bars:
         report = command.adapt(task, numbers, bars, full=full if options.full else None)

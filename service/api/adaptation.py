@@ -4,150 +4,54 @@ A form's files are written to the job's folder while they arrive.
 """
 
 import asyncio
+import contextlib
 import errno
 import hashlib
 import json
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import Any
 
 from pydantic import Field
 from starlette.requests import Request
 
-from ..files import sync
-from ..inference.audio.formats import AUDIO_SUFFIXES
+from ..files import sync, write_new
+from ..inference import bundle as bundles
 from ..inference.errors import ExtraMissingError, NoRoomError, ParameterError, printable
-from ..jobs.archive import is_archive
 from ..jobs.errors import KeyTakenError
-from ..jobs.folder import JobFolder, JobRequest, read_request
+from ..jobs.folder import (
+    JobFolder,
+    JobRequest,
+    parse_labels,
+    read_request,
+    require_labelled,
+)
 from ..jobs.intake import FOLDER, allowed_folder
 from ..jobs.job import Job, State, new_id
-from ..jobs.names import FreePaths, safe_path
 from ..predict.pool import OverloadedError
+from ..registry.folder import ModelVersion
+from .adaptation_form import FILES, LABELS, AdaptForm
 from .errors import BadFormError, UnsupportedBodyError
-from .forms import Form
 from .services import Services
 
 
-class FolderRequest(JobRequest):
+class AdaptRequest(JobRequest):
+    """A request as it is sent with recordings."""
+
+    callback_url: str | None = None
+    """Where the job is posted when it ends: an address of http or https whose host is among
+    NNPM_CALLBACK_HOSTS. The header X-NNPM-Signature holds the HMAC of the body."""
+
+
+class FolderRequest(AdaptRequest):
     """A request whose recordings lie in a folder of the server."""
 
     folder: str = Field(min_length=1, max_length=4096)
     """An absolute path under one of NNPM_ADAPT_ROOTS."""
 
 
-ARCHIVE, FILES = "archive", "files"
-"""Names of the parts that hold audio."""
-
-
-class AdaptForm(Form):
-    """Takes a form in pieces; its methods write to disk, so call them from a thread.
-
-    Args:
-        content_type: header of the request, with the boundary.
-        folder: gets the files; an empty folder.
-        max_files: most parts named ``files``.
-
-    Raises:
-        BadFormError: if the boundary is missing or invalid.
-    """
-
-    max_fields = 16
-    max_field_bytes = 4096
-
-    def __init__(self, content_type: str, folder: Path, max_files: int) -> None:
-        super().__init__(content_type, ARCHIVE, FILES)
-        self._folder = folder
-        self._places = FreePaths(folder)
-        self._max_files = max_files
-        self._name = ""
-        self._path = folder
-        self._file: IO[bytes] | None = None
-        self._sum = hashlib.sha256()
-        self.files: list[tuple[str, str, str]] = []
-        """Part, name as sent, and sha256 of every file, in order."""
-
-    def finish(self) -> None:
-        """Check that the form is complete.
-
-        Raises:
-            BadFormError: if its end is missing, or it holds no audio.
-        """
-        super().finish()
-        self.texts()
-        kinds = {part for part, _, _ in self.files}
-        if not kinds:
-            raise BadFormError(
-                "No file named 'archive' or 'files' among the parts; send an archive (curl -F "
-                "archive=@clips.zip), or recordings (curl -F files=@a.wav -F files=@b.wav)."
-            )
-        if len(kinds) > 1:
-            raise BadFormError("Both 'archive' and 'files' were sent; send one of them.")
-
-    def close(self) -> None:
-        """Close the file that is open."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    def begin(self, name: str, filename: str) -> None:
-        """Open the file of a part."""
-        self._name = name
-        self._path = self._place(filename)
-        self._file = self._path.open("xb")
-        self._sum = hashlib.sha256()
-        self.files.append((name, filename, ""))
-
-    def _place(self, sent: str) -> Path:
-        count = sum(part == self._name for part, _, _ in self.files)
-        if self._name == ARCHIVE:
-            if count:
-                raise BadFormError("More than one 'archive' was sent; send only one.")
-            return self._folder / ARCHIVE
-        if self._name != FILES:
-            raise BadFormError(
-                f"A file named {self._name[:64]!r} was sent; its name must be 'archive' or 'files'."
-            )
-        if count >= self._max_files:
-            raise BadFormError(
-                f"More than {self._max_files} files were sent; an archive may hold more."
-            )
-        name = PurePosixPath(sent.replace("\\", "/")).name.lstrip(".")
-        path = safe_path(name) or PurePosixPath("recording")
-        if path.suffix.lower() not in AUDIO_SUFFIXES:  # its first bytes show the format
-            path = path.with_name(f"{path.name}.wav")
-        return self._places.free(path)
-
-    def data(self, piece: memoryview) -> None:
-        """Write to the file."""
-        assert self._file is not None
-        self._sum.update(piece)
-        self._file.write(piece)
-
-    def end(self) -> None:
-        """Close the file."""
-        self.close()
-        part, sent, _ = self.files[-1]
-        if part == FILES and is_archive(self._path):
-            raise BadFormError(
-                f"The part 'files' holds an archive, {sent[:64]!r}; send it as the part 'archive' "
-                "(curl -F archive=@clips.zip)."
-            )
-        sync(self._path)
-        self.files[-1] = (part, sent, self._sum.hexdigest())
-
-    def texts(self) -> dict[str, str]:
-        """Fields that are not files, by name.
-
-        Raises:
-            BadFormError: if one was sent twice.
-        """
-        texts: dict[str, str] = {}
-        for name, text in self.fields:
-            if name in texts:
-                raise BadFormError(f"The field {name[:64]!r} was sent twice.")
-            texts[name] = text
-        return texts
+_SINCE = ("emotions", "channels", "callback_url")
+"""Fields that earlier releases did not have: at their defaults they are not in a digest, so that a
+request that is repeated after an upgrade is known again."""
 
 
 def digest_of(*parts: Any) -> str:
@@ -164,9 +68,32 @@ _HOW = (
 
 @dataclass(frozen=True, slots=True)
 class _Received:
-    fields: JobRequest
+    fields: AdaptRequest
     source: str
     digest: str
+    labels: tuple[str, ...] = ()
+    """Emotions of the labels that came with it."""
+
+    def job_fields(self) -> dict[str, Any]:
+        """The fields of the job."""
+        return self.fields.model_dump(exclude={"folder"})
+
+    def check_emotions(self, base: ModelVersion) -> None:
+        """Check that the base knows the emotions of the request and of its labels.
+
+        Raises:
+            ParameterError: if not.
+        """
+        for what, emotions in (
+            ("emotions names", self.fields.emotions),
+            ("The labels name", self.labels),
+        ):
+            labels = bundles.load(base.path).labels if emotions else ()
+            if unknown := sorted(set(emotions) - set(labels)):
+                raise ParameterError(
+                    f"{what} {', '.join(unknown)}, which version {base.version} of {base.name} "
+                    f"does not answer; it answers {', '.join(labels)}."
+                )
 
 
 async def receive_request(request: Request, services: Services, owner: str) -> Job:
@@ -178,8 +105,8 @@ async def receive_request(request: Request, services: Services, owner: str) -> J
     """
     if not services.jobs.takes_jobs:
         raise ExtraMissingError(
-            "Adaptation needs the extra 'train', which is not installed: pip install '.[train]' "
-            "in the checkout, or set NNPM_ADAPT_WORKERS=0 and run nnpm worker elsewhere."
+            "Adaptation needs the extra 'adapt', which is not installed: pip install "
+            "'nnpm[adapt]', or set NNPM_ADAPT_WORKERS=0 and run nnpm worker elsewhere."
         )
     if request.query_params:
         name = next(iter(request.query_params))
@@ -231,7 +158,7 @@ async def _receive(request: Request, services: Services, folder: JobFolder) -> _
             place = await asyncio.to_thread(allowed_folder, named.folder, roots)
             await asyncio.to_thread(folder.create)
             source = f"{FOLDER}{printable(place)}"
-            return _Received(named, source, digest_of(named.model_dump()))
+            return _Received(named, source, digest_of(_for_digest(named)))
         case "multipart/form-data":
             await asyncio.to_thread(folder.create)
             return await _receive_form(request, services, folder, content_type)
@@ -265,8 +192,36 @@ async def _receive_form(
     texts = form.texts()
     if "folder" in texts:
         raise BadFormError("folder must be sent as JSON, not in a form with files.")
-    fields = read_request(JobRequest, texts)
-    return _Received(fields, form.files[0][0], digest_of(fields.model_dump(), form.files))
+    labels = texts.pop(LABELS, None)
+    fields = read_request(AdaptRequest, texts)
+    part = form.files[0][0]
+    if labels is None:
+        return _Received(fields, part, digest_of(_for_digest(fields), form.files))
+    emotions = await asyncio.to_thread(_keep_labels, str(labels), part, folder)
+    digest = digest_of(_for_digest(fields), form.files, labels)
+    return _Received(fields, part, digest, emotions)
+
+
+def _keep_labels(text: str, part: str, folder: JobFolder) -> tuple[str, ...]:
+    """Check the labels and store them; those of an archive meet its members when it is unpacked.
+
+    Returns:
+        Their emotions.
+
+    Raises:
+        ParameterError: if they cannot be used.
+    """
+    found = parse_labels(text)
+    if part == FILES:
+        require_labelled(found, folder.upload)
+    write_new(folder.labels, text.encode())
+    sync(folder.labels)
+    return tuple(sorted(set(found.values())))
+
+
+def _for_digest(fields: AdaptRequest) -> dict[str, Any]:
+    given = fields.model_dump(exclude_defaults=True)
+    return fields.model_dump(exclude={name for name in _SINCE if name not in given})
 
 
 def _sync(folder: JobFolder) -> None:
@@ -290,7 +245,10 @@ def _create(
     if (job := earlier()) is not None:
         return job
     _check_queue(services)
-    services.registry.base(fields.name, fields.language, fields.base)
+    base = services.registry.base(fields.name, fields.language, fields.base)
+    if fields.callback_url is not None:
+        _check_callback(services, fields.callback_url)
+    received.check_emotions(base)
     try:
         job = store.create(
             Job(
@@ -299,7 +257,7 @@ def _create(
                 source=received.source,
                 idempotency_key=key,
                 body_digest=received.digest,
-                **fields.model_dump(exclude={"folder"}),
+                **received.job_fields(),
             )
         )
     except KeyTakenError:  # the same request, received by another thread at the same time
@@ -308,6 +266,13 @@ def _create(
         return job
     services.jobs.notify()
     return job
+
+
+def _check_callback(services: Services, url: str) -> None:
+    hosts = services.jobs.callback_hosts
+    parts = hosts.require(url)
+    with contextlib.suppress(OSError):  # no name server now; each try looks the name up again
+        hosts.addresses(parts)
 
 
 def _storage(error: OSError) -> NoRoomError:

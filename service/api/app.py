@@ -85,7 +85,13 @@ def create_app(
         streams=Streams(settings.max_streams, metrics.registry),
         metrics=metrics,
         tracing=tracing,
-        jobs=JobService(settings, registry, on_published=serving.refresh, command=adapt_command),
+        jobs=JobService(
+            settings,
+            registry,
+            on_published=serving.refresh,
+            describe=adapt.describe_job,
+            command=adapt_command,
+        ),
     )
     metrics.registry.register(JobsCollector(services.jobs.store))
     metrics.registry.register(TrafficCollector(traffic, registry))

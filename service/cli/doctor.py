@@ -10,7 +10,7 @@ from importlib import metadata
 from typing import Any
 
 from ... import __version__
-from .. import settings
+from .. import environment, settings
 from ..inference.errors import NnpmError
 from ..registry.opening import open_registry
 from ..registry.serving import LoadedModels, Serving, load_recognizer
@@ -18,10 +18,11 @@ from ..settings import Settings
 from ..system import available_cores
 
 EXTRAS = {
+    "adapt": (("autograd", "onnx"), "adaptation: nnpm adapt, POST /adapt, nnpm calibrate"),
     "media": (("av",), "MP4, M4A, WebM, AMR, WMA and the audio of videos"),
     "tables": (("openpyxl", "pandas", "pyarrow"), "Parquet, XLSX and data frames"),
     "client": (("httpx2",), "nnpm.Client and nnpm.AsyncClient"),
-    "train": (("torch", "onnx", "audiomentations"), "nnpm train, export, evaluate and benchmark"),
+    "train": (("torch",), "nnpm train, export and benchmark"),
     "remote": (("fsspec",), "recordings and models at URLs such as s3://bucket/folder"),
     "postgres": (("psycopg",), "a jobs database that several machines share"),
     "otel": (("opentelemetry.sdk",), "traces"),
@@ -96,12 +97,12 @@ def _settings() -> dict[str, Any]:
     """Which settings are given, and where; not their values, which may be secret."""
     known = {f"NNPM_{name.upper()}" for name in Settings.model_fields}
     given = {name for name, value in os.environ.items() if name.startswith("NNPM_") and value}
-    in_file = settings.names_in_file()
+    in_file = environment.names_in_file()
     return {
         "environment": sorted(given & known),
         "file": str(settings.ENV_FILE) if settings.ENV_FILE.is_file() else None,
         "from_file": sorted((in_file & known) - given),
-        "unknown": settings.unknown_names(),
+        "unknown": environment.unknown_names(),
     }
 
 

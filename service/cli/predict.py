@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from ... import __version__
-from .. import settings
+from .. import environment, settings
 from ..api.errors import problem_of
 from ..command import UsageError
 from ..files import replace
@@ -105,7 +105,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print or write the answers, in the order of the files."""
     own = settings.load()
-    settings.warn_of_unknown()
+    environment.warn_of_unknown()
     query = _query(args)
     form = _format(args)
     jobs = own.workers if args.jobs is None else _count(args.jobs)

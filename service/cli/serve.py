@@ -10,7 +10,7 @@ import sys
 
 import uvicorn
 
-from .. import logs, settings
+from .. import environment, logs, settings
 from ..api.app import create_app
 from ..api.server import MAX_HEAD_BYTES, protocol, uvicorn_options
 from ..command import UsageError
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     steady_memory()
     own = settings.load(host=args.host, port=args.port)
     logs.configure(own.log_format, own.log_level)
-    settings.warn_of_unknown()
+    environment.warn_of_unknown()
     registry = open_registry(own)
     if own.bundled is not None:
         seed_registry(registry, own.bundled)

@@ -6,7 +6,8 @@ import signal
 import threading
 from pathlib import Path
 
-from .. import logs, settings
+from .. import environment, logs, settings
+from ..api.routes.adapt import describe_job
 from ..command import UsageError
 from ..jobs.service import JobService, can_adapt
 from ..registry.opening import open_registry, seed_registry
@@ -30,14 +31,15 @@ def run(args: argparse.Namespace) -> int:
     own = settings.load(adapt_workers=args.workers)
     if not can_adapt():
         raise UsageError(
-            "a worker needs torch, which is not installed: pip install '.[train]' in the checkout"
+            "a worker needs the extra 'adapt', which is not installed: pip install 'nnpm[adapt]'"
         )
     logs.configure(own.log_format, own.log_level)
-    settings.warn_of_unknown()
+    environment.warn_of_unknown()
     registry = open_registry(own)
     if own.bundled is not None:
         seed_registry(registry, own.bundled)
-    jobs = JobService(own.model_copy(update={"adapt_workers": max(1, own.adapt_workers)}), registry)
+    own = own.model_copy(update={"adapt_workers": max(1, own.adapt_workers)})
+    jobs = JobService(own, registry, describe=describe_job)
     ended = threading.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: ended.set())

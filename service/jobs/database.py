@@ -93,6 +93,10 @@ jobs = Table(
     Column("name", Text, nullable=False),
     Column("language", Text, nullable=False),
     Column("method", Text, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("apply", Boolean, nullable=False),
+    Column("emotions", Json, nullable=False),
+    Column("channels", Json, nullable=False),
     Column("source", Sentence, nullable=False),
     Column("base", Text),
     Column("seed", BigInteger, nullable=False),
@@ -107,6 +111,7 @@ jobs = Table(
     Column("clips", Json),
     Column("verdict", Text),
     Column("estimated_accuracy", Json),
+    Column("answered_share", Json),
     Column("error", Sentence),
     Column("attempts", Integer, nullable=False),
     Column("created_at", Time, nullable=False),
@@ -118,9 +123,13 @@ jobs = Table(
     Column("lease_until", Time),
     Column("not_before", Time),
     Column("cancel_requested", Boolean, nullable=False),
+    Column("callback_url", Text),
+    Column("callback_at", Time),
+    Column("callback_tries", Integer, nullable=False),
     UniqueConstraint("owner", "idempotency_key", name="jobs_idempotency"),
     Index("jobs_by_state", "state", "created_at"),
     Index("jobs_by_owner", "owner", "created_at"),
+    Index("jobs_by_callback", "callback_at"),
 )
 
 _WAIT_S = 10

@@ -54,3 +54,10 @@ class ArchiveError(IntakeError):
 
 class FolderRefusedError(IntakeError):
     """A folder that is missing, or not under an allowed one."""
+
+
+class CallbackRefusedError(NnpmError):
+    """A callback_url that this service does not call."""
+
+    status, code, detail = 422, "callback_refused", None
+    title = "The callback_url is refused"

@@ -5,10 +5,14 @@ The only module of this room that training may import: the child (``python -m nn
 """
 
 import contextlib
+import csv
+import io
 import json
+import re
 import shutil
 from collections.abc import Mapping
-from pathlib import Path
+from importlib.metadata import entry_points
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
@@ -24,8 +28,11 @@ from pydantic import (
 
 from .. import files
 from ..inference.audio.formats import PassedOver
-from ..inference.card import DEFAULT_LANGUAGE, DEFAULT_NAME, given_language
+from ..inference.card import DEFAULT_LANGUAGE, DEFAULT_NAME, EMOTIONS, given_language
 from ..inference.errors import ParameterError, validation_detail
+
+METHODS_GROUP = "nnpm.methods"
+"""Entry points by which installed packages add methods."""
 
 METHODS = (
     "source_only",
@@ -41,9 +48,51 @@ METHODS = (
 
 DEFAULT_METHOD = "nnpm"
 
+_CLASS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
 
 def _canonical(language: str) -> str:
     return given_language(language) or DEFAULT_LANGUAGE
+
+
+def _may_occur(emotions: tuple[str, ...]) -> tuple[str, ...]:
+    for emotion in emotions:
+        if emotion not in EMOTIONS:
+            raise ValueError(f"emotions names {emotion[:64]!r}; it may name {', '.join(EMOTIONS)}.")
+    if len(set(emotions)) < len(emotions):
+        raise ValueError(f"emotions is {', '.join(emotions)}; it must name each of them once.")
+    if len(emotions) == 1:
+        raise ValueError(
+            f"emotions is {emotions[0]} alone; it must name at least 2, or none for all."
+        )
+    return emotions
+
+
+def _channel(channels: object) -> object:
+    if isinstance(channels, str) and channels.isascii() and channels.isdecimal():
+        channels = int(channels[:20])
+    if channels in ("mix", "split") or (
+        isinstance(channels, int)
+        and not isinstance(channels, bool)
+        and 0 <= channels <= MAX_CHANNEL
+    ):
+        return channels
+    raise ValueError(
+        f"channels is {str(channels)[:64]!r}; it must be mix, split, or the number of a channel "
+        f"from 0 to {MAX_CHANNEL}."
+    )
+
+
+MAX_CHANNEL = 255
+"""Largest number of a channel."""
+
+Emotions = Annotated[tuple[str, ...], AfterValidator(_may_occur)]
+"""Emotions of the vocabulary, at least two, each once; none means all of the bundle."""
+
+Channels = Annotated[
+    Literal["mix", "split"] | Annotated[int, Field(ge=0, le=MAX_CHANNEL)], BeforeValidator(_channel)
+]
+"""The mix of a recording's channels, each channel by itself, or one channel by its number."""
 
 
 class JobRequest(BaseModel):
@@ -63,6 +112,13 @@ class JobRequest(BaseModel):
     method: str = DEFAULT_METHOD
     """Adaptation method: nnpm, or one of the methods that it is compared with."""
 
+    emotions: Emotions = ()
+    """Emotions that occur in the recordings: the new version's default answers; all by default."""
+
+    channels: Channels = "mix"
+    """Channels of a recording that are learnt from: mix, split (each by itself), or the number of
+    one, from 0."""
+
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
     """Seed of all random numbers."""
 
@@ -76,7 +132,11 @@ class JobRequest(BaseModel):
     @classmethod
     def _is_known(cls, method: str) -> str:
         if method not in METHODS:
-            raise ValueError(f"method is {method[:64]!r}; it must be one of {', '.join(METHODS)}.")
+            known = (*METHODS, *sorted(entry_points(group=METHODS_GROUP).names - {*METHODS}))
+            if method not in known:
+                raise ValueError(
+                    f"method is {method[:64]!r}; it must be one of {', '.join(known)}."
+                )
         return method
 
     @model_validator(mode="after")
@@ -95,10 +155,6 @@ AnyPath = Annotated[
 """A path whose bytes need not be UTF-8, which pydantic's own validator of text wants."""
 
 
-Channels = Literal["mix", "split"] | Annotated[int, Field(ge=0)]
-"""The mix of a recording's channels, each channel by itself, or one channel by its number."""
-
-
 class AdaptationTask(JobRequest):
     """A request with the base and the folders of this machine: what ``nnpm adapt`` carries out.
 
@@ -106,7 +162,7 @@ class AdaptationTask(JobRequest):
     """
 
     seed: int = Field(default=0, ge=0, lt=2**32)
-    """Seed of all random numbers; the command line takes any that torch does."""
+    """Seed of all random numbers; the command line takes any below 2^32."""
 
     bundle: AnyPath
     """Folder of the base."""
@@ -123,14 +179,14 @@ class AdaptationTask(JobRequest):
     threads: int = Field(ge=1)
     """Threads that decode and pool; the result does not depend on the number."""
 
+    @field_validator("method")
+    @classmethod
+    def _is_known(cls, method: str) -> str:
+        """On the command line also ``package.module:Class``, which HTTP never imports."""
+        return method if _CLASS.fullmatch(method) else super()._is_known(method)
+
     min_clips: int | None = Field(default=None, ge=1)
     """Fewest usable clips; by default the number in the adaptation's configuration."""
-
-    emotions: tuple[str, ...] = ()
-    """Emotions that occur in the recordings: the new version's default answers; all if empty."""
-
-    channels: Channels = "mix"
-    """Channels of a recording that are learnt from: their mix, each by itself, or one, from 0."""
 
     labels: AnyPath | None = None
     """CSV file with the columns path, relative to ``target``, and emotion: a few labelled clips."""
@@ -152,6 +208,106 @@ def read_request(kind: type[AnyRequest], data: bytes | Mapping[str, Any]) -> Any
     except ValidationError as error:
         found = validation_detail(error.errors(), known=kind.model_fields, document="The body")
         raise ParameterError(found) from None
+
+
+MAX_LABELS_BYTES = 1 << 20
+"""Largest file of labels; 20 to 100 clips are some kilobytes."""
+
+_LABEL_COLUMNS = ("path", "emotion")
+
+
+def parse_labels(text: str) -> dict[str, str]:
+    r"""Read a few labels: CSV with the columns path and emotion; others are not read.
+
+    Args:
+        text: contents of the file, with or without a byte order mark.
+
+    Returns:
+        Emotion by path, in the order of the lines; at least one.
+
+    Raises:
+        ParameterError: if it is no such CSV, names a path twice or outside its folder, or an
+            emotion that is not in the vocabulary.
+
+    Examples:
+        >>> parse_labels("path,emotion\na/1.wav,sad\n")
+        {'a/1.wav': 'sad'}
+    """
+    if len(text) > MAX_LABELS_BYTES:
+        raise ParameterError(
+            f"The labels have {len(text)} characters; at most {MAX_LABELS_BYTES} are accepted."
+        )
+    if "\ufffd" in text or "\0" in text:
+        raise ParameterError("The labels are not text in UTF-8; save the CSV file so.")
+    try:
+        reader = csv.DictReader(io.StringIO(text.removeprefix("\ufeff")), restval="", strict=True)
+        columns = tuple(column for column in reader.fieldnames or () if column)
+        if missing := [column for column in _LABEL_COLUMNS if column not in columns]:
+            raise ParameterError(
+                f"The labels have no column {' and no column '.join(missing)}; their first row "
+                "must be a header with path and emotion."
+            )
+        found: dict[str, str] = {}
+        for row in reader:
+            _add_label(found, reader.line_num, row)
+    except csv.Error as error:
+        raise ParameterError(f"The labels are not valid CSV: {error}.") from None
+    if not found:
+        raise ParameterError("The labels have a header and 0 clips; at least 1 is required.")
+    return found
+
+
+def read_labels(path: Path, folder: Path) -> dict[str, str]:
+    """Read a file of labels, and check that each labelled recording is in the folder.
+
+    Raises:
+        ParameterError: as from :func:`parse_labels` and :func:`require_labelled`, or if the file
+            cannot be read.
+    """
+    try:
+        size = path.stat().st_size
+        if size > MAX_LABELS_BYTES:
+            raise ParameterError(
+                f"{path} has {size} bytes; labels have at most {MAX_LABELS_BYTES}."
+            )
+        found = parse_labels(path.read_bytes().decode("utf-8", "replace"))
+    except OSError as error:
+        raise ParameterError(f"The labels {path} cannot be read: {error.strerror}.") from None
+    require_labelled(found, folder)
+    return found
+
+
+def _add_label(found: dict[str, str], line: int, row: Mapping[str, str]) -> None:
+    path, emotion = row["path"], row["emotion"]
+    windows = PureWindowsPath(path)
+    if not path or path.startswith("/") or windows.anchor or ".." in windows.parts:
+        raise ParameterError(
+            f"Row {line} of the labels has the path {path[:64]!r}; it must be relative to the "
+            "recordings, without .."
+        )
+    if emotion not in EMOTIONS:
+        raise ParameterError(
+            f"Row {line} of the labels has the emotion {emotion[:64]!r}; it must be one of "
+            f"{', '.join(EMOTIONS)}."
+        )
+    name = PurePosixPath(path).as_posix()
+    if name in found:
+        raise ParameterError(f"Row {line} of the labels names {name[:64]!r} again; remove it.")
+    found[name] = emotion
+
+
+def require_labelled(labels: Mapping[str, str], folder: Path) -> None:
+    """Check that each labelled recording is there.
+
+    Raises:
+        ParameterError: if one is missing.
+    """
+    missing = [path for path in labels if not (folder / path).is_file()]
+    if missing:
+        raise ParameterError(
+            f"{len(missing)} of the {len(labels)} labelled recordings are missing; the first is "
+            f"{missing[0][:64]!r}. A path must be as in the upload."
+        )
 
 
 class JobFolder:
@@ -177,6 +333,8 @@ class JobFolder:
         """The audio as it was sent: an archive, or files."""
         self.target = self.path / "target"
         """The audio, unpacked: one folder for each claim of the job."""
+        self.labels = self.path / "labels.csv"
+        """A few labels of the request, if it had any: the columns path and emotion."""
         self.request = self.path / "request.json"
         """An ``AdaptationTask``; the worker writes it when the audio is prepared."""
         self.progress = self.path / "progress.json"

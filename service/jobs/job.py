@@ -105,8 +105,33 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A figure of the base, and the same of the new version, on the same recordings."""
+
+    before: float
+    after: float
+
+
+class Kind(StrEnum):
+    """What a job does."""
+
+    ADAPT = "adapt"
+    EVALUATE = "evaluate"
+    """Scores the base on labelled recordings; may publish it with another calibration."""
+
+    @property
+    def noun(self) -> str:
+        """What its report is called."""
+        return "Adaptation" if self is Kind.ADAPT else "Evaluation"
+
+
 class Job(JobRequest):
-    """One adaptation job: its request, and what has become of it."""
+    """One job: its request, and what has become of it."""
+
+    kind: Kind = Kind.ADAPT
+    apply: bool = False
+    """Of an evaluation: whether the recalibrated version is published."""
 
     id: str = Field(default_factory=new_id)
     """Also the name of the job's folder."""
@@ -118,6 +143,8 @@ class Job(JobRequest):
     """Of the request; unique per owner."""
     body_digest: str | None = None
     """sha256 of the request: tells a repetition from another use of the idempotency key."""
+    callback_url: str | None = None
+    """Where the end of the job is posted."""
     state: State = State.QUEUED
     progress: float = 0.0
     """In [0, 1]."""
@@ -131,6 +158,8 @@ class Job(JobRequest):
     """Of the evidence: improved, no change or reject."""
     estimated_accuracy: Estimate | None = None
     """None unless the evidence allows an estimate."""
+    answered_share: Change | None = None
+    """Share of the recordings that get an answer; None until the job has a report that says it."""
     error: str | None = None
     """One sentence: why the job failed or was rejected, or why it is tried again."""
     attempts: int = 0
@@ -151,6 +180,10 @@ class Job(JobRequest):
     """When the job may be tried again after a failure that may pass."""
     cancel_requested: bool = False
     """Whether the worker of the job has to stop."""
+    callback_at: datetime | None = None
+    """When the callback is due; None if there is none, or no more."""
+    callback_tries: int = 0
+    """How often the callback was tried."""
 
     @property
     def ended(self) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from ..inference.errors import NnpmError
 from ..registry.registry import Registry
 from ..settings import Settings
+from .callback import CallbackHosts, Callbacks
 from .errors import UnknownJobError
 from .folder import JobFolder
 from .job import Job
@@ -20,7 +21,7 @@ from .worker import Worker
 
 def can_adapt() -> bool:
     """Whether the packages that adaptation needs are installed; none is imported."""
-    return all(importlib.util.find_spec(name) for name in ("nnpm.training", "torch", "onnx"))
+    return all(importlib.util.find_spec(name) for name in ("nnpm.training", "autograd", "onnx"))
 
 
 class JobService:
@@ -30,6 +31,7 @@ class JobService:
         settings: of the service.
         registry: gets the new versions.
         on_published: called with the name of a model whose versions or aliases have changed.
+        describe: the job as users see it, in JSON; posted to its callback when it ends.
         command: starts a child process; tests pass their own.
     """
 
@@ -39,9 +41,11 @@ class JobService:
         registry: Registry,
         *,
         on_published: Callable[[str], object] = lambda _: None,
+        describe: Callable[[Job], str] = Job.model_dump_json,
         command: Sequence[str] = COMMAND,
     ) -> None:
         self.store = JobStore(settings.database_url)
+        self.callback_hosts = CallbackHosts(settings.callback_hosts)
         self._settings = settings
         self._can_work = can_adapt() or command is not COMMAND
         self._stop = threading.Event()
@@ -59,6 +63,14 @@ class JobService:
                 name="nnpm-janitor",
             )
         )
+        if settings.callback_hosts and settings.callback_secret:
+            secret = settings.callback_secret.get_secret_value()
+            callbacks = Callbacks(self.store, self.callback_hosts, secret, describe)
+            self._threads.append(
+                threading.Thread(
+                    target=callbacks.run, args=(self._stop,), name="nnpm-callbacks", daemon=True
+                )
+            )
 
     @property
     def takes_jobs(self) -> bool:
@@ -98,10 +110,13 @@ class JobService:
         self._stop.set()
         self._worker.wake()
         for thread in self._threads:
-            if thread.is_alive():
-                thread.join()
+            if thread.is_alive():  # a callback under way is tried again by the next process
+                thread.join(_GRACE_S if thread.daemon else None)
         self.store.close()
 
+
+_GRACE_S = 1.0
+"""Time that a callback under way has when the service stops."""
 
 _SWEEP_S = 600.0
 """Time between two sweeps of the jobs folder."""

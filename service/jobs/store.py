@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from .database import Database, jobs, now
 from .errors import KeyTakenError, LostLeaseError, TransitionError, UnknownJobError
-from .job import ENDED, RUNNING, Clips, Estimate, Job, State, sources
+from .job import ENDED, RUNNING, Change, Clips, Estimate, Job, Kind, State, sources
 
 _WITHOUT_A_WORKER: dict[str, Any] = {"worker": None, "lease_until": None, "eta_s": None}
 
@@ -162,7 +162,7 @@ class JobStore:
             moment = now(connection)
             changes["updated_at"] = moment
             if state in ENDED:
-                changes |= _WITHOUT_A_WORKER | {"ended_at": moment}
+                changes |= _WITHOUT_A_WORKER | {"ended_at": moment, "callback_at": moment}
             return _change(connection, id, token, before, changes)
 
     def give_back(
@@ -224,6 +224,34 @@ class JobStore:
         with self._database.write() as connection:
             connection.execute(jobs.delete().where(jobs.c.id == id))
 
+    def claim_callback(self, waits_s: Sequence[float]) -> Job | None:
+        """Claim the callback that has been due for longest: the job has ended, and nobody was told.
+
+        Args:
+            waits_s: seconds from each try to the next; with one more try than waits, the last.
+
+        Returns:
+            The job, its try counted; None if no callback is due.
+        """
+        with self._database.read() as connection:
+            if connection.execute(_due(now(connection))).first() is None:
+                return None
+        with self._database.write() as connection:
+            moment = now(connection)
+            due = _due(moment).with_for_update(skip_locked=True)
+            row = connection.execute(due).mappings().first()
+            if row is None:
+                return None
+            job = _job_of(row)
+            tries = job.callback_tries
+            again = moment + timedelta(seconds=waits_s[tries]) if tries < len(waits_s) else None
+            return _set(connection, job.id, callback_at=again, callback_tries=tries + 1)
+
+    def end_callback(self, id: str) -> None:  # noqa: A002
+        """Try the callback of a job no more."""
+        with self._database.write() as connection:
+            connection.execute(update(jobs).where(jobs.c.id == id).values(callback_at=None))
+
     def counts(self) -> dict[State, int]:
         """Count the jobs in each state, including states without a job."""
         query = select(jobs.c.state, func.count()).group_by(jobs.c.state)
@@ -274,6 +302,11 @@ def _waiting(moment: datetime) -> Any:
     return select(jobs).where(or_(queued, left)).order_by(jobs.c.created_at, jobs.c.id).limit(1)
 
 
+def _due(moment: datetime) -> Any:
+    due = and_(jobs.c.callback_url.is_not(None), jobs.c.callback_at <= moment)
+    return select(jobs).where(due).order_by(jobs.c.callback_at, jobs.c.id).limit(1)
+
+
 def _get(connection: Connection, id: str, *, lock: bool = False) -> Job:  # noqa: A002
     query = select(jobs).where(jobs.c.id == id)
     row = connection.execute(query.with_for_update() if lock else query).mappings().one_or_none()
@@ -290,7 +323,7 @@ def _set(connection: Connection, id: str, **changes: Any) -> Job:  # noqa: A002
 def _end(
     connection: Connection, job: Job, moment: datetime, state: State, error: str | None
 ) -> Job:
-    times = {"updated_at": moment, "ended_at": moment}
+    times = {"updated_at": moment, "ended_at": moment, "callback_at": moment}
     return _set(connection, job.id, state=state, error=error, **_WITHOUT_A_WORKER, **times)
 
 
@@ -316,7 +349,7 @@ def _change(
 def _plain(changes: dict[str, Any]) -> dict[str, Any]:
     """Convert values to what the columns hold."""
     return {
-        name: asdict(value) if isinstance(value, Clips | Estimate) else value
+        name: asdict(value) if isinstance(value, Clips | Estimate | Change) else value
         for name, value in changes.items()
     }
 
@@ -331,5 +364,8 @@ def _job_of(row: RowMapping) -> Job:
         values["clips"] = Clips(clips["accepted"], clips["skipped"], tuples, passed_over)
     if estimate is not None:
         values["estimated_accuracy"] = Estimate(**estimate)
+    if values["answered_share"] is not None:
+        values["answered_share"] = Change(**values["answered_share"])
+    values |= {"emotions": tuple(values["emotions"]), "kind": Kind(values["kind"])}
     # Unchecked: a job of an older release may name a method that is gone, and can still be read.
     return Job.model_construct(**values | {"state": State(values["state"])})

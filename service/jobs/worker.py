@@ -20,9 +20,16 @@ from ..inference.errors import BundleError, NnpmError
 from ..registry.registry import Registry, RegistryError
 from ..settings import Settings
 from .errors import CancelledError, LostLeaseError, StoreUnavailableError, UnknownJobError
-from .folder import AdaptationTask, JobFolder, JobRequest, read_json, write_json
+from .folder import (
+    AdaptationTask,
+    JobFolder,
+    JobRequest,
+    read_json,
+    read_labels,
+    write_json,
+)
 from .intake import Prepared, prepare
-from .job import Clips, Estimate, Job, State
+from .job import Change, Clips, Estimate, Job, State
 from .process import COMMAND, Child
 from .store import JobStore
 
@@ -245,6 +252,8 @@ class Worker:
         """Let the child make report and bundle; an earlier claim may have started it."""
         if not child.alive():
             audio = prepare(job, folder, self._settings, partial(_check, lease, stop))
+            if folder.labels.exists():
+                read_labels(folder.labels, audio.folder)
             task = self._task(job, folder, audio)
             for old in (folder.progress, folder.error):
                 old.unlink(missing_ok=True)
@@ -289,6 +298,7 @@ class Worker:
             target=audio.folder.resolve(),
             passed_over=audio.passed_over,
             out=folder.out.resolve(),
+            labels=folder.labels.resolve() if folder.labels.exists() else None,
             threads=self._settings.adapt_threads,
             min_clips=self._settings.adapt_min_clips,
         )
@@ -298,6 +308,7 @@ class Worker:
         report = read_json(folder.report)
         assert report is not None
         estimate, clips = report["estimated_accuracy"], report["clips"]
+        share = report.get("answered_share")
         found: dict[str, Any] = {
             "clips": Clips(
                 clips["accepted"],
@@ -307,6 +318,7 @@ class Worker:
             ),
             "verdict": report["verdict"],
             "estimated_accuracy": Estimate(**estimate) if estimate else None,
+            "answered_share": Change(**share) if share else None,
         }
         if report["bundle"] is None:
             self._end(job, folder, state=State.REJECTED, error=" ".join(report["reasons"]), **found)

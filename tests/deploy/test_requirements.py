@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 PYTHONS = ("3.11", "3.12", "3.13")
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
-KINDS = ("service", "service-media", "worker")
+KINDS = ("service", "service-media", "train")
 EXTRAS = {
     kind: re.findall(r"--extra (\S+)", line)
     for kind in KINDS
@@ -53,6 +53,20 @@ def test_the_larger_images_hold_what_the_manifests_let_out(kind: str) -> None:
     assert {"postgres", "remote", "otel"} <= set(EXTRAS[kind])
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_image_can_adapt_and_only_one_has_torch(kind: str) -> None:
+    adapts = {requirement.name for requirement in asked(EXTRAS[kind])}
+    assert {"autograd", "onnx"} <= adapts
+    assert ("torch" in adapts) == (kind == "train")
+
+
+@pytest.mark.parametrize("kind", ["service", "worker"])
+def test_an_image_takes_a_lock_without_torch_unless_told(kind: str) -> None:
+    dockerfile = (ROOT / f"docker/{kind}.Dockerfile").read_text()
+    (lock,) = re.findall(r"^ARG REQUIREMENTS=(\S+)$", dockerfile, re.MULTILINE)
+    assert lock in ("service", "service-media")
+
+
 @pytest.mark.parametrize("python", PYTHONS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_lock_satisfies_what_is_asked_for(kind: str, python: str) -> None:
@@ -66,9 +80,9 @@ def test_a_lock_satisfies_what_is_asked_for(kind: str, python: str) -> None:
 
 
 @pytest.mark.parametrize("python", PYTHONS)
-def test_service_and_worker_compute_with_the_same_versions(python: str) -> None:
+def test_service_worker_and_training_compute_with_the_same_versions(python: str) -> None:
     assert locked("service", python).items() <= locked("service-media", python).items()
-    assert locked("service-media", python).items() <= locked("worker", python).items()
+    assert locked("service-media", python).items() <= locked("train", python).items()
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "build"])
@@ -87,7 +101,7 @@ def test_the_build_is_locked() -> None:
         assert requirement.specifier.contains(versions[requirement.name])
 
 
-def test_the_worker_takes_the_torch_of_the_project() -> None:
+def test_the_image_for_training_takes_the_torch_of_the_project() -> None:
     (pin,) = [r for r in asked(["train"]) if r.name == "torch"]
     dockerfile = (ROOT / "docker/worker.Dockerfile").read_text()
     (version,) = re.findall(r"^ARG TORCH_VERSION=(\S+)$", dockerfile, re.MULTILINE)
@@ -95,7 +109,7 @@ def test_the_worker_takes_the_torch_of_the_project() -> None:
 
 
 def test_what_torch_needs_is_locked() -> None:
-    versions = locked("worker", "3.11")
+    versions = locked("train", "3.11")
     requires = importlib.metadata.requires("torch") or []
     needs = [Requirement(line) for line in requires if "extra ==" not in line]
     missing = [

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from nnpm.service.settings import Settings, SettingsError, load, warn_of_unknown
+from nnpm.service.environment import warn_of_unknown
+from nnpm.service.settings import Settings, SettingsError, load
 from nnpm.service.system import available_cores
 
 pytestmark = pytest.mark.smoke

@@ -31,7 +31,15 @@ report = {"method": asked["method"], "full": False, "seed": asked["seed"],
                     "examples": {"no_speech": ["<b>.wav"]}},
           "windows": len(names), "verdict": verdict, "reasons": ["It does <better>."],
           "estimated_accuracy": {"value": 0.6, "error": 0.1}, "evidence": {"a_figure": 0.5},
-          "seconds": {"listen": 1.0}, "bundle": out, "names": names}
+          "answered_share": {"before": 0.9, "after": 0.8},
+          "confidence": {"before": 0.7, "after": 0.65}, "labels": 0, "default_emotions": [],
+          "emotions": {"before": {"angry": 0.75, "sad": 0.25}, "after": {"sad": 1.0}},
+          "changed": 3, "changed_clips": [
+              {"path": "<i>.wav", "before": "angry", "after": "sad", "confidence": 0.91}],
+          "seconds": {"listen": 1.0}, "bundle": out, "names": names,
+          "asked": {key: asked[key] for key in ("emotions", "channels")}}
+if asked["labels"]:
+    report["asked"]["labels"] = pathlib.Path(asked["labels"]).read_text().split()
 (folder / "report.json.tmp").write_text(json.dumps(report))
 (folder / "report.json.tmp").rename(folder / "report.json")
 """

@@ -103,7 +103,7 @@ def test_what_is_no_graph_is_one_line(tmp_path: Path, monkeypatch: pytest.Monkey
     refused(path, "ONNX Runtime cannot read the encoder")
     onnx.save(parser.parse_model(FRAMES), tmp_path / "b.onnx")
     refused(tmp_path, r"holds 2 files \*\.onnx")
-    with pytest.raises(TrainingError, match="encoder.layers is 3; an ONNX file is taken whole"):
+    with pytest.raises(TrainingError, match=r"encoder.layers is 3; an ONNX file is taken whole"):
         load_pretrained("onnx", str(path), 3)
     monkeypatch.setattr(onnx_file, "_LARGEST_BYTES", 10)
     refused(path, "has 11 bytes; at most 10 are allowed")

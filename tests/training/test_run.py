@@ -72,7 +72,7 @@ def test_a_network_that_does_not_fit_its_run_is_one_sentence(tmp_path: Path) -> 
     network = Network(encoder, SMALL.head, LABELS, 3)  # its manifest names three corpora
     path = tmp_path / "network.safetensors"
     runs.save_file(network.state_dict(), path)
-    with pytest.raises(TrainingError, match="does not fit run.json, encoder.json"):
+    with pytest.raises(TrainingError, match=r"does not fit run.json, encoder.json"):
         trained_network(tmp_path, request, LABELS)
     described = {"family": "whisper", "sizes": encoder.sizes}
     (tmp_path / "encoder.json").write_text(json.dumps(described))

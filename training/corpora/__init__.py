@@ -5,6 +5,7 @@ Readers read labels and speakers, not the audio: a damaged file is found when it
 
 from pathlib import Path
 
+from ..plugins import Plugins
 from .ased import ASED
 from .banglaser import BANGLASER
 from .corpus import Corpus, CorpusError, Utterance
@@ -23,7 +24,7 @@ from .subesco import SUBESCO
 from .tess import TESS
 from .urdu import URDU
 
-__all__ = ["CORPORA", "Corpus", "CorpusError", "Utterance", "load", "load_folder"]
+__all__ = ["CORPORA", "PLUGINS", "Corpus", "CorpusError", "Utterance", "load", "load_folder"]
 
 CORPORA: dict[str, Corpus] = {
     corpus.name: corpus
@@ -45,6 +46,9 @@ CORPORA: dict[str, Corpus] = {
     )
 }
 """All corpora whose published layout can be read, by name."""
+
+PLUGINS = Plugins("nnpm.corpora", "corpus", CORPORA, lambda found: isinstance(found, Corpus))
+"""These, and readers of installed packages."""
 
 
 def load(name: str, data: Path) -> list[Utterance]:
@@ -81,12 +85,13 @@ def load_folder(folder: Path) -> list[Utterance]:
         if (votes := folder / VOTES).is_file():
             found = with_votes(found, votes)
         return sorted(found, key=lambda utterance: utterance.path)
-    corpus = CORPORA.get(folder.name)
-    if corpus is None:
+    known = PLUGINS.names()
+    if folder.name not in known:
         raise CorpusError(
-            f"there is no {manifest}, and {folder.name!r} is none of the {len(CORPORA)} known "
-            f"corpora ({', '.join(CORPORA)}): write the manifest, or rename the folder"
+            f"there is no {manifest}, and {folder.name!r} is none of the {len(known)} known "
+            f"corpora ({', '.join(known)}): write the manifest, or rename the folder"
         )
+    corpus = PLUGINS.find(folder.name)
     utterances = sorted(corpus.read(folder), key=lambda utterance: utterance.path)
     if not utterances:
         raise CorpusError(

@@ -255,7 +255,7 @@ def trained_network(run: Path, request: Request, labels: tuple[str, ...]) -> Net
     require_finished(run)
     try:
         found = json.loads((run / _ENCODER).read_text(encoding="utf-8"))
-        encoder = ENCODERS[found["family"]].build(found["sizes"])
+        encoder = ENCODERS.find(found["family"]).build(found["sizes"])
         tensors = load_file(run / _NETWORK)
         # a manifest may name several corpora, so that the request does not tell how many there are
         num_corpora = len(tensors["head.mean"])

@@ -3,8 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime
-from functools import cache
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import HTMLResponse
@@ -14,13 +13,14 @@ from starlette.responses import JSONResponse, Response
 
 from ...inference.errors import printable
 from ...jobs.errors import StoreUnavailableError, UnknownJobError
-from ...jobs.folder import JobFolder, JobRequest, read_json
-from ...jobs.job import Job, State
+from ...jobs.folder import JobFolder
+from ...jobs.job import Job, Kind, State
 from ...jobs.store import JobStore
-from ..adaptation import FolderRequest, receive_request
-from ..errors import NoReportError, NotFinishedError
+from ..adaptation import AdaptRequest, FolderRequest, receive_request
+from ..adaptation_form import LABELS
 from ..middleware.access import Caller, requires
 from ..openapi import FILE, problems
+from ..reports import PAGE_POLICY, read_report, report_page
 from ..services import Services, services_of
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -55,10 +55,19 @@ class EstimatePart(_Part):
     """Mean absolute error of such estimates."""
 
 
+class ChangePart(_Part):
+    """A figure of the base, and the same of the new version, on the same recordings."""
+
+    before: Share
+    after: Share
+
+
 class JobPart(_Part):
-    """One adaptation job."""
+    """One job."""
 
     id: str
+    kind: Kind
+    """adapt, or evaluate: POST /models/{name}/{version}/evaluate made it."""
     owner: str
     """Name of the API key that started it; anonymous on a service without keys."""
     state: State
@@ -70,6 +79,10 @@ class JobPart(_Part):
     language: str
     """BCP-47."""
     method: str
+    emotions: list[str]
+    """Emotions that occur in the recordings, as the request said; empty for all."""
+    channels: str | int
+    """Channels that are learnt from: mix, split, or the number of one."""
     seed: int
     base: str | None
     """The version that is adapted; null until the work begins, unless the request named one."""
@@ -82,6 +95,10 @@ class JobPart(_Part):
     verdict: str | None
     """Of the evidence: improved, no change or reject."""
     estimated_accuracy: EstimatePart | None
+    answered_share: ChangePart | None
+    """Share of the recordings that get an answer; null until the evidence is there."""
+    callback_url: str | None
+    """Where the job is posted when it ends."""
     error: str | None
     """Why the job failed or was rejected, or why it is tried again."""
     attempts: int
@@ -93,6 +110,11 @@ class JobPart(_Part):
     def of(cls, job: Job) -> Self:
         """The job without the fields that only store and workers need."""
         return cls.model_validate(job)
+
+
+def describe_job(job: Job) -> str:
+    """The job as GET /adapt/{id} shows it, in JSON: what a callback posts."""
+    return JobPart.of(job).model_dump_json()
 
 
 class JobList(_Part):
@@ -125,65 +147,7 @@ async def job_events(store: JobStore, job: Job) -> AsyncIterator[dict[str, str]]
 
 
 def _event(job: Job) -> dict[str, str]:
-    return {"event": "job", "data": JobPart.of(job).model_dump_json()}
-
-
-PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
-"""Content-Security-Policy of the page: it loads nothing and runs nothing."""
-
-
-def read_report(job: Job, folder: JobFolder) -> dict[str, Any]:
-    """Read a job's report: the document that ``nnpm adapt --json`` prints.
-
-    Returns:
-        The report; its ``bundle`` is the published version, ``name/version``, or null.
-
-    Raises:
-        NotFinishedError: if the job has not ended.
-        NoReportError: if it ended without a report.
-    """
-    if not job.ended:
-        raise NotFinishedError(
-            f"The job is {job.state}, {job.progress:.0%} done; its report is there when it ends."
-        )
-    report = read_json(folder.report)
-    if report is None or job.state in (State.FAILED, State.CANCELLED, State.INTERRUPTED):
-        reason = f": {job.error}" if job.error else "."
-        raise NoReportError(f"The job is {job.state} and has no report{reason}")
-    bundle = None if job.version is None else f"{job.name}/{job.version}"
-    return {**_printable(report), "bundle": bundle}
-
-
-def _printable(value: Any) -> Any:
-    """Make all names in a report printable; one of an earlier version may hold others."""
-    match value:
-        case str():
-            return printable(value)
-        case dict():
-            return {key: _printable(item) for key, item in value.items()}
-        case list():
-            return [_printable(item) for item in value]
-        case _:
-            return value
-
-
-def report_page(job: Job, report: dict[str, Any]) -> str:
-    """Render the report as a page that needs no other file."""
-    return str(_template().render(job=JobPart.of(job), report=report))
-
-
-@cache
-def _template() -> Any:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("nnpm.service.api"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html")
+    return {"event": "job", "data": describe_job(job)}
 
 
 router = APIRouter(prefix="/adapt", tags=["adapt"])
@@ -217,7 +181,12 @@ BODY = {
                 "properties": {
                     "archive": {**FILE, "description": "zip, tar, tar.gz or tar.zst."},
                     "files": {"type": "array", "items": FILE, "description": "Recordings."},
-                    **JobRequest.model_json_schema()["properties"],
+                    LABELS: {
+                        **FILE,
+                        "description": "A few labels: CSV with the columns path, as in the "
+                        "upload, and emotion.",
+                    },
+                    **AdaptRequest.model_json_schema()["properties"],
                 },
                 "oneOf": [{"required": ["archive"]}, {"required": ["files"]}],
             }
@@ -253,7 +222,7 @@ async def adapt(request: Request, services: TheServices, caller: TheCaller) -> R
     The answer is a queued job. The versions that answer now stay until the new one is promoted.
     """
     job = await receive_request(request, services, caller.name)
-    body = JobPart.of(job).model_dump_json()
+    body = describe_job(job)
     location = str(request.url_for("show_job", id=job.id).path)
     return Response(body, 202, {"Location": location}, "application/json")
 
@@ -310,7 +279,9 @@ def show_report(request: Request, job: TheJob, services: TheServices) -> Respons
     if "json" in accept and "text/html" not in accept:
         return JSONResponse(report, headers=headers)
     headers["Content-Security-Policy"] = PAGE_POLICY
-    return HTMLResponse(report_page(job, report), headers=headers)
+    address = str(request.base_url).rstrip("/")
+    keyed = services.settings.api_keys_file is not None
+    return HTMLResponse(report_page(job, report, address, keyed=keyed), headers=headers)
 
 
 @router.delete("/{id}", responses=problems(404, 422, 503))

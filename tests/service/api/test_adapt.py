@@ -1,9 +1,11 @@
 import json
+import re
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from fastapi import Request
@@ -58,6 +60,50 @@ def test_the_report_is_json_and_a_page(start: Callable[..., TestClient], tmp_pat
         assert "It does &lt;better&gt;." in page.text
         assert "&lt;b&gt;.wav" in page.text
         assert "Version 3 of default" in page.text
+        assert "&lt;i&gt;.wav" in page.text
+        assert "The 1 surest of 3." in page.text
+        assert "<script" not in page.text
+
+
+def test_the_page_compares_before_and_after_and_says_what_is_next(
+    start: Callable[..., TestClient], tmp_path: Path
+) -> None:
+    client = start()
+    asked = {"folder": str(tmp_path / "audio"), "language": "ur"}
+    done = ended(client, client.post("/adapt", json=asked).json())
+    page = client.get(f"/adapt/{done['id']}/report").text
+    root = ElementTree.fromstring(re.sub(r"<!doctype html>|<meta[^>]*>", "", page))
+    rows = {
+        row[0].text: [cell.text for cell in row[1:]] for row in root.iter("tr") if len(row) == 3
+    }
+    assert rows["get an answer"] == ["90 %", "80 %"]
+    assert rows["mean confidence"] == ["70 %", "65 %"]
+    assert (rows["answer angry"], rows["answer sad"]) == (["75 %", "0 %"], ["25 %", "100 %"])
+    charts = [svg.attrib["aria-label"] for svg in root.iter("svg")]
+    assert charts[0] == (
+        "Emotions in the answers: angry 75 % before, 0 % after; sad 25 % before, 100 % after"
+    )
+    assert len(charts) == 3
+    commands = [pre.text or "" for pre in root.iter("pre")]
+    assert "http://testserver/predict?model=default/3" in commands[0]
+    assert "http://testserver/models/default/3/evaluate" in commands[1]
+    assert "http://testserver/models/default/promote" in commands[2]
+
+
+def test_a_report_of_an_earlier_release_has_its_page(
+    start: Callable[..., TestClient], tmp_path: Path
+) -> None:
+    client = start()
+    asked = {"folder": str(tmp_path / "audio"), "language": "ur"}
+    done = ended(client, client.post("/adapt", json=asked).json())
+    path = tmp_path / "jobs" / done["id"] / "report.json"
+    report = json.loads(path.read_text())
+    for name in ("answered_share", "confidence", "emotions", "changed", "changed_clips", "labels"):
+        del report[name]
+    path.write_text(json.dumps(report))
+    page = client.get(f"/adapt/{done['id']}/report")
+    assert page.status_code == 200
+    assert "Before and after" not in page.text
 
 
 def test_events_tell_every_change_to_the_end(

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from nnpm.service.jobs.database import Database, jobs, metadata
 from nnpm.service.jobs.errors import (
@@ -19,7 +19,7 @@ from nnpm.service.jobs.errors import (
     TransitionError,
     UnknownJobError,
 )
-from nnpm.service.jobs.job import ENDED, Clips, Estimate, Job, State
+from nnpm.service.jobs.job import ENDED, Change, Clips, Estimate, Job, State
 from nnpm.service.jobs.migrations import upgrade
 from nnpm.service.jobs.store import JobStore
 from tests.support.jobs import job, until
@@ -32,7 +32,12 @@ OVER = -1.0
 
 @pytest.mark.smoke
 def test_a_job_comes_back_as_it_was(store: JobStore) -> None:
-    made = store.create(job(seed=7, force=True, idempotency_key="k", body_digest="d"))
+    made = store.create(
+        job(
+            seed=7, force=True, idempotency_key="k", body_digest="d", channels=1,
+            emotions=("sad", "happy"), callback_url="https://hooks.example.org/",
+        )
+    )  # fmt: skip
     assert store.get(made.id) == made
     taken = store.claim("w", 30)
     assert taken is not None
@@ -238,6 +243,32 @@ def test_the_migrations_make_what_the_tables_say(url: str) -> None:
         upgrade(connection)  # again: nothing is to do
         context = MigrationContext.configure(connection)
         assert compare_metadata(context, metadata) == []
+
+
+def test_a_database_of_the_first_release_keeps_its_jobs(url: str) -> None:
+    with closing(Database(url)) as old:
+        old._migrated = True  # by hand, as far as that release went
+        with old.write() as connection:
+            upgrade(connection, "0001")
+            connection.execute(
+                text(
+                    "INSERT INTO jobs (id, owner, name, language, method, source, seed, "
+                    "auto_promote, force, state, progress, attempts, created_at, updated_at, "
+                    "token, cancel_requested) "
+                    "VALUES ('a', 'ann', 'default', 'ur', 'nnpm', 'files', 7, "
+                    "true, false, 'queued', 0.0, 0, 1.0, 1.0, 0, false)"
+                )
+            )
+    with closing(JobStore(url)) as store:
+        found = store.get("a")
+        assert (found.seed, found.emotions, found.channels, found.kind) == (7, (), "mix", "adapt")
+        assert (found.answered_share, found.callback_url, found.callback_tries) == (None, None, 0)
+        assert store.claim_callback((60,)) is None
+        taken = store.claim("w", 30)
+        assert taken is not None
+        share = Change(0.9, 0.8)
+        told = store.update("a", taken.token, answered_share=share)
+        assert told.answered_share == share
 
 
 def test_many_processes_may_be_the_first(url: str) -> None:

@@ -1,5 +1,7 @@
 """Adaptation methods, one file each; ``method.py`` has their contract."""
 
+from ....service.jobs.folder import METHODS_GROUP
+from ...plugins import Plugins
 from .adabn import AdaBN
 from .coral import Coral
 from .dann import DANN
@@ -14,3 +16,11 @@ METHODS: dict[str, type[Method]] = {
     cls.name: cls for cls in (SourceOnly, AdaBN, Coral, MMD, DANN, Entropy, SelfTraining, NNPM)
 }
 """All methods by name."""
+
+PLUGINS = Plugins(
+    METHODS_GROUP,
+    "method",
+    METHODS,
+    lambda found: isinstance(found, type) and issubclass(found, Method),
+)
+"""These, and methods of installed packages."""

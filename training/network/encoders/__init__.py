@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ...errors import TrainingError
+from ...plugins import Plugins
 from .encoder import Encoder, Sizes
 from .huggingface import HuggingFace
 from .onnx_file import OnnxFile
@@ -10,26 +11,27 @@ from .whisper import Whisper
 
 __all__ = ["ENCODERS", "Encoder", "Sizes", "load_pretrained"]
 
-ENCODERS: dict[str, type[Encoder]] = {
-    family.family: family for family in (Whisper, HuggingFace, OnnxFile)
-}
-"""The families, by the value of ``encoder.family``."""
+ENCODERS: Plugins[type[Encoder]] = Plugins(
+    "nnpm.encoders",
+    "encoder",
+    {family.family: family for family in (Whisper, HuggingFace, OnnxFile)},
+    lambda found: isinstance(found, type) and issubclass(found, Encoder),
+)
+"""The families, by the value of ``encoder.family``, and those of installed packages."""
 
 
 def load_pretrained(family: str, source: str, layers: int) -> Encoder:
     """An encoder with its pretrained weights.
 
     Args:
-        family: a key of :data:`ENCODERS`.
+        family: a name of :data:`ENCODERS`.
         source: a local folder (or ONNX file), or an id of a model hub, which is fetched.
         layers: how many to keep, from the first; 0 keeps all.
 
     Raises:
         TrainingError: if the family is unknown, or no such encoder can be read.
     """
-    if family not in ENCODERS:
-        raise TrainingError(f"encoder.family is {family!r}; choose among {', '.join(ENCODERS)}")
-    encoder = ENCODERS[family]
+    encoder = ENCODERS.find(family)
     return encoder.pretrained(_folder(source, encoder.files), layers)
 
 
