@@ -74,9 +74,11 @@ def requires(scope: Scope) -> Callable[[HTTPConnection], Awaitable[Caller]]:
 
 OPEN_PATHS = (
     *("/health/live", "/health/ready", "/docs", "/openapi.json"),
-    *("/v2", "/v2/health/live", "/v2/health/ready"),
+    *("/v2", "/v2/health/live", "/v2/health/ready", "/", "/nnpm.js"),
 )
-"""Paths that need no key: probes have none, and the API's description is public."""
+"""Paths that need no key: probes have none, and the page and the API's description are public."""
+
+_OPEN_FOLDERS = ("/docs/", "/static/")
 
 _REALM = 'Bearer realm="nnpm"'
 
@@ -111,7 +113,7 @@ class Authenticate:
         if self._keys is None:
             return ANONYMOUS
         path = scope["path"]
-        if path in OPEN_PATHS or path.startswith("/docs/"):
+        if path in OPEN_PATHS or path.startswith(_OPEN_FOLDERS):
             return Caller("", frozenset())
         text = _key_of(scope)
         if text is None:
