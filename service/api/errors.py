@@ -116,6 +116,13 @@ class KeyUnknownError(RefusedError):
     title = "Unknown API key"
 
 
+class TicketRefusedError(RefusedError):
+    """A ticket that is unknown, used, expired, or of another key, page or purpose."""
+
+    status, code = 401, "ticket_refused"
+    title = "Ticket refused"
+
+
 class ScopeMissingError(RefusedError):
     """A key without the scope that the route requires."""
 

@@ -70,6 +70,9 @@ REQUESTS = [
     ("/adapt", "post", {"json": {"folder": "/"}}, 422),
     ("/adapt/nope", "get", {}, 404),
     ("/adapt/nope", "delete", {}, 404),
+    ("/", "get", {}, 200),
+    ("/tickets", "post", {"json": {"scope": "stream"}}, 201),
+    ("/tickets", "post", {"json": {}}, 422),
     ("/health/live", "get", {}, 200),
     ("/health/ready", "get", {}, 200),
 ]
