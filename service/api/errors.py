@@ -72,13 +72,6 @@ class NoReportError(NnpmError):
     title = "The job has no report"
 
 
-class StreamMessageError(NnpmError):
-    """An invalid message on a stream: no hello, text among the audio, half a sample."""
-
-    status, code, detail = 422, "bad_message", None
-    title = "Invalid stream message"
-
-
 class StreamIdleError(NnpmError):
     """A stream on which no audio came for too long, or that was open for too long."""
 

@@ -172,7 +172,7 @@ class _Decoding:
         """Check the header, then decode all blocks."""
         limits = self._limits
         rate, num_channels, stated = reader.rate_hz, reader.num_channels, reader.stated_frames
-        _check_shape(rate, num_channels, limits)
+        check_shape(rate, num_channels, limits)
         num_outputs = num_channels if self._mode == "split" else 1
         if stated == 0:
             raise AudioTooShortError(
@@ -356,7 +356,12 @@ def _max_frames(reader: Reader, num_outputs: int, limits: Limits) -> int:
     return int(limits.max_duration_s * reader.rate_hz / num_outputs)
 
 
-def _check_shape(rate: int, num_channels: int, limits: Limits) -> None:
+def check_shape(rate: int, num_channels: int, limits: Limits) -> None:
+    """Check sample rate and channels.
+
+    Raises:
+        NotAudioError: if one is out of range.
+    """
     if not limits.min_rate_hz <= rate <= limits.max_rate_hz:
         raise NotAudioError(
             f"The sample rate is {rate} Hz; it must be between {limits.min_rate_hz} and "
