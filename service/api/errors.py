@@ -72,6 +72,13 @@ class NoReportError(NnpmError):
     title = "The job has no report"
 
 
+class NoClipError(NnpmError):
+    """Audio that a job does not have, or has no longer."""
+
+    status, code, detail = 404, "no_clip", None
+    title = "The job has no such audio"
+
+
 class StreamIdleError(NnpmError):
     """A stream on which no audio came for too long, or that was open for too long."""
 

@@ -102,6 +102,7 @@ jobs = Table(
     Column("seed", BigInteger, nullable=False),
     Column("auto_promote", Boolean, nullable=False),
     Column("force", Boolean, nullable=False),
+    Column("keep_audio", Boolean, nullable=False),
     Column("idempotency_key", Text),
     Column("body_digest", Text),
     Column("state", String(16), nullable=False),

@@ -234,10 +234,10 @@ class JobStore:
         Returns:
             The job, its try counted; None if no callback is due.
         """
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             if connection.execute(_due(now(connection))).first() is None:
                 return None
-        with self._database.write() as connection:
+        with self.database.write() as connection:
             moment = now(connection)
             due = _due(moment).with_for_update(skip_locked=True)
             row = connection.execute(due).mappings().first()
@@ -250,7 +250,7 @@ class JobStore:
 
     def end_callback(self, id: str) -> None:  # noqa: A002
         """Try the callback of a job no more."""
-        with self._database.write() as connection:
+        with self.database.write() as connection:
             connection.execute(update(jobs).where(jobs.c.id == id).values(callback_at=None))
 
     def counts(self) -> dict[State, int]:

@@ -38,6 +38,8 @@ ROUTES = [
     ("GET", "/adapt/x", "adapt"),
     ("GET", "/adapt/x/events", "adapt"),
     ("GET", "/adapt/x/report", "adapt"),
+    ("GET", "/adapt/x/clips/0", "adapt"),
+    ("GET", "/adapt/folders", "adapt"),
     ("DELETE", "/adapt/x", "adapt"),
 ]
 OPEN = [

@@ -1,16 +1,19 @@
-"""The table of tickets: what lets a browser in where it can send no key, once."""
+"""What the page needs: tickets in the place of keys, and whether a job keeps audio."""
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0003"
-down_revision = "0001"
+down_revision = "0002"
 branch_labels = None
 depends_on = None
 
 
 def upgrade() -> None:
-    """Make the table."""
+    """Make the table, and add the column; the default is for the jobs that are there."""
+    op.add_column(
+        "jobs", sa.Column("keep_audio", sa.Boolean, nullable=False, server_default=sa.false())
+    )
     op.create_table(
         "tickets",
         sa.Column("digest", sa.String(64), primary_key=True),
@@ -24,5 +27,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Remove it."""
+    """Remove them."""
+    op.drop_column("jobs", "keep_audio")
     op.drop_table("tickets")
