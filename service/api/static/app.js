@@ -100,8 +100,8 @@ function Page() {
 
   return html`
     <${App.Provider} value=${app}>
-      <header class="bar">
-        <h1>nnpm <small>${t("tagline")}</small></h1>
+      <header>
+        <div class="bar"><h1>nnpm <small>${t("tagline")}</small></h1>
         <div class="tools">
           ${(key || service?.keys) && html`<button class="plain" onClick=${() => setAsked({})}>
             ${t(key ? "key.change" : "key.enter")}</button>`}
@@ -110,9 +110,9 @@ function Page() {
               ${Object.entries(LANGUAGES).map(([tag, { name }]) =>
                 html`<option value=${tag} lang=${tag}>${name}</option>`)}
             </select></label>
-        </div>
+        </div></div>
+        <${Tabs} tab=${tab} choose=${setTab} />
       </header>
-      <${Tabs} tab=${tab} choose=${setTab} />
       <main>
         ${service && service.ready === null && html`<${Notice} kind="error"
           retry=${() => location.reload()}>${t("error.unreachable")}<//>`}

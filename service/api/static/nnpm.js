@@ -127,7 +127,7 @@ export class Client {
           const text = await request.response.text();
           reject(problemOf(request.status, text, (name) => request.getResponseHeader(name)));
         } else {
-          resolve(kind.includes("json") && !kind.includes("jsonl")
+          resolve(kind.startsWith("application/json")
             ? JSON.parse(await request.response.text())
             : request.response);
         }
