@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import pytest
 
 from nnpm.service.settings import Settings
 from tests.support.keys import make_keys
+from tests.support.page import NUM_CLIPS, Open, Start
 from tests.support.servers import live
 from tests.support.sounds import encode, speechlike
 
@@ -23,9 +24,6 @@ MICROPHONE_S = 3.0
 
 CHILD = (Path(__file__).parent / "child.py").read_text()
 """A stand-in for the process that adapts."""
-
-Open = Callable[..., Any]
-Start = Callable[..., str]
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +50,10 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         browser.close()
 
 
+def _fault(logged: str) -> list[str]:
+    return [logged] if "Content Security Policy" in logged or "Uncaught" in logged else []
+
+
 @pytest.fixture
 def browse(chromium: Any) -> Iterator[Open]:
     """Open a page in a context of its own; nothing may fail in it that a test does not expect."""
@@ -65,14 +67,7 @@ def browse(chromium: Any) -> Iterator[Open]:
             page = context.new_page()
             page.set_default_timeout(20_000)
             page.on("pageerror", lambda error: faults.append(str(error)))
-            page.on(
-                "console",
-                lambda message: (
-                    faults.append(message.text)
-                    if ("Content Security Policy" in message.text or "Uncaught" in message.text)
-                    else None
-                ),
-            )
+            page.on("console", lambda message: faults.extend(_fault(message.text)))
             page.goto(url)
             page.get_by_role("tablist").wait_for()
             return page
@@ -117,3 +112,12 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "call.wav").write_bytes(encode(call, subtype="PCM_16"))
     (folder / "notes.wav").write_bytes(b"This is no audio.")
     return folder
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("urdu")
+    for number in range(NUM_CLIPS):
+        path = folder / f"clip-{number:02}.wav"
+        path.write_bytes(encode(speechlike(0.6, seed=number), subtype="PCM_16"))
+    return sorted(folder.iterdir())

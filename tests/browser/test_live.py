@@ -2,19 +2,12 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 import soundfile
 
 from nnpm.service.settings import Settings
-from tests.browser.conftest import Open, Start
+from tests.support.page import Open, Start, listen
 from tests.support.servers import live
-
-
-def listen(page: Any) -> None:
-    page.get_by_role("tab", name="Live").click()
-    page.get_by_role("button", name="Start listening").click()
-    page.locator("#panel-live .strip i").first.wait_for(state="attached")
 
 
 def test_emotion_is_shown_as_it_is_heard(start: Start, browse: Open) -> None:

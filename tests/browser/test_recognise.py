@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.conftest import Open, Start
+from tests.support.page import Open, Start
 from tests.support.sounds import encode, speechlike
 
 FILES = "input[type=file]:not([webkitdirectory])"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nnpm.service.api.routes.system import STATIC
-from tests.browser.conftest import Open, Start
+from tests.support.page import Open, Start
 
 MAX_BYTES = 600_000
 FIRST_PAINT_MS = 300
