@@ -70,11 +70,11 @@ def take(browser: Any, address: str, files: list[Path]) -> None:
     page.locator("#panel-models article").first.wait_for()
     page.screenshot(path=FOLDER / "models.png")
     page = browser.new_page(
-        viewport={"width": 390, "height": 844}, locale="ur-PK", color_scheme="dark"
+        viewport={"width": 390, "height": 844}, locale="de-DE", color_scheme="dark"
     )
     page.goto(f"{address}#adapt")
     page.locator("#panel-adapt .drop").wait_for()
-    page.screenshot(path=FOLDER / "adapt-urdu.png")
+    page.screenshot(path=FOLDER / "adapt-german.png")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
