@@ -40,9 +40,6 @@ from .train import adapt_head
 Progress = Callable[[str, int, int], None]
 """Called with the stage, the units done and all units of the stage."""
 
-NEW_BASE = "default/2"
-"""The base that a refusal of an old one names."""
-
 _EXAMPLES = 5  # names of skipped files per reason
 _CHANGED = 20  # clips whose answer changed, by name
 _FOLDS = 3  # of the labelled recordings
@@ -73,11 +70,13 @@ def adapt(
         TrainingError: if the task cannot be carried out; nothing is written then.
         CorpusError: if a source corpus of ``full`` cannot be read.
         BundleError: if the base cannot be read.
+        OldBaseError: if the base is of the first generation.
     """
     _check(task)
     clock = _Clock(progress)
     base = bundles.load(task.bundle)
-    _check_base(base, task)
+    head_before = base.head()  # refuses a base of the first generation before any work
+    _check_emotions(base, task)
     labels = read_labels(task.labels, task.target, base.labels) if task.labels else {}
     start = None
     if full is not None:
@@ -100,7 +99,7 @@ def adapt(
     target = with_labels(
         features.target(tuple(base.labels.index(name) for name in names)), features, labels
     )
-    work = _Work(base, start or Start(base.head(), base.memory()), target, task, config)
+    work = _Work(base, start or Start(head_before, base.memory()), target, task, config)
     head = work.adapt(target, clock.stage("adapt"))
     clock.stage("judge")
     evidence, decision = work.judge(head, features)
@@ -304,12 +303,7 @@ def _check(task: AdaptationTask) -> None:
     require_place(task.out)
 
 
-def _check_base(base: Bundle, task: AdaptationTask) -> None:
-    if base.card.schema_version < 2:
-        raise TrainingError(
-            f"{base.path} is of the first generation, which answers but cannot be adapted; "
-            f"adapt {NEW_BASE}"
-        )
+def _check_emotions(base: Bundle, task: AdaptationTask) -> None:
     if unknown := [name for name in task.emotions if name not in base.labels]:
         raise TrainingError(
             f"emotions has {', '.join(unknown)}; the model knows {', '.join(base.labels)}"
