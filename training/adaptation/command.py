@@ -16,13 +16,13 @@ from ...service.inference.bundle import SEAL, Bundle
 from ...service.inference.card import Decision
 from ...service.inference.errors import printable
 from ...service.inference.head import Head
-from ...service.jobs.folder import AdaptationTask
+from ...service.jobs.folder import AdaptationTask, read_labels
 from ..bundle.prototypes import Prototypes
 from ..errors import TrainingError
 from .config import AdaptConfig
 from .decision import MIN_LABELS, Served, adapt_decision, serve
 from .evidence import collect_evidence
-from .features import Encoder, TargetFeatures, extract_features, read_labels, with_labels
+from .features import Encoder, TargetFeatures, extract_features, with_labels
 from .head import Floats, Full, Source, Start, Target
 from .publish import Adapted, publish
 from .report import (
@@ -68,6 +68,7 @@ def adapt(
 
     Raises:
         TrainingError: if the task cannot be carried out; nothing is written then.
+        ParameterError: if the labels cannot be used.
         CorpusError: if a source corpus of ``full`` cannot be read.
         BundleError: if the base cannot be read.
         OldBaseError: if the base is of the first generation.
@@ -77,7 +78,7 @@ def adapt(
     base = bundles.load(task.bundle)
     head_before = base.head()  # refuses a base of the first generation before any work
     _check_emotions(base, task)
-    labels = read_labels(task.labels, task.target, base.labels) if task.labels else {}
+    labels = _labels(base, task)
     start = None
     if full is not None:
         from .full import fine_tune  # torch: an extra of its own
@@ -308,7 +309,13 @@ def _check_emotions(base: Bundle, task: AdaptationTask) -> None:
         raise TrainingError(
             f"emotions has {', '.join(unknown)}; the model knows {', '.join(base.labels)}"
         )
-    if len(set(task.emotions)) == 1:
+
+
+def _labels(base: Bundle, task: AdaptationTask) -> dict[str, int]:
+    """Index of the emotion of each labelled recording, by its path."""
+    given = {} if task.labels is None else read_labels(task.labels, task.target)
+    if unknown := sorted({emotion for emotion in given.values() if emotion not in base.labels}):
         raise TrainingError(
-            f"emotions has {task.emotions[0]} alone; at least 2 are needed to tell apart"
+            f"the labels name {', '.join(unknown)}; the model knows {', '.join(base.labels)}"
         )
+    return {path: base.labels.index(emotion) for path, emotion in given.items()}

@@ -18,7 +18,7 @@ class StatisticsConfig(Section):
     """Put the target's own statistics into the head."""
     mean_clips: Weight = 30.0
     """Clips that the source's mean counts as: few clips of the target move it little."""
-    prior_aware: Share = 0.3
+    prior_aware: Share = 0.2
     """How far they are compared with the memory's under the target's shares of the emotions (1),
     instead of equal shares (0)."""
     deviation_clips: Weight = 60.0

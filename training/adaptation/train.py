@@ -12,7 +12,7 @@ from ...service.inference.head import Head
 from ..errors import TrainingError
 from .config import AdaptConfig
 from .head import Floats, Ints, Source, Target
-from .methods import METHODS
+from .methods import PLUGINS
 from .methods.adabn import with_prior_aware_statistics
 from .methods.method import CLOSED, Batch, Method, log_softmax, softmax
 
@@ -42,7 +42,8 @@ def adapt_head(
         head: of the bundle; it is not changed.
         source: the bundle's memory.
         target: the clips.
-        method: a name in :data:`nnpm.training.adaptation.methods.METHODS`.
+        method: a name in :data:`nnpm.training.adaptation.methods.METHODS`, of an installed
+            package's method, or ``package.module:Class``.
         config: steps, batches, weights.
         seed: of all draws.
         on_step: called after every step with the steps taken and the steps in all.
@@ -54,9 +55,7 @@ def adapt_head(
     Raises:
         TrainingError: if there is no such method, or training ends in weights that are not finite.
     """
-    if method not in METHODS:
-        raise TrainingError(f"there is no method {method}; choose among {', '.join(METHODS)}")
-    kind = METHODS[method]
+    kind = PLUGINS.find(method)
     moved = head
     if kind.target_statistics:
         rng = np.random.default_rng([seed, 0])

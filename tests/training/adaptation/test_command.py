@@ -412,10 +412,12 @@ def test_emotions_that_the_model_does_not_know_are_refused(base: Bundle, voices:
             bundle=base.path, target=voices, out=tmp_path / "out", threads=1, emotions=emotions
         )
 
-    with pytest.raises(TrainingError, match="emotions has joy; the model knows angry"):
-        command.adapt(task("sad", "joy"), AdaptConfig())
-    with pytest.raises(TrainingError, match="emotions has sad alone; at least 2"):
-        command.adapt(task("sad"), AdaptConfig())
+    with pytest.raises(TrainingError, match="emotions has fear; the model knows angry"):
+        command.adapt(task("sad", "fear"), AdaptConfig())
+    table = tmp_path / "labels.csv"
+    table.write_text("path,emotion\n00.wav,disgust\n")
+    with pytest.raises(TrainingError, match="the labels name disgust; the model knows angry"):
+        command.adapt(task().model_copy(update={"labels": table}), AdaptConfig())
 
 
 def test_an_interrupt_leaves_nothing_and_exits_130(
