@@ -30,7 +30,7 @@ class PriorConfig(Section):
 
     estimate: bool = True
     """Estimate them by EM; else equal shares are assumed."""
-    shrink_clips: Weight = 50.0
+    shrink_clips: Weight = 200.0
     """Clips that equal shares count as."""
     bootstrap: Positive = 50
     """Samples of the clips that say how sure the estimate is."""
@@ -149,7 +149,7 @@ class AdaptConfig(Section):
     """Augmented versions of every clip, besides the clip as recorded."""
     heads: Positive = 1
     """Heads that are trained with draws of their own; the result is the mean of their weights."""
-    mix: Share = 1.0
+    mix: Share = 0.5
     """Of the trained weights in the result; the rest is the head with the target's statistics."""
     steps: Count = 200
     few_clips: Count = 50

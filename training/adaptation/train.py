@@ -58,10 +58,10 @@ def adapt_head(
     kind = PLUGINS.find(method)
     moved = head
     if kind.target_statistics:
-        rng = np.random.default_rng([seed, 0])
+        rng = np.random.default_rng(0)  # the same statistics for every seed
         moved = with_prior_aware_statistics(head, source, target, config, rng, temperature)
     few = len(target.pooled) < config.few_clips and not len(target.labelled)
-    if not kind.trains or not config.steps or few:
+    if not kind.trains or not config.steps or few or config.mix == 0.0:
         return moved
     runs = []
     for number in range(config.heads):
