@@ -97,7 +97,7 @@ def with_prior_aware_statistics(
         logits = np.where(open_, logits, np.float32(CLOSED)) / np.float32(temperature)
         shares = estimate_prior(logits, config.prior, open_, rng).shares * known
         share = np.float32(config.statistics.prior_aware)
-        shares = share * shares / shares.sum() + (1 - share) * equal
+        shares = (share * shares / shares.sum() + (1 - share) * equal).astype(np.float32)
         mean, deviation = _moments(shares, means, squares)
         usual_mean, usual = _moments(equal, means, squares)
         # the clips as they would lie if every emotion counted alike
