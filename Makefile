@@ -38,7 +38,7 @@ BUNDLE ?= build/default-bundle
 .NOTPARALLEL:
 .PHONY: help serve test test-main check check-lint check-format check-types check-imports \
 	check-security audit fuzz hostile schemathesis soak train bench bench-serving bench-adapting bench-long \
-	bench-bulk bench-formats benchmark charts picture formats docs clean lock image image-check monitoring-check
+	bench-bulk bench-formats benchmark charts picture formats docs clean lock image image-check monitoring-check kubernetes
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -182,6 +182,9 @@ image-check: ## Build the images with buildah (as root) and test them: predict, 
 monitoring-check: $(VENV)/installed ## Run every query of the dashboard and alerts against a real Prometheus
 	@$(VENV)/bin/python scripts/monitoring_check.py $(ARGS)
 
+kubernetes: $(VENV)/installed ## Write the monitoring component of deploy/kubernetes from docker/
+	@$(VENV)/bin/python -m scripts.kubernetes
+
 clean: ## Remove environments and build output; keep runs/ and models/
 	rm -rf .venv .venv-* build dist site .coverage *.egg-info
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
@@ -201,8 +204,8 @@ endef
 
 $(VENV)/installed: pyproject.toml
 	$(new_environment)
-	@$(@D)/$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[train]' --group test --group test-train \
-		--group test-deploy --group check
+	@$(@D)/$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[train,scale]' --group test --group test-train \
+		--group test-scale --group test-deploy --group check
 	@touch $@
 
 $(VENV)/fuzz: $(VENV)/installed
