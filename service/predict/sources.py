@@ -242,7 +242,7 @@ def _remote(store: Any, path: str, below: str, num_bytes: int = 0) -> Source:
             try:
                 file: BinaryIO
                 if 0 < num_bytes <= _ONE_REQUEST_BYTES:
-                    file = io.BytesIO(store.cat_file(path, 0, num_bytes))
+                    file = io.BytesIO(store.cat_file(path, start=0, end=num_bytes))
                 else:
                     file = stack.enter_context(_spooled(stack.enter_context(store.open(path))))
             except Exception as error:

@@ -31,8 +31,11 @@ _MAX_ONGOING = 32
 _GRACE_S = 30
 
 
-def application() -> "Application":
+def application(**options: Any) -> "Application":
     """Make what ``serve run`` runs.
+
+    Args:
+        **options: of the deployment, in place of ours.
 
     Raises:
         ExtraMissingError: if Ray is not installed.
@@ -40,15 +43,16 @@ def application() -> "Application":
     require_ray()
     from ray import serve
 
-    deployed = serve.deployment(
-        serve.ingress(replica_app)(),
-        name=NAME,
-        autoscaling_config=AUTOSCALING,
-        max_ongoing_requests=_MAX_ONGOING,
-        graceful_shutdown_timeout_s=_GRACE_S,
-        ray_actor_options={"num_cpus": 1},
-    )
-    return deployed.bind()
+    ours: dict[str, Any] = {
+        "name": NAME,
+        "autoscaling_config": AUTOSCALING,
+        "max_ongoing_requests": _MAX_ONGOING,
+        "graceful_shutdown_timeout_s": _GRACE_S,
+        "ray_actor_options": {"num_cpus": 1},
+    }
+    deployed: Any = serve.deployment(serve.ingress(replica_app)(), **(ours | options))
+    bound: Application = deployed.bind()
+    return bound
 
 
 def replica_app() -> FastAPI:
@@ -61,7 +65,8 @@ def replica_app() -> FastAPI:
     import ray
 
     steady_memory()
-    cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
+    given: dict[str, float] = ray.get_runtime_context().get_assigned_resources()  # type: ignore[no-untyped-call]
+    cpus = given.get("CPU", 1)
     own = replica_settings(max(1, int(cpus)), _proxy_host())
     if own.bundled is not None:
         seed_registry(open_registry(own), own.bundled)
@@ -96,7 +101,7 @@ def _proxy_host() -> str:
     try:
         from ray.serve.context import _get_global_client
 
-        client = _get_global_client()
+        client: Any = _get_global_client()
         return str(client.http_config.host)
     except Exception:  # private to Ray, and so may change
         return "0.0.0.0"  # noqa: S104 - what the settings are to guard against

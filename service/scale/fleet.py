@@ -7,12 +7,14 @@ decides on which machines.
 
 import argparse
 import logging
-import os
+import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from ..api.routes.adapt import describe_job
 from ..command import UsageError
 from ..jobs.process import COMMAND
 from ..jobs.service import JobService
@@ -33,7 +35,8 @@ class FleetWorker:
 
     def __init__(self, given: Mapping[str, Any], command: Sequence[str] = COMMAND) -> None:
         own = Settings.model_validate({**given, "adapt_workers": 1})
-        self._jobs = JobService(own, open_registry(own), command=command)
+        registry = open_registry(own)
+        self._jobs = JobService(own, registry, describe=describe_job, command=command)
         self._jobs.start()
 
     def alive(self) -> bool:
@@ -53,7 +56,7 @@ def require_shared(own: Settings) -> None:
     """
     paths = {"NNPM_JOBS": own.jobs, "NNPM_MODELS": own.models}
     for name, path in paths.items():
-        if "://" not in str(path) and not os.path.isabs(path):
+        if not ("://" in str(path) or Path(path).is_absolute()):
             raise UsageError(f"{name} is {path}; workers on other machines need an absolute path.")
     if own.database_url.startswith("sqlite:///") and not own.database_url.startswith("sqlite:////"):
         raise UsageError(
@@ -93,7 +96,7 @@ def fleet(
         # A secret is not for Ray's dashboard: settings travel as an argument, not as a name.
         given = own.model_dump()
         kind = ray.remote(num_cpus=1, max_restarts=-1)(FleetWorker)
-        actors = [kind.remote(given, command) for _ in range(workers)]
+        actors: list[Any] = [kind.remote(given, command) for _ in range(workers)]
         try:
             ray.get([actor.alive.remote() for actor in actors])
             yield actors
@@ -104,9 +107,12 @@ def fleet(
                 ray.kill(actor)
 
 
-def run(args: argparse.Namespace, own: Settings, ended: threading.Event) -> int:
-    """Run the fleet until ``ended`` is set."""
+def run(args: argparse.Namespace, own: Settings) -> int:
+    """Run the fleet until a signal to end; jobs in progress then go back into the queue."""
+    ended = threading.Event()
     with fleet(own, max(1, own.adapt_workers), address=args.address) as actors:
+        for sign in (signal.SIGTERM, signal.SIGINT):  # here, because Ray sets its own
+            signal.signal(sign, lambda *_: ended.set())
         log.info("Ready. %d workers wait for jobs.", len(actors))
         ended.wait()
     return 0
