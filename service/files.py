@@ -148,7 +148,8 @@ def object_lock(
 
     while True:
         with suppress(FileExistsError):
-            store.makedirs(path.rpartition("/")[0], exist_ok=True)
+            if not _has_buckets(store):  # a bucket that is missing is an error, and made by nobody
+                store.makedirs(path.rpartition("/")[0], exist_ok=True)
             store.pipe_file(path, content(), mode="create")
             break
         if 0 < holder().get("until", 0) < time.time():
@@ -178,6 +179,11 @@ def object_lock(
         with suppress(OSError):
             if holder().get("by") == mine:
                 store.rm_file(path)
+
+
+def _has_buckets(store: Any) -> bool:
+    names = {store.protocol} if isinstance(store.protocol, str) else set(store.protocol)
+    return bool(names & {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl"})
 
 
 def is_locked(path: Path) -> bool:

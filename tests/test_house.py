@@ -17,7 +17,8 @@ MAX_MODULES, MAX_NAMES, MAX_LINES = 181, 12, 400
 # Folders whose modules stand beside each other, and are read by one list of them or by nobody.
 FAMILIES = {
     "service/api/middleware", "service/api/routes", "service/cli", "service/inference/audio",
-    "service/jobs/migrations", "service/jobs/migrations/versions", "training/adaptation/methods",
+    "service/jobs/migrations", "service/jobs/migrations/versions", "service/scale",
+    "training/adaptation/methods",
     "training/benchmark", "training/corpora", "training/network/encoders",
 }  # fmt: skip
 ALONE = {
