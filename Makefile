@@ -21,6 +21,12 @@ ifneq ($(wildcard ../shared/corpora/.),)
 export NNPM_TEST_DATA := $(abspath ../shared/corpora)
 endif
 endif
+# So are tests on a real pretrained encoder.
+ifeq ($(NNPM_TEST_BACKBONE),)
+ifneq ($(wildcard ../shared/pretrained/whisper-base/.),)
+export NNPM_TEST_BACKBONE := $(abspath ../shared/pretrained/whisper-base)
+endif
+endif
 
 # make benchmark
 PROTOCOL ?= P2

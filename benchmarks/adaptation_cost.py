@@ -1,6 +1,6 @@
 """What adaptation costs: against one pass of the encoder, by clips, and by slots of the memory.
 
-    python -m benchmarks.adaptation_cost --data DIR/urdu [--bundle models/default/1]
+    python -m benchmarks.adaptation_cost --data DIR/urdu [--bundle models/default/2]
 
 Every measurement runs in a process of its own, one after the other, and reports its peak of
 resident memory. Where the folder has too few clips, they are repeated, each a little quieter.
@@ -35,7 +35,7 @@ from nnpm.training.adaptation.evidence import collect_evidence
 from nnpm.training.adaptation.features import FeatureViews, extract_features
 from nnpm.training.adaptation.head import Source
 from nnpm.training.adaptation.train import adapt_head
-from nnpm.training.bundle.files import restore_network
+from nnpm.training.bundle.parts import restore_network
 
 CLIPS = (100, 200, 400, 1600)
 SLOTS = (4_000, 100_000)
@@ -170,7 +170,7 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="a folder of audio")
-    parser.add_argument("--bundle", type=Path, default=Path("models/default/1"))
+    parser.add_argument("--bundle", type=Path, default=Path("models/default/2"))
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--clips", type=int, nargs="+", default=CLIPS)
     parser.add_argument("--slots", type=int, nargs="+", default=SLOTS)

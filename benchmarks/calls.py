@@ -190,7 +190,7 @@ def _judge(answer: Answer, turns: Sequence[TrueTurn]) -> Iterator[int]:
 def main() -> None:
     """Measure, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bundle", type=Path, default=Path("models/default/1"))
+    parser.add_argument("--bundle", type=Path, default=Path("models/default/2"))
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--corpora", nargs="+", required=True)
     parser.add_argument("--conditions", nargs="+", default=list(CONDITIONS))

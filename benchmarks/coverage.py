@@ -1,6 +1,6 @@
 """Coverage against accuracy of the bundled model, and its answers to sounds that are no speech.
 
-    python -m benchmarks.coverage --data DIR [--bundle models/default/1]
+    python -m benchmarks.coverage --data DIR [--bundle models/default/2]
 
 The held-out speakers of the source are those that the bundle's card names; neither trained the
 network, and the test speakers did not fit its confidence either. Writes
@@ -35,7 +35,7 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--bundle", type=Path, default=Path("models/default/1"))
+    parser.add_argument("--bundle", type=Path, default=Path("models/default/2"))
     options = parser.parse_args()
     recognizer = Recognizer(bundles.load(options.bundle))
     curves = {}

@@ -14,7 +14,7 @@ import soundfile
 
 from benchmarks.provenance import provenance, write
 from benchmarks.service import running_service
-from nnpm.training.bundle.files import voice
+from nnpm.training.bundle.parts import voice
 
 STARTS = 5
 

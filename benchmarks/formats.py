@@ -1,6 +1,6 @@
 """The same recordings in many formats: how far do the answers differ?
 
-    python -m benchmarks.formats --data DIR [--clips 100] [--bundle models/default/1]
+    python -m benchmarks.formats --data DIR [--clips 100] [--bundle models/default/2]
 
 DIR holds corpora with a metadata.csv each; clips are taken from all of them in turn, and compared
 with their own 16-bit WAV at 16 kHz. Needs the extra ``media``. Writes
@@ -103,7 +103,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--clips", type=int, default=100)
-    parser.add_argument("--bundle", type=Path, default=Path("models/default/1"))
+    parser.add_argument("--bundle", type=Path, default=Path("models/default/2"))
     options = parser.parse_args()
     recognizer = Recognizer(bundles.load(options.bundle))
     reference: list[Answer] = []

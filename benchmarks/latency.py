@@ -1,6 +1,6 @@
 """What the bundled model costs: a 3 s clip on one core, beside a plain convolutional model.
 
-    python -m benchmarks.latency [--bundle models/default/1] [--peer conv.onnx]
+    python -m benchmarks.latency [--bundle models/default/2] [--peer conv.onnx]
 
 ``--peer`` is a model that takes ``waveform`` (and perhaps ``lengths``), such as the dummy models of
 a comparison of servers. Both run in turn, so that the machine's drift meets both. Writes
@@ -20,7 +20,7 @@ from nnpm.service.inference import bundle as bundles
 from nnpm.service.inference.audio.waveform import AudioInfo, Recording, Waveform
 from nnpm.service.inference.graphs import open_session
 from nnpm.service.inference.recognizer import Recognizer
-from nnpm.training.bundle.files import voice
+from nnpm.training.bundle.parts import voice
 
 ROUNDS = 200
 
@@ -28,7 +28,7 @@ ROUNDS = 200
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bundle", type=Path, default=Path("models/default/1"))
+    parser.add_argument("--bundle", type=Path, default=Path("models/default/2"))
     parser.add_argument("--peer", type=Path)
     options = parser.parse_args()
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})

@@ -25,7 +25,7 @@ import soundfile
 
 from benchmarks.provenance import ROOT, provenance, write
 from benchmarks.service import Service, running_service
-from nnpm.training.bundle.files import voice
+from nnpm.training.bundle.parts import voice
 
 _CLIPS = 400
 _ROLLBACKS = 20
@@ -41,7 +41,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         top = Path(folder)
-        shutil.copytree(ROOT / "models/default/1", top / "models/default/1")
+        shutil.copytree(ROOT / "models/default/2", top / "models/default/2")
         (top / "audio").mkdir()
         for path in sorted((Path(options.data) / "urdu").rglob("*.opus"))[:_CLIPS]:
             shutil.copy(path, top / "audio")

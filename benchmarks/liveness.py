@@ -22,7 +22,7 @@ import soundfile
 
 from benchmarks.provenance import ROOT, provenance, write
 from benchmarks.servers import KINDS, Load, Server
-from nnpm.training.bundle.files import voice
+from nnpm.training.bundle.parts import voice
 
 EVERY_S = 0.02
 GOAL_MS = 50
@@ -40,7 +40,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder) / "clip.wav"
         soundfile.write(clip, voice(180.0, options.clip_s, seed=0), 16_000, subtype="PCM_16")
-        with Server(KINDS[0], ROOT / "models/default/1/model.onnx", None, None) as server:
+        with Server(KINDS[0], ROOT / "models/default/2/model.onnx", None, None) as server:
             assert server.wait(clip), "it does not answer"
             idle_ms = probe(server.port, 3)
             loads: list[Load | None] = []

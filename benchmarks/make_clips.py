@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from nnpm.training.bundle.files import SAMPLE_RATE_HZ, voice
+from nnpm.training.bundle.parts import SAMPLE_RATE_HZ, voice
 
 FORMATS = (
     ("WAV", "PCM_16", 16_000, 1),

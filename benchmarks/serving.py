@@ -26,7 +26,7 @@ from benchmarks.cost_per_answer import ANSWER, DECODED, LAST_STAGE, MODEL, CostP
 from benchmarks.provenance import ROOT, provenance, write
 from benchmarks.servers import KINDS, Load, Server
 from nnpm.service.system import available_cores
-from nnpm.training.bundle.files import voice
+from nnpm.training.bundle.parts import voice
 
 CONNECTIONS = 16
 STAGES = 100
@@ -41,7 +41,7 @@ Found = dict[str, list[tuple[Load, float]]]
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bundle", type=Path, default=ROOT / "models/default/1")
+    parser.add_argument("--bundle", type=Path, default=ROOT / "models/default/2")
     parser.add_argument("--peers", type=Path)
     parser.add_argument("--venvs", type=Path)
     parser.add_argument("--rounds", type=int, default=5)

@@ -30,7 +30,7 @@ from nnpm.service.inference import bundle
 from nnpm.service.inference.audio.decode import decode
 from nnpm.service.inference.recognizer import Recognizer
 from nnpm.service.inference.stream import open_stream
-from nnpm.training.bundle.files import voice
+from nnpm.training.bundle.parts import voice
 
 _RATES_HZ = (8_000, 16_000, 48_000)
 _STEP_S = 0.02
@@ -164,7 +164,7 @@ async def _long(service: Service) -> tuple[float, int]:
 
 def _closeness(data: Path, count: int) -> list[float]:
     """Largest difference of a score, stream beside recording, of made recordings."""
-    recognizer = Recognizer(bundle.load(ROOT / "models/default/1"))
+    recognizer = Recognizer(bundle.load(ROOT / "models/default/2"))
     draw = np.random.default_rng(0)
     clips = sorted([*data.glob("urdu/**/*.opus"), *data.glob("emodb/**/*.*")])
     clips = [clip for clip in clips if clip.suffix in (".opus", ".flac", ".wav", ".ogg")]

@@ -186,7 +186,7 @@ async def adapt(counter: HopCounter) -> None:
 
     from nnpm.service.api.app import create_app
     from nnpm.service.settings import Settings
-    from nnpm.training.bundle.files import voice
+    from nnpm.training.bundle.parts import voice
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -73,7 +73,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _no_settings_from_outside() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
-            if name.startswith("NNPM_") and name != "NNPM_TEST_DATA":
+            if name.startswith("NNPM_") and not name.startswith("NNPM_TEST_"):
                 patch.delenv(name)
         patch.setattr(settings, "ENV_FILE", Path("/nowhere/.env"))  # not that of the checkout
         patch.setenv("NNPM_ALLOWED_HOSTS", "testserver")  # as a TestClient calls it
@@ -88,6 +88,15 @@ def corpora() -> Path:
     folder = os.environ.get("NNPM_TEST_DATA")
     if not folder:
         pytest.skip("NNPM_TEST_DATA does not name the folder of test corpora")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def backbone() -> Path:
+    """The folder of a real Whisper; a test that asks for it is skipped where there is none."""
+    folder = os.environ.get("NNPM_TEST_BACKBONE")
+    if not folder:
+        pytest.skip("NNPM_TEST_BACKBONE does not name the folder of a pretrained Whisper")
     return Path(folder)
 
 

@@ -14,8 +14,10 @@ from ..service.command import DESCRIBE, OneLineParser, UsageError, describe, run
 from ..service.inference.card import EMOTIONS
 from ..service.system import available_cores
 
-_EXTRAS = {"autograd": "adapt", "onnx": "adapt", "torch": "train", "audiomentations": "train"}
-_EXTRAS |= dict.fromkeys(("tensorboard", "onnxscript", "matplotlib"), "train")
+_EXTRAS = dict.fromkeys(("autograd", "onnx"), "adapt")
+_EXTRAS |= dict.fromkeys(
+    ("torch", "tensorboard", "onnxscript", "matplotlib", "transformers", "huggingface_hub"), "train"
+)
 """The extra that installs a package."""
 
 
@@ -50,6 +52,13 @@ def _train_options(add: Callable[..., Any]) -> None:
     add("--data", type=Path, required=True, help="folder with one folder per corpus")
     add("--out", type=Path, required=True, help="folder of the run")
     add("--config", type=Path, help="recipe, a TOML file (default: the bundled model's)")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="change one value of the recipe, as encoder.layers=3; may be repeated",
+    )
     add("--seed", type=_count, default=0, help="of all random draws (%(default)s)")
     add("--resume", action="store_true", help="continue from the last checkpoint")
     add(
@@ -65,6 +74,12 @@ def _export_options(add: Callable[..., Any]) -> None:
     add("run_folder", type=Path, metavar="RUN", help="folder of the run")
     add("--out", type=Path, required=True, metavar="BUNDLE", help="folder of the new bundle")
     add("--data", type=Path, help="folder of the corpora, if they have moved")
+    add(
+        "--precision",
+        choices=["fp32", "int8"],
+        default="int8",
+        help="of the matrix products (%(default)s)",
+    )
     add("--json", action="store_true", help="print the figures as JSON")
 
 
@@ -108,7 +123,7 @@ def _adapt_options(add: Callable[..., Any]) -> None:
     add("--threads", type=_count, default=0, help="CPU threads; 0 for all cores")
     add("--full", action="store_true", help="fine-tune the whole network first")
     add("--source", type=Path, metavar="DIR", help="folder of the source corpora, for --full")
-    add("--corpora", nargs="+", default=(), metavar="NAME", help="source corpora, for --full")
+    add("--run", type=Path, metavar="RUN", help="run folder that made the base, for --full")
     add("--force", action="store_true", help="write the bundle even if it is rejected")
     add("--json", action="store_true", help="print the report as JSON")
     add("--job", type=Path, help="folder of a job of the service, instead of all other options")
@@ -209,7 +224,7 @@ def _train(options: argparse.Namespace) -> None:
         corpora=tuple(options.corpora),
         data=options.data.resolve(),
         seed=options.seed,
-        config=config.load(options.config or config.DEFAULT),
+        config=config.load(options.config or config.DEFAULT, options.set),
     )
     run.train(
         options.out,
@@ -223,7 +238,13 @@ def _train(options: argparse.Namespace) -> None:
 def _export(options: argparse.Namespace) -> None:
     from .bundle.export import export
 
-    figures = export(options.run_folder, options.out, cache=options.cache, data=options.data)
+    figures = export(
+        options.run_folder,
+        options.out,
+        cache=options.cache,
+        data=options.data,
+        precision=options.precision,
+    )
     _print(figures, options)
 
 
@@ -237,6 +258,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _adapt(options: argparse.Namespace) -> None:
     from ..service.jobs.folder import AdaptationTask, read_labels, read_request
     from .adaptation import command, config
+    from .adaptation.head import Full
     from .adaptation.report import Bars, describe
 
     if options.job is not None:
@@ -246,9 +268,9 @@ def _adapt(options: argparse.Namespace) -> None:
         return
     if lacking := [n for n in ("bundle", "target", "out") if getattr(options, n) is None]:
         raise UsageError(f"the following arguments are required: --{', --'.join(lacking)}")
-    if options.full != (options.source is not None):
-        raise UsageError("--full and --source DIR must be given together")
-    full = command.Full(options.source, tuple(options.corpora), options.cache)
+    if not options.full == (options.source is not None) == (options.run is not None):
+        raise UsageError("--full, --run RUN and --source DIR must be given together")
+    full = Full(options.run, options.source, options.cache)
     names = ("bundle", "target", "out", "method", "language", "emotions", "channels", "labels")
     given = {name: getattr(options, name) for name in (*names, "seed", "force")}
     task = read_request(AdaptationTask, {**given, "threads": options.threads or available_cores()})

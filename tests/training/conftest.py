@@ -10,9 +10,9 @@ import soundfile
 
 from nnpm.service.inference import bundle as bundles
 from nnpm.service.inference.bundle import Bundle
-from nnpm.training.bundle.files import voice
+from nnpm.training.bundle.parts import voice
 from nnpm.training.cli import main
-from tests.support.tiny_network import TINY_CONFIG, write_base
+from tests.support.tiny_network import tiny_recipe, write_base, write_whisper
 
 MakeOnce = Callable[[str, Callable[[Path], object]], Path]
 SPEAKERS = {"anna": "f", "bert": "m", "cleo": "f", "dirk": "m", "emma": "f", "fred": "m"}
@@ -43,8 +43,14 @@ def write_tiny_corpus(data: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def tiny_config(make_once: MakeOnce) -> Path:
-    return make_once("tiny.toml", lambda path: path.write_text(TINY_CONFIG))
+def tiny_encoder(make_once: MakeOnce) -> Path:
+    """A folder with a Whisper of two layers, in transformers' layout."""
+    return make_once("encoder", write_whisper)
+
+
+@pytest.fixture(scope="session")
+def tiny_config(make_once: MakeOnce, tiny_encoder: Path) -> Path:
+    return make_once("tiny.toml", lambda path: path.write_text(tiny_recipe(tiny_encoder)))
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +65,7 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture(scope="session")
 def base(make_once: MakeOnce) -> Bundle:
-    """A bundle of a small untrained network, whose memory holds made-up voices of two corpora."""
+    """A bundle made by code, whose memory holds ten speakers of two corpora."""
     return bundles.load(make_once("models/tiny/7", write_base))
 
 

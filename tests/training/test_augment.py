@@ -1,104 +1,96 @@
+"""Changes of waveforms, each alone, and all of them as they come."""
+
 import numpy as np
 import pytest
-import torch
 
-from nnpm.training.config import AugmentConfig, FrontEndConfig
-from nnpm.training.data.augment import SpectralAugment, mixup
-from nnpm.training.data.variants import make_variant
+from nnpm.training.data.augment import Augmentation
 
-OFF = {
-    "warp": 0.0, "stretch": 0.0, "equaliser_db": 0.0, "noise_p": 0.0, "telephone_p": 0.0,
-    "frequency_masks": 0, "time_masks": 0,
-}  # fmt: skip
+OFF = {"resample_p": 0.0, "equaliser_p": 0.0, "telephone_p": 0.0, "room_p": 0.0, "noise_p": 0.0}
 
 
-def augment(**changes: float) -> SpectralAugment:
-    return SpectralAugment(AugmentConfig(**(OFF | changes)), FrontEndConfig())
+def only(**changes: object) -> Augmentation:
+    return Augmentation(**(OFF | changes))
 
 
 @pytest.fixture
-def features() -> torch.Tensor:
-    torch.manual_seed(0)
-    return torch.randn(16, 1, 64, 100)
+def voice() -> np.ndarray:
+    time = np.arange(16_000) / 16_000
+    return np.sin(2 * np.pi * 200 * time).astype(np.float32) * 0.3
 
 
-def test_everything_off_changes_nothing(features: torch.Tensor) -> None:
-    torch.testing.assert_close(augment()(features), features, atol=1e-4, rtol=1e-4)
+def peak_hz(samples: np.ndarray) -> float:
+    return float(np.abs(np.fft.rfft(samples)).argmax() * 16_000 / len(samples))
 
 
-def test_warp_moves_a_band_by_at_most_its_share() -> None:
-    torch.manual_seed(0)
-    features = torch.zeros(200, 1, 64, 20)
-    features[:, :, 40] = 1.0
-    peaks = augment(warp=0.1)(features).mean(3).argmax(2).flatten().float() + 0.5
-    assert peaks.min() >= 40.5 / 1.1 - 1
-    assert peaks.max() <= 40.5 / 0.9 + 1
-    assert peaks.std() > 1
+def band(samples: np.ndarray, low_hz: float, high_hz: float) -> float:
+    frequency = np.fft.rfftfreq(len(samples), 1 / 16_000)
+    inside = (frequency >= low_hz) & (frequency < high_hz)
+    return float(np.square(np.abs(np.fft.rfft(samples)))[inside].sum())
 
 
-def test_stretch_changes_tempo_and_keeps_the_start() -> None:
-    torch.manual_seed(0)
-    features = torch.zeros(200, 1, 64, 100)
-    features[..., 50] = 1.0
-    places = augment(stretch=0.2)(features).mean(2).argmax(2).flatten().float()
-    assert places.min() >= 50 / 1.2 - 1.5
-    assert places.max() <= 50 / 0.8 + 1.5
-    assert places.std() > 2
+def test_the_generator_decides_and_repeats(voice: np.ndarray) -> None:
+    change = Augmentation()
+    one, again, other = (change(voice, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert np.array_equal(one, again)
+    assert len(one) != len(other) or not np.array_equal(one, other)
 
 
-def test_equaliser_has_the_deviation_asked_for_and_is_constant_over_time() -> None:
-    torch.manual_seed(0)
-    change = augment(equaliser_db=4.0)(torch.zeros(2000, 1, 64, 5))
-    assert (change.std(3) < 1e-6).all()
-    decibel = change * 10 / np.log(10)
-    assert decibel.std() == pytest.approx(4.0, rel=0.15)
+@pytest.mark.parametrize("length", [1, 2, 100, 8_000])
+def test_any_length_stays_finite_and_about_as_long(length: int) -> None:
+    clip = np.full(length, 0.2, np.float32)
+    for seed in range(30):
+        changed = Augmentation()(clip, np.random.default_rng(seed))
+        assert changed.dtype == np.float32
+        assert changed.flags.c_contiguous
+        assert np.isfinite(changed).all()
+        assert 0.87 * length - 2 <= len(changed) <= 1.15 * length + 2
 
 
-def test_noise_fills_the_quiet_and_leaves_the_loud(features: torch.Tensor) -> None:
-    quiet = 3.0 * features
-    quiet[..., 50:] = -18.0
-    noisy = augment(noise_p=1.0)(quiet)
-    assert (noisy >= quiet - 1e-3).all()
-    assert (noisy[..., 50:] > -17.5).float().mean() > 0.9
-    loudest = quiet.amax((2, 3))
-    torch.testing.assert_close(noisy.amax((2, 3)), loudest, atol=0.5, rtol=0)
+def test_silence_stays_silence() -> None:
+    for seed in range(20):
+        changed = Augmentation()(np.zeros(4_000, np.float32), np.random.default_rng(seed))
+        assert np.abs(changed).max() == 0
 
 
-def test_telephone_keeps_its_band_only(features: torch.Tensor) -> None:
-    narrow = augment(telephone_p=1.0)(features)
-    kept = ((narrow - features).abs() < 1e-3).all(3).all(0)[0]
-    assert 0 < kept.float().mean() < 0.8
-    assert not kept[0]
-    assert not kept[-1]
-    inside = kept.nonzero().flatten()
-    assert inside.tolist() == list(range(int(inside[0]), int(inside[-1]) + 1))
+def test_without_changes_a_clip_is_as_it_was(voice: np.ndarray) -> None:
+    assert np.array_equal(only()(voice, np.random.default_rng(0)), voice)
 
 
-def test_masks_are_no_larger_than_asked(features: torch.Tensor) -> None:
-    masked = augment(time_masks=1, time_mask_frames=20).mask(features + 10.0)
-    gaps = (masked[:, 0, 0] == 0).sum(1)
-    assert 0 < gaps.max() <= 20
+def test_resampling_moves_pitch_and_tempo_together(voice: np.ndarray) -> None:
+    changed = only(resample_p=1.0, resample=(1.1, 1.1))(voice, np.random.default_rng(0))
+    assert len(changed) == pytest.approx(17_600, abs=2)
+    assert peak_hz(changed) == pytest.approx(200 / 1.1, abs=1.5)
 
 
-def test_mixup_keeps_the_larger_share_and_labels_follow(features: torch.Tensor) -> None:
-    target = torch.eye(16)
-    mixed, labels = mixup(features, target, alpha=0.4)
-    torch.testing.assert_close(labels.sum(1), torch.ones(16))
-    share = labels.diagonal()
-    assert (share >= 0.5).all()
-    other = (labels - torch.diag(share)).argmax(1)
-    for row in range(16):
-        expected = share[row] * features[row] + (1 - share[row]) * features[other[row]]
-        if other[row] != 0 or labels[row, 0] > 0:
-            torch.testing.assert_close(mixed[row], expected)
+def test_the_equaliser_stays_within_its_gain() -> None:
+    noise = np.random.default_rng(3).standard_normal(16_000).astype(np.float32)
+    changed = only(equaliser_p=1.0, equaliser_db=6.0)(noise, np.random.default_rng(0))
+    gain = np.abs(np.fft.rfft(changed)) / np.abs(np.fft.rfft(noise))
+    assert 10 ** (-6 / 20) - 1e-3 <= gain[1:-1].min() < gain[1:-1].max() <= 10 ** (6 / 20) + 1e-3
 
 
-def test_a_variant_is_repeatable_finite_and_another_clip(rng: np.random.Generator) -> None:
-    clip = (0.01 * rng.standard_normal(16_000)).astype(np.float32)
-    variants = [make_variant(clip, seed) for seed in range(20)]
-    again = [make_variant(clip, seed) for seed in range(20)]
-    for first, second in zip(variants, again, strict=True):
-        assert np.array_equal(first, second)
-        assert np.isfinite(first).all()
-        assert 0.7 * 16_000 < len(first) < 1.4 * 16_000
-    assert len({variant.tobytes() for variant in variants}) >= 15
+def test_the_telephone_keeps_its_band_alone() -> None:
+    noise = np.random.default_rng(3).standard_normal(16_000).astype(np.float32)
+    telephone = only(equaliser_p=1.0, equaliser_db=0.0, telephone_p=1.0)
+    changed = telephone(noise, np.random.default_rng(0))
+    assert band(changed, 400, 2_900) == pytest.approx(band(noise, 400, 2_900), rel=1e-3)
+    assert band(changed, 0, 140) + band(changed, 3_950, 8_001) < 1e-6 * band(changed, 400, 2_900)
+
+
+def test_a_room_follows_the_direct_sound() -> None:
+    click = np.zeros(16_000, np.float32)
+    click[4_000] = 1.0
+    changed = only(room_p=1.0)(click, np.random.default_rng(0))
+    assert np.abs(changed[:4_000]).max() < 1e-5
+    assert changed[4_000] == pytest.approx(1.0, abs=1e-4)
+    tail = np.square(changed[4_001:]).sum()
+    assert 0.1**2 * 0.5 < tail < 0.6**2 * 1.01
+    assert np.square(changed[4_000 + 8_001 :]).sum() < 1e-6
+
+
+@pytest.mark.parametrize("snr_db", [0.0, 20.0])
+def test_noise_has_the_ratio_that_was_asked_for(voice: np.ndarray, snr_db: float) -> None:
+    change = only(noise_p=1.0, noise_snr_db=(snr_db, snr_db))
+    noise = change(voice, np.random.default_rng(0)) - voice
+    found = 10 * np.log10(np.square(voice).mean() / np.square(noise).mean())
+    assert found == pytest.approx(snr_db, abs=0.05)

@@ -22,6 +22,25 @@ def test_a_file_that_a_crash_cut_short_is_made_again(tmp_path: Path, name: str, 
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cache.bounds.npy", "cache.npy"]
 
 
+def test_rows_are_made_once_and_selected_without_a_copy(tmp_path: Path) -> None:
+    first = cached(tmp_path / "cache", rows)
+    again = cached(tmp_path / "cache", lambda: pytest.fail("made again"))
+    assert len(again) == len(first) == 3
+    chosen = again.select([2, 0])
+    assert [row.tolist() for row in chosen] == [rows()[2].tolist(), rows()[0].tolist()]
+    assert chosen[0].dtype == np.float32
+
+
+def test_an_interrupted_cache_is_not_half_there(tmp_path: Path) -> None:
+    def broken():
+        yield np.zeros((3, 4), np.float32)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cached(tmp_path / "cache", broken)
+    assert not list(tmp_path.iterdir())
+
+
 def test_files_of_two_makings_are_not_mixed(tmp_path: Path) -> None:
     cached(tmp_path / "other", lambda: rows()[:2])
     cached(tmp_path / "cache", rows)

@@ -17,7 +17,7 @@ from nnpm.training.data.batches import pad
 from nnpm.training.data.clips import load_waveform
 from nnpm.training.evaluation import judge, report
 
-DEFAULT = Path(__file__).parents[2] / "models" / "default" / "1"
+DEFAULT = Path(__file__).parents[2] / "models" / "default" / "2"
 CORE = ("angry", "happy", "neutral", "sad")
 
 

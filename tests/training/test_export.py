@@ -1,117 +1,86 @@
 """The parts of an export; a whole one is in test_end_to_end.py."""
 
-import io
-import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from safetensors import safe_open
 
-from nnpm.service.inference.bundle import Memory
-from nnpm.training.bundle.calibration import build_memory
-from nnpm.training.bundle.export import _command
-from nnpm.training.bundle.files import golden_clips, measure_parity, memory_file, probe_file
+from nnpm.service.inference.head import Head
+from nnpm.training.bundle.export import _command, choose_slots, head_and_memory
 from nnpm.training.config import DEFAULT, Config, EncoderConfig, TrainConfig, load
 from nnpm.training.corpora import Utterance
-from nnpm.training.data.clips import cached
-from nnpm.training.network.network import Network
 from nnpm.training.source.run import Request
 
 LABELS = ("angry", "sad")
 
 
-@pytest.fixture(scope="module")
-def network() -> Network:
-    torch.manual_seed(0)
-    encoder = EncoderConfig(channels=(8,), depths=(0,), pooled_channels=8, mixstyle_stages=())
-    return Network(Config(encoder=encoder), LABELS).eval()
+def clip(corpus: str, speaker: str, emotion: str) -> Utterance:
+    return Utterance(Path("/clip.wav"), corpus, speaker, "en", emotion)
 
 
-def test_calibration_sees_the_memory_that_the_bundle_stores(
-    network: Network, tmp_path: Path, rng: np.random.Generator
-) -> None:
-    clips = cached(
-        tmp_path / "clips", lambda: [rng.standard_normal(n) for n in (4_000, 2_000, 6_000)]
-    )
+def test_slots_are_even_over_corpora_emotions_and_speakers() -> None:
     utterances = [
-        Utterance(Path("/1.wav"), "one", "a", "en", "sad"),
-        Utterance(Path("/2.wav"), "two", "b", "pl", "angry"),
-        Utterance(Path("/3.wav"), "one", "a", "en", "angry"),
+        *(clip("big", "loud", "angry") for _ in range(500)),
+        *(clip("big", "quiet", "angry") for _ in range(6)),
+        *(clip("big", "loud", "sad") for _ in range(100)),
+        *(clip("small", "anna", "sad") for _ in range(10)),
     ]
-    memory = build_memory(network, utterances, clips)
-    assert memory.emotion.tolist() == [1, 0, 0]
-    path = tmp_path / "memory.safetensors"
-    path.write_bytes(memory_file(memory))
-    with safe_open(path, framework="np") as file:
-        names = {key: json.loads(value) for key, value in file.metadata().items()}
-        stored = file.get_tensor("features")
-        assert stored.dtype == np.float16
-        assert np.array_equal(stored.astype(np.float32), memory.features)
-        assert [names["corpora"][i] for i in file.get_tensor("corpus")] == ["one", "two", "one"]
-        assert [names["languages"][i] for i in file.get_tensor("language")] == ["en", "pl", "en"]
-        assert file.get_tensor("emotion").tolist() == [1, 0, 0]
-    for row, clip in zip(memory.features, clips, strict=True):
-        with torch.no_grad():
-            _, pooled = network(torch.from_numpy(clip)[None], torch.tensor([len(clip)]))
-        np.testing.assert_allclose(row, pooled[0].numpy(), atol=2e-3, rtol=2e-3)
+    chosen = choose_slots(utterances, 40)
+    assert chosen == sorted(set(chosen))
+    cells = Counter((utterances[i].corpus, utterances[i].emotion) for i in chosen)
+    assert cells == {("big", "angry"): 15, ("big", "sad"): 15, ("small", "sad"): 10}
+    speakers = Counter(utterances[i].speaker for i in chosen if utterances[i].emotion == "angry")
+    assert speakers == {"quiet": 6, "loud": 9}
+    assert choose_slots(utterances, 40) == chosen
+    assert choose_slots(utterances[:7], 40) == list(range(7))
 
 
-def test_the_probe_holds_the_golden_clips_and_torchs_answers(network: Network) -> None:
-    with np.load(io.BytesIO(probe_file(network))) as probe:
-        waveform, lengths = golden_clips()
-        assert np.array_equal(probe["waveform"], waveform)
-        assert np.array_equal(probe["lengths"], lengths)
-        with torch.no_grad():
-            logits, _ = network(torch.from_numpy(waveform), torch.from_numpy(lengths))
-        np.testing.assert_array_equal(probe["logits"], logits.numpy())
+def test_each_corpus_is_standardised_by_its_own_statistics(rng: np.random.Generator) -> None:
+    train = [clip("one", f"s{n % 3}", LABELS[n % 2]) for n in range(30)]
+    train += [clip("two", f"s{n % 5}", LABELS[n % 2]) for n in range(20)]
+    embedding = rng.standard_normal((50, 6)).astype(np.float32)
+    embedding[:30] = 3 * embedding[:30] + 7
+    embedding[:, 5] = 1.0  # a feature that is always the same
+    trained = Head(
+        mean=np.zeros(6, np.float32), deviation=np.ones(6, np.float32),
+        weight=np.ones((2, 6), np.float32), bias=np.zeros(2, np.float32),
+        classes=np.eye(2, dtype=np.float32), scale=np.float32(9.0),
+    )  # fmt: skip
+    head, memory = head_and_memory(trained, train, embedding, LABELS)
+    means = np.stack([embedding[:30].mean(0), embedding[30:].mean(0)])
+    deviations = np.maximum(np.stack([embedding[:30].std(0), embedding[30:].std(0)]), 1e-4)
+    np.testing.assert_allclose(head.mean, means.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(head.deviation, np.sqrt(deviations[0] * deviations[1]), rtol=1e-4)
+    assert head.scale == 9.0
+    which = np.arange(50) >= 30
+    expected = (embedding - means[which * 1]) / deviations[which * 1]
+    np.testing.assert_allclose(memory.features, expected, atol=1 / 64 + 1e-5)
+    assert (memory.features * 32 == np.round(memory.features * 32)).all()  # as it is stored
+    assert memory.emotion.tolist() == [n % 2 for n in range(30)] + [n % 2 for n in range(20)]
+    assert memory.corpus == ("one",) * 30 + ("two",) * 20
+    assert memory.speaker[:4] == ("s0", "s1", "s2", "s0")
 
 
-class Graph:
-    """Answers as the network does, but for an error that comes with padding."""
-
-    def __init__(self, network: Network, padding_error: float, error: float) -> None:
-        self.network, self.padding_error, self.error = network, padding_error, error
-        self.longest = 0
-
-    @torch.no_grad()
-    def run(self, waveform: np.ndarray, lengths: np.ndarray):
-        self.longest = max(self.longest, waveform.shape[1])
-        logits, pooled = self.network(torch.from_numpy(waveform), torch.from_numpy(lengths))
-        padded = torch.from_numpy(lengths < waveform.shape[1]).float()[:, None]
-        wrong = self.error + self.padding_error * padded
-        return (logits + wrong * torch.tensor([1.0, -1.0])).numpy(), pooled.numpy()
-
-
-def test_parity_finds_either_kind_of_difference(network: Network, rng: np.random.Generator) -> None:
-    clips = [rng.standard_normal(n).astype(np.float32) for n in (100, 2_000, 200_000, 3_000)]
-    right = Graph(network, 0.0, 0.0)
-    parity = measure_parity(right, network, clips)  # type: ignore[arg-type]
-    assert parity["torch"] <= 1e-6
-    assert parity["padding"] <= 1e-5
-    assert right.longest == 96_000  # a window: longer clips are cut, and too short ones left out
-    padding = measure_parity(Graph(network, 0.01, 0.0), network, clips)  # type: ignore[arg-type]
-    assert padding["torch"] <= 1e-6
-    assert 1e-3 < padding["padding"] < 1e-2
-    both = measure_parity(Graph(network, 0.0, 0.01), network, clips)  # type: ignore[arg-type]
-    assert 1e-3 < both["torch"] < 1e-2
-    assert both["padding"] <= 1e-5
+def request(config: Config, *corpora: str) -> Request:
+    return Request(corpora=corpora or ("one",), data=Path("/x"), seed=3, config=config)
 
 
 def test_the_card_tells_the_exact_command() -> None:
-    request = Request(corpora=("one", "my own"), data=Path("/x"), seed=3, config=load(DEFAULT))
-    assert _command(request) == (
+    default = load(DEFAULT)
+    assert _command(request(default, "one", "my own"), "int8") == (
         "nnpm train --corpora one 'my own' --data DIR --seed 3 --out RUN && "
         "nnpm export RUN --out BUNDLE"
     )
-    other = request.model_copy(update={"config": Config(train=TrainConfig(epochs=1))})
-    assert " --config CONFIG " in _command(other)
+    assert _command(request(default), "fp32").endswith(" --out BUNDLE --precision fp32")
+    other = Config(encoder=default.encoder, train=TrainConfig(steps=1))
+    assert " --config CONFIG " in _command(request(other), "int8")
 
 
-def test_a_memory_of_one_corpus(tmp_path: Path) -> None:
-    memory = Memory(np.ones((2, 3), np.float32), np.array([0, 1]), ("a", "a"), ("en", "en"))
-    path = tmp_path / "memory.safetensors"
-    path.write_bytes(memory_file(memory))
-    with safe_open(path, framework="np") as file:
-        assert file.metadata() == {"corpora": '["a"]', "languages": '["en"]'}
+@pytest.mark.parametrize("source", ["/home/somebody/whisper", "openai/whisper-base"])
+def test_where_the_encoder_lay_is_not_part_of_the_command(source: str) -> None:
+    encoder = EncoderConfig(source=source, layers=2)
+    changed = load(DEFAULT).model_copy(update={"encoder": encoder})
+    command = _command(request(changed), "int8")
+    assert " --data DIR --set encoder.layers=2 --seed 3 " in command
+    assert "somebody" not in command

@@ -3,86 +3,70 @@ import pytest
 import torch
 
 from nnpm.training.config import HeadConfig
-from nnpm.training.network.head import Head, join
+from nnpm.training.network.head import Head
 
-CONFIG = HeadConfig(projection=8)
-
-
-def random_head(blocks: tuple[int, ...], seed: int) -> Head:
-    """A head whose numbers are all its own, statistics and affine part included."""
-    torch.manual_seed(seed)
-    head = Head(CONFIG, blocks, 4).eval()
-    norm = head.norm
-    norm.running_mean, norm.running_var = torch.randn(sum(blocks)), torch.rand(sum(blocks)) + 0.5
-    with torch.no_grad():
-        for weight in head.parameters():
-            weight += 0.3 * torch.randn(weight.shape)
-    return head
+CONFIG = HeadConfig(projection=8, dropout=0.0, momentum=0.25)
 
 
-def normalised(head: Head, pooled: torch.Tensor) -> np.ndarray:
-    state = {name: value.numpy() for name, value in head.norm.state_dict().items()}
-    standard = (pooled.numpy() - state["running_mean"]) / np.sqrt(state["running_var"] + 1e-5)
-    return np.clip(standard * state["weight"] + state["bias"], -4, 4)
+@pytest.fixture
+def head() -> Head:
+    torch.manual_seed(0)
+    return Head(CONFIG, num_features=6, num_emotions=4, num_corpora=3)
 
 
+def test_a_batch_is_standardised_half_by_itself_and_half_by_what_was_seen(head: Head) -> None:
+    """Two batches of two corpora, beside the formula in numpy, corpus by corpus."""
+    rng = np.random.default_rng(0)
+    corpus = np.array([0, 2, 0, 2, 2, 0, 0, 2])
+    mean, deviation = {}, {}
+    for _ in range(2):
+        pooled = (3 * rng.standard_normal((8, 6)) + 1).astype(np.float32)
+        found = head.standardise(torch.from_numpy(pooled), torch.from_numpy(corpus)).numpy()
+        for name in (0, 2):
+            own = pooled[corpus == name]
+            m, d = own.mean(0), np.sqrt(own.var(0) + 1e-5)
+            mean[name] = 0.75 * mean[name] + 0.25 * m if name in mean else m
+            deviation[name] = 0.75 * deviation[name] + 0.25 * d if name in deviation else d
+            expected = (own - (m + mean[name]) / 2) / ((d + deviation[name]) / 2)
+            np.testing.assert_allclose(found[corpus == name], expected, atol=1e-5)
+    for name in (0, 2):
+        np.testing.assert_allclose(head.mean[name].numpy(), mean[name], atol=1e-5)
+        np.testing.assert_allclose(head.deviation[name].numpy(), deviation[name], atol=1e-5)
+    assert head.seen.tolist() == [True, False, True]
+    assert (head.mean[1] == 0).all()
+
+
+def test_one_clip_of_a_corpus_is_finite(head: Head) -> None:
+    found = head.standardise(torch.full((1, 6), 3.0), torch.tensor([0]))
+    assert (found == 0).all()
+
+
+def test_logits_are_scaled_cosines(head: Head) -> None:
+    standard = torch.randn(5, 6)
+    logits, projection = head(standard)
+    z = (standard @ head.projection.weight.T + head.projection.bias).detach().numpy()
+    z /= np.linalg.norm(z, axis=1, keepdims=True)
+    classes = head.classes.detach().numpy()
+    classes = classes / np.linalg.norm(classes, axis=1, keepdims=True)
+    np.testing.assert_allclose(projection.detach().numpy(), z, atol=1e-5)
+    np.testing.assert_allclose(logits.detach().numpy(), 10 * z @ classes.T, atol=1e-4)
+
+
+@pytest.mark.parametrize(("scale", "expected"), [(10.0, 10.0), (90.0, 30.0)])
 @torch.no_grad()
-@pytest.mark.parametrize("blocks", [(6,), (6, 5), (2, 3, 4)])
-def test_every_part_has_a_sphere_and_all_count_alike(blocks: tuple[int, ...]) -> None:
-    head = random_head(blocks, seed=0)
-    pooled = 3 * torch.randn(7, sum(blocks))
-    logits, projection = head(pooled)
-    features = normalised(head, pooled)
-    assert (np.abs(features) == 4).any()  # some were clamped
-    parts, start = [], 0
-    for index, block in enumerate(blocks):
-        weight = head.projection.weight[:, start : start + block].numpy()
-        bias = head.projection.bias[8 * index : 8 * index + 8].numpy()
-        part = features[:, start : start + block] @ weight.T + bias
-        parts.append(part / np.linalg.norm(part, axis=1, keepdims=True) / np.sqrt(len(blocks)))
-        start += block
-    expected = np.concatenate(parts, axis=1)
-    np.testing.assert_allclose(projection.numpy(), expected, atol=1e-5)
-    np.testing.assert_allclose(np.linalg.norm(expected, axis=1), 1.0, atol=1e-6)
-    classes = head.classes.numpy() / np.linalg.norm(head.classes.numpy(), axis=1, keepdims=True)
-    scale = np.exp(head.scale.item())
-    np.testing.assert_allclose(logits.numpy(), scale * expected @ classes.T, atol=1e-4)
-
-
-def test_one_part_is_drawn_as_a_linear_layer_is() -> None:
-    torch.manual_seed(3)
-    linear = torch.nn.Linear(6, 8)
-    torch.manual_seed(3)
-    head = Head(CONFIG, (6,), 4)
-    assert torch.equal(head.projection.weight, linear.weight)
-    assert torch.equal(head.projection.bias, linear.bias)
-    assert set(head.state_dict()) == {
-        "classes",
-        "scale",
-        "projection.weight",
-        "projection.bias",
-        *(f"norm.{name}" for name in ("weight", "bias", "running_mean", "running_var")),
-        "norm.num_batches_tracked",
-    }
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("widths", [(6,), (6, 5), (3, 9, 4)])
-def test_joined_heads_say_the_mean_of_what_each_says(widths: tuple[int, ...]) -> None:
-    heads = [random_head((width,), seed) for seed, width in enumerate(widths)]
-    assert len({round(head.scale.item(), 3) for head in heads}) == len(heads)
-    pooled = [2 * torch.randn(9, width) for width in widths]
-    joined = join(CONFIG, heads)
-    logits, projection = joined(torch.cat(pooled, dim=1))
-    each = [head(features) for head, features in zip(heads, pooled, strict=True)]
-    torch.testing.assert_close(logits, torch.stack([said for said, _ in each]).mean(0))
-    whole = torch.cat([z for _, z in each], dim=1) / len(heads) ** 0.5
-    torch.testing.assert_close(projection, whole)
-    assert not joined.training
-
-
-def test_of_two_heads_the_scale_is_that_of_the_formula() -> None:
-    heads = [random_head((6,), 0), random_head((5,), 1)]
-    first, second = (head.scale.exp().item() for head in heads)
-    expected = np.sqrt(2 * (first**2 + second**2)) / 2
-    assert join(CONFIG, heads).scale.exp().item() == pytest.approx(expected, rel=1e-5)
+def test_the_bundles_head_computes_the_same(head: Head, scale: float, expected: float) -> None:
+    head.scale.fill_(np.log(scale))
+    head.mean.copy_(torch.randn(3, 6))
+    head.deviation.copy_(torch.rand(3, 6) + 0.5)
+    exported = head.export()
+    assert exported.scale == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(exported.mean, head.mean.numpy().mean(0), atol=1e-6)
+    geometric = np.prod(head.deviation.numpy(), axis=0) ** (1 / 3)
+    np.testing.assert_allclose(exported.deviation, geometric, rtol=1e-5)
+    x = torch.randn(5, 6)
+    logits, projection = head.eval()(x)
+    z = exported.project(x.numpy())
+    np.testing.assert_allclose(z, projection.numpy(), atol=1e-5)
+    np.testing.assert_allclose(exported.classify(z), logits.numpy(), atol=1e-4)
+    head.projection.weight.zero_()  # the export is a copy
+    assert exported.weight.any()

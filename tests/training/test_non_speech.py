@@ -3,7 +3,7 @@ import pytest
 
 from nnpm.service.inference.audio.speech import assess
 from nnpm.service.inference.audio.waveform import Waveform
-from nnpm.training.bundle.files import golden_clips, voice
+from nnpm.training.bundle.parts import golden_clips, voice
 from nnpm.training.data.non_speech import non_speech_sounds
 
 

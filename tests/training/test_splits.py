@@ -20,22 +20,21 @@ def corpus(name: str, speakers: int) -> list[Utterance]:
 def test_no_speaker_is_on_two_sides_and_genders_are_held_out_in_turn(seed: int) -> None:
     utterances = corpus("one", 24) + corpus("two", 9)
     split = split_speakers(utterances, SplitConfig(), seed)
-    sides = [
-        {(u.corpus, u.speaker) for u in side}
-        for side in (split.train, split.validation, split.test)
-    ]
+    sides = [{(u.corpus, u.speaker) for u in side} for side in (split.train, split.held_out)]
     assert sum(map(len, sides)) == 33
     assert len(set.union(*sides)) == 33
-    assert [sum(c == "one" for c, _ in side) for side in sides] == [18, 3, 3]
-    assert [sum(c == "two" for c, _ in side) for side in sides] == [7, 1, 1]
-    genders = [u.gender for u in split.validation if u.corpus == "one"]
-    assert {"f", "m"} == set(genders)
+    assert [sum(c == "one" for c, _ in side) for side in sides] == [21, 3]
+    assert [sum(c == "two" for c, _ in side) for side in sides] == [8, 1]
+    assert {u.gender for u in split.held_out if u.corpus == "one"} == {"f", "m"}
+    assert sorted(split.train + split.held_out, key=lambda u: u.path) == sorted(
+        utterances, key=lambda u: u.path
+    )
 
 
 def test_the_seed_decides_and_repeats() -> None:
     utterances = corpus("one", 24)
     first, again, other = (
-        {u.speaker for u in split_speakers(utterances, SplitConfig(), seed).test}
+        {u.speaker for u in split_speakers(utterances, SplitConfig(), seed).held_out}
         for seed in (1, 1, 2)
     )
     assert first == again != other

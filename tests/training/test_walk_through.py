@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[str]:
     """The address of a service of the bundled model, in a process of its own."""
-    shutil.copytree(ROOT / "models/default/1", tmp_path / "models/default/1")
+    shutil.copytree(ROOT / "models/default/2", tmp_path / "models/default/2")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     settings = {"NNPM_MODELS": str(tmp_path / "models"), "NNPM_PORT": str(port)}

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 import soundfile
 from fastapi.testclient import TestClient
+from nnpm.training.bundle.files import voice
 
 from nnpm.service.api.app import create_app
 from nnpm.service.jobs.folder import DEFAULT_METHOD, METHODS
 from nnpm.service.registry.registry import Registry
 from nnpm.service.settings import Settings
 from nnpm.training.adaptation import methods
-from nnpm.training.bundle.files import voice
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,7 +32,7 @@ def top(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A registry of the bundled model, and recordings: 24 voices, and what is left out."""
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    shutil.copytree(ROOT / "models/default/1", tmp_path / "models/default/1")
+    shutil.copytree(ROOT / "models/default/2", tmp_path / "models/default/2")
     (tmp_path / "audio").mkdir()
     for number in range(24):
         sound = voice(100.0 + 12 * number, 1.0 + 0.05 * number, seed=number) * 0.3
@@ -82,7 +82,7 @@ def test_the_service_makes_the_bundle_that_the_command_makes(top: Path) -> None:
         "undecodable": ["text.wav"],
     }  # fmt: skip
     ran = subprocess.run(
-        [sys.executable, "-P", "-m", "nnpm.training", "adapt", "--bundle", top / "models/default/1",
+        [sys.executable, "-P", "-m", "nnpm.training", "adapt", "--bundle", top / "models/default/2",
          "--target", top / "audio", "--out", top / "own", "--language", "ur", "--seed", "7",
          "--method", "entropy", "--force", "--json"],
         capture_output=True, text=True, check=True, env=os.environ,

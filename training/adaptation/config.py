@@ -11,6 +11,32 @@ DEFAULT = Path(__file__).parents[1] / "configs" / "adapt.toml"
 """The settings of ``nnpm adapt`` without ``--config``."""
 
 
+class StatisticsConfig(Section):
+    """The target's mean and deviation in the head."""
+
+    adapt: bool = True
+    """Put the target's own statistics into the head."""
+    mean_clips: Weight = 30.0
+    """Clips that the source's mean counts as: few clips of the target move it little."""
+    deviation_clips: Weight = 60.0
+    """The same for the deviation, which needs more clips than the mean."""
+
+
+class PriorConfig(Section):
+    """The shares of the emotions in the target, estimated from its clips."""
+
+    estimate: bool = True
+    """Estimate them by EM; else equal shares are assumed."""
+    shrink_clips: Weight = 50.0
+    """Clips that equal shares count as."""
+    bootstrap: Positive = 50
+    """Samples of the clips that say how sure the estimate is."""
+    closed_below: Share = 0.03
+    """An emotion is closed if its share is below this even at the upper end of the bootstrap."""
+    least: Share = 0.02
+    """Smallest share of an emotion that is open."""
+
+
 class CoralConfig(Section):
     """Correlation alignment."""
 
@@ -39,9 +65,10 @@ class DANNConfig(Section):
 class EntropyConfig(Section):
     """Information maximisation."""
 
-    weight: Weight = 1.0
-    prior: Literal["uniform", "source"] = "uniform"
-    """Shares of the emotions that the mean answer approaches: equal, or those of the memory."""
+    weight: Weight = 0.5
+    prior: Literal["uniform", "source", "estimated"] = "uniform"
+    """Shares of the emotions that the mean answer approaches: equal, those of the memory, or those
+    that are estimated from the clips."""
 
 
 class SelfTrainingConfig(Section):
@@ -60,12 +87,14 @@ class SelfTrainingConfig(Section):
 class NNPMConfig(Section):
     """Pseudo multilabels from the memory. A weight of 0, or False, disables a part."""
 
-    pseudo_label_weight: Weight = 1.0
-    """Of the cross-entropy with soft pseudo labels."""
-    multilabel_weight: Weight = 0.3
+    multilabel_weight: Weight = 0.5
     """Of the multilabel loss between a clip and the memory's slots."""
-    information_weight: Weight = 0.3
+    pseudo_label_weight: Weight = 0.0
+    """Of the cross-entropy with soft pseudo labels."""
+    information_weight: Weight = 0.5
     """Of information maximisation towards the estimated prior."""
+    doubt: bool = True
+    """Lower the weight of the prior's term as the prior is in doubt."""
     vote_share: Share = 0.5
     """Of the memory's vote in a pseudo label; the rest is the classifier's."""
     vote_slots: Positive = 20
@@ -75,33 +104,33 @@ class NNPMConfig(Section):
     centring: bool = True
     """Compare an emotion's similarity with its mean over the target, not with other emotions'."""
     balance: Share = 0.5
-    """How far the prior lies from the target's own mean answer (0) to equal shares (1)."""
-    smoothing: Share = 0.3
+    """How far the pseudo labels' shares are moved to the prior: not (0) or all the way (1)."""
+    smoothing: Share = 0.5
     """Of the mean over a clip's nearest target clips in its pseudo label."""
-    smoothing_neighbours: Positive = 10
+    smoothing_neighbours: Positive = 5
+    voices: Count = 0
+    """Clusters of voices among the clips; a clip is smoothed by others' only. 0 takes all clips."""
     consistency: Share = 0.1
     """A slot is a positive only of this share of target clips, its nearest; 0 takes every slot."""
     confidence_weights: bool = True
     """Weigh a clip by how far its pseudo label is from equal shares."""
-    positive_share: HeldOut = 0.02
-    """Of the slots, the most similar of the clip's emotion that are its positives."""
-    hard_negative_share: Share = 0.1
-    """Of the other slots, the most similar ones that push; 1 takes all of them."""
-    memory_momentum: Share = 0.5
-    """Of a slot's old feature, each time its utterance is drawn."""
-    most_slots: Positive = 2048
-    """Slots that take part, drawn evenly over the emotions from a larger memory."""
+    positives: Positive = 30
+    """Slots of the clip's emotion that attract it, the most similar ones."""
+    negatives: Positive = 150
+    """Slots of other emotions that repel it, the most similar of each, as many of each."""
+    reliable_share: Share = 0.3
+    """A slot attracts only if this share of its neighbours in the memory has its emotion."""
+    reliable_neighbours: Positive = 10
 
 
 class FullConfig(Section):
     """``--full``: the whole network, with the source's audio."""
 
-    steps: Positive = 100
-    batch: Annotated[int, Field(ge=2)] = 64
-    """Crops of each side per step."""
-    learning_rate: Above0 = 3e-4
-    weight_decay: Weight = 0.01
-    clip_gradient: Above0 = 2.0
+    steps: Positive = 150
+    share: Share = 0.5
+    """Of the target's clips with the same answer, the surest, which are trained on."""
+    rate: Above0 = 0.4
+    """Factor of the learning rates of source training."""
 
 
 class AdaptConfig(Section):
@@ -110,37 +139,36 @@ class AdaptConfig(Section):
     min_clips: Positive = 20
     """Usable clips; with fewer, adaptation is refused."""
     turns_per_clip: Positive = 50
-    """Turns at most of one recording, spread over its length."""
-    views: Count = 3
-    """Spectral augmentations of every clip, besides the clip as recorded."""
-    steps: Count = 300
+    """Turns at most of one recording (or of each of its channels), spread over its length."""
+    views: Count = 1
+    """Augmented versions of every clip, besides the clip as recorded."""
+    heads: Positive = 1
+    """Heads that are trained with draws of their own; the result is the mean of their weights."""
+    steps: Count = 200
+    few_clips: Count = 50
+    """With fewer clips a method takes no steps: the target's statistics are all that it can use."""
     source_batch: Positive = 128
     """Memory slots per step; every emotion has the same share."""
     target_batch: Positive = 128
     """Target clips per step; all of them, where there are fewer."""
-    learning_rate: Above0 = 1e-4
+    most_slots: Positive = 4096
+    """Slots that take part, drawn evenly over the emotions from a larger memory."""
+    learning_rate: Above0 = 3e-4
     weight_decay: Weight = 0.0
     ramp_steps: Count = 60
     """Steps over which the method's loss rises to its full weight."""
     refresh_steps: Positive = 50
     """Steps between two passes of the method over the whole target set."""
+    averaged_share: HeldOut = 0.33
+    """Of the steps, the last ones, whose weights are averaged."""
     replay_weight: Weight = 1.0
     """Of the cross-entropy with the old head's answers on the source (replay)."""
-    target_statistics: Share = 0.7
-    """How far target features are normalised by their own mean and variance (1) instead of the
-    source's (0)."""
-    anchor: bool = True
-    """Train only the weights of the convolutional part of the feature; the functionals keep theirs
-    and give a second opinion."""
-    answer_vote: bool = True
-    """Keep the memory's vote in the answer, with the weight that the base gives it."""
-    prior_correction: Share = 0.0
-    """How far the classifier's answers are moved towards the prior of ``nnpm.balance``; it made no
-    difference on the development pairs."""
+    label_weight: Weight = 1.0
+    """Of the cross-entropy with the labels that the user gave."""
+    statistics: StatisticsConfig = StatisticsConfig()
+    prior: PriorConfig = PriorConfig()
     calibrate: bool = True
-    """Fit the confidence to the estimated accuracy; else the base's temperatures stay."""
-    dropout: bool = False
-    """Keep the head's dropout on during adaptation."""
+    """Fit the confidence to the estimated accuracy, or to given labels; else the base's stays."""
     coral: CoralConfig = CoralConfig()
     mmd: MMDConfig = MMDConfig()
     dann: DANNConfig = DANNConfig()

@@ -1,94 +1,128 @@
-"""The decision of an adapted bundle: its confidence is fitted to the estimated accuracy."""
+"""The decision of an adapted bundle: confidence, biases, and the threshold below which it abstains.
+
+The threshold keeps the share of clips that the base answers: a confidence that is fitted anew must
+not silence a model that has become better.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from ...service.inference.card import Decision
-from .config import AdaptConfig
-from .evidence import core_columns
-from .head import AdaptedHead, Source, Target
-from .pseudo_labels import prior, vote
-from .report import Evidence
+from ...service.inference.head import Head
+from ..bundle.prototypes import Prototypes, answer
+from .head import Floats, Ints, Target
+from .methods.method import log_softmax
 
 _WIDEST = 8.0
 """Maximum factor by which a temperature may change."""
+
 _ROUNDS = 30
 _TINY = 1e-8
+
+MIN_LABELS = 20
+"""With fewer labelled clips the confidence is not fitted to them."""
+
+_FULL_BIAS_LABELS = 40
+"""With fewer labelled clips the temperature is fitted; from here on, a bias per emotion too."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Served:
+    """Answers to the target's clips as the service gives them, with its default emotions.
+
+    Attributes:
+        probabilities: among the default emotions, 0 for others, shape ``(clips, emotions)``.
+        answered: whether the service answers, shape ``(clips,)``.
+    """
+
+    probabilities: Floats
+    answered: NDArray[np.bool_]
+
+    @property
+    def answers(self) -> Ints:
+        """The likeliest emotion of each clip, whether it is answered or not."""
+        best: Ints = self.probabilities.argmax(1)
+        return best
+
+    @property
+    def confidence(self) -> Floats:
+        """Probability of the answer, shape ``(clips,)``."""
+        sure: Floats = self.probabilities.max(1)
+        return sure
+
+    def emotions(self, labels: Sequence[str]) -> dict[str, float]:
+        """Share of each emotion in the answers; those without any are left out."""
+        shares = np.bincount(self.answers, minlength=len(labels)) / len(self.answers)
+        return {name: float(share) for name, share in zip(labels, shares, strict=True) if share}
+
+
+def serve(
+    pooled: Floats,
+    head: Head,
+    prototypes: Prototypes,
+    decision: Decision,
+    occurs: Sequence[int] = (),
+) -> Served:
+    """Answer clips as the service does.
+
+    Args:
+        pooled: h, shape ``(clips, D)``.
+        head: of the bundle.
+        prototypes: of its memory with this head.
+        decision: of its card.
+        occurs: indices of its default emotions; all if empty.
+    """
+    found = answer(pooled, head, prototypes, decision)
+    probabilities = np.zeros_like(found.probabilities)
+    chosen = list(occurs) or list(range(probabilities.shape[1]))
+    own = found.probabilities[:, chosen]
+    probabilities[:, chosen] = own / np.maximum(own.sum(1, keepdims=True), np.float32(_TINY))
+    answered = probabilities.max(1) >= decision.low_confidence
+    return Served(probabilities, answered & (found.out_of_domain <= decision.out_of_domain))
 
 
 def adapt_decision(
     base: Decision,
-    head: AdaptedHead,
-    source: Source,
+    before: Served,
+    head: Head,
+    prototypes: Prototypes,
     target: Target,
-    labels: tuple[str, ...],
-    evidence: Evidence,
-    config: AdaptConfig,
+    *,
+    accuracy: float | None = None,
+    cross_fitted: Floats | None = None,
 ) -> Decision:
-    """Make the decision of an adapted head: the base's, with confidence fitted to the evidence.
-
-    It is the base's if no answer has changed.
+    """Make the decision of an adapted head.
 
     Args:
         base: decision of the base.
-        head: adapted, in evaluation mode.
-        source: the memory.
+        before: the base's answers to the target's clips.
+        head: adapted.
+        prototypes: of the memory, with the adapted head.
         target: the clips.
-        labels: emotions in the order of the logits.
-        evidence: on the adapted head.
-        config: which corrections are made.
-    """
-    if evidence.figures["answers_changed"] == 0:
-        return base
-    if not config.answer_vote:
-        base = base.model_copy(update={"vote_weight": 0.0})
-    if config.prior_correction > 0:
-        base = correct_prior(base, head, target, config.nnpm.balance, config.prior_correction)
-    expected = evidence.estimated_accuracy
-    if not config.calibrate or expected is None:
-        return base
-    return fit_temperatures(base, head, source, target, core_columns(labels), expected.value)
-
-
-@torch.no_grad()
-def correct_prior(
-    decision: Decision, head: AdaptedHead, target: Target, balance: float, strength: float
-) -> Decision:
-    """Move the classifier's answers towards the estimated shares of the emotions.
-
-    References:
-        Saerens et al., *Adjusting the Outputs of a Classifier to New a Priori Probabilities*
-        (Neural Computation, 2002): answers times the ratio of the priors. Theirs comes from EM,
-        which is biased if the source has few clips of an emotion; here it is
-        :func:`nnpm.training.adaptation.pseudo_labels.prior`, in one step and part of the way.
-
-    Args:
-        decision: of the base.
-        head: adapted, in evaluation mode.
-        target: the clips.
-        balance: of the prior.
-        strength: 0 keeps the answers, 1 corrects by the whole ratio.
+        accuracy: estimated among the default emotions; the confidence is fitted to it. None keeps
+            the base's temperatures.
+        cross_fitted: logits of the labelled clips, each from a head that did not know its label,
+            shape ``(num_labels, emotions)``; with :data:`MIN_LABELS` clips or more the confidence
+            is fitted to the labels instead.
 
     Returns:
-        The decision with ``strength * log(prior / mean answer)`` added to its ``logit_bias``.
+        The base's decision, but for temperatures and biases where there is something to fit them
+        to, and for both thresholds, which are set so that at least as many of these clips are
+        answered as the base answers.
     """
-    logits = head.classify(head.project_target(target.pooled)) / decision.temperature
-    bias = torch.tensor(decision.logit_bias or [0.0] * logits.shape[1])
-    answers = (logits + bias).softmax(1)
-    ratio = prior(answers, balance) / answers.mean(0).clamp(min=_TINY)
-    moved = bias + strength * ratio.clamp(min=_TINY).log()
-    return decision.model_copy(update={"logit_bias": tuple(moved.tolist())})
+    decision = base
+    if cross_fitted is not None and len(cross_fitted) >= MIN_LABELS:
+        decision = fit_labels(base, cross_fitted, target)
+    elif accuracy is not None:
+        decision = fit_temperatures(base, head, prototypes, target, accuracy)
+    return keep_answering(decision, before, head, prototypes, target)
 
 
-@torch.no_grad()
 def fit_temperatures(
-    decision: Decision,
-    head: AdaptedHead,
-    source: Source,
-    target: Target,
-    columns: list[int],
-    accuracy: float,
+    decision: Decision, head: Head, prototypes: Prototypes, target: Target, accuracy: float
 ) -> Decision:
     """Scale both temperatures until the mean confidence on the target is ``accuracy``.
 
@@ -102,46 +136,104 @@ def fit_temperatures(
 
     Args:
         decision: of the base.
-        head: adapted, in evaluation mode.
-        source: the memory.
-        target: the clips.
-        columns: emotions among which the accuracy was estimated.
+        head: adapted.
+        prototypes: of the memory, with this head.
+        target: the clips, and the emotions that occur.
         accuracy: estimated, in [0, 1].
 
     Returns:
         The decision with its temperatures multiplied by one factor between 1/8 and 8.
     """
-    projection = head.project_target(target.pooled)
-    logits = head.classify(projection) / decision.temperature
-    slots = head.project_source(source.pooled)
-    votes = vote(projection, slots, source.emotion, logits.shape[1], decision.vote_slots)
-    if decision.vote_bias:
-        votes = votes + torch.tensor(decision.vote_bias)
-    absent = torch.bincount(source.emotion, minlength=logits.shape[1]) == 0
-    votes[:, absent] = -torch.inf  # as in the service: an emotion without slots has no votes
-    votes = votes / decision.vote_temperature
-    bias = torch.tensor(decision.logit_bias or 0.0)  # the temperature does not apply to it
 
-    def confidence(factor: float) -> float:
-        return _confidence(logits / factor + bias, votes / factor, decision.vote_weight, columns)
+    def scaled(factor: float) -> Decision:
+        return decision.model_copy(
+            update={
+                name: float(np.clip(getattr(decision, name) * factor, 1e-3, 1e3))
+                for name in ("temperature", "vote_temperature")
+            }
+        )
 
     low, high = -np.log(_WIDEST), np.log(_WIDEST)
     for _ in range(_ROUNDS):
         middle = (low + high) / 2
-        low, high = (
-            (middle, high) if confidence(float(np.exp(middle))) > accuracy else (low, middle)
-        )
-    factor = float(np.exp(high))
+        tried = scaled(float(np.exp(middle)))
+        sure = serve(target.pooled, head, prototypes, tried, target.occurs).confidence.mean()
+        low, high = (middle, high) if sure > accuracy else (low, middle)
+    return scaled(float(np.exp(high)))
+
+
+def fit_labels(decision: Decision, logits: Floats, target: Target) -> Decision:
+    """Fit temperature, and from 40 labels on a bias per emotion, to labelled clips.
+
+    References:
+        Guo et al., arXiv 1706.04599: temperature scaling; Kull et al. and Alexandari et al. (arXiv
+        1901.06852) add the bias. Here both are drawn to no change, with the weight of ten clips.
+
+    Args:
+        decision: of the base.
+        logits: of the labelled clips, each from a head that did not know its label.
+        target: gives the labels and the emotions that occur.
+
+    Returns:
+        The decision without the memory's vote, which was not fitted with these clips.
+    """
+    open_ = target.open(logits.shape[1])
+    masked = np.where(open_, logits, np.float32(-1e4)).astype(np.float64)
+    given = np.eye(logits.shape[1])[target.emotion]
+    best, bias = float(decision.temperature), np.array(decision.logit_bias or np.zeros(len(open_)))
+    first, start = best, bias.copy()
+    with_bias = len(logits) >= _FULL_BIAS_LABELS
+    for _ in range(20):
+        tried = np.exp(np.linspace(np.log(first / _WIDEST), np.log(first * _WIDEST), 161))
+        costs = [
+            -(given * log_softmax(masked / one + bias)).sum() + 10 * np.log(one / first) ** 2
+            for one in tried
+        ]
+        best = float(tried[int(np.argmin(costs))])
+        if not with_bias:
+            break
+        for _ in range(50):  # the bias by gradient: the problem is convex
+            slope = (np.exp(log_softmax(masked / best + bias)) - given).sum(0)
+            bias = bias - (slope + 10 * (bias - start)) / (len(logits) + 10)
+    update: dict[str, object] = {"temperature": float(np.clip(best, 1e-3, 1e3)), "vote_weight": 0.0}
+    if with_bias:
+        update["logit_bias"] = tuple(np.where(open_, bias, start).round(6).tolist())
+    return decision.model_copy(update=update)
+
+
+def keep_answering(
+    decision: Decision, before: Served, head: Head, prototypes: Prototypes, target: Target
+) -> Decision:
+    """Set the thresholds so that at least as many clips are answered as before.
+
+    Confidence first: it is the abstention that a fitted temperature changes. The out-of-domain
+    threshold rises only where clips inside it are too few.
+
+    Args:
+        decision: with its final temperatures.
+        before: the base's answers to the same clips.
+        head: adapted.
+        prototypes: of the memory, with this head.
+        target: the clips.
+    """
+    wanted = int(before.answered.sum())
+    found = answer(target.pooled, head, prototypes, decision)
+    served = serve(target.pooled, head, prototypes, decision, target.occurs)
+    far = np.sort(found.out_of_domain)
+    out_of_domain = decision.out_of_domain
+    if wanted and far[wanted - 1] > out_of_domain:
+        out_of_domain = _above(far[wanted - 1])
+    inside = np.sort(served.confidence[found.out_of_domain <= out_of_domain])[::-1]
+    low_confidence = decision.low_confidence
+    if wanted and len(inside) >= wanted:
+        # halfway to the next clip, so that rounding in the graph does not silence the last one
+        last = float(inside[wanted - 1])
+        following = float(inside[wanted]) if len(inside) > wanted else 0.0
+        low_confidence = max(0.0, min(last - 1e-4, (last + following) / 2))
     return decision.model_copy(
-        update={
-            "temperature": float(np.clip(decision.temperature * factor, 1e-3, 1e3)),
-            "vote_temperature": float(np.clip(decision.vote_temperature * factor, 1e-3, 1e3)),
-        }
+        update={"low_confidence": low_confidence, "out_of_domain": out_of_domain}
     )
 
 
-def _confidence(logits: Tensor, votes: Tensor, weight: float, columns: list[int]) -> float:
-    """Mean confidence of the service's answer among ``columns``."""
-    answer = (1.0 - weight) * logits.softmax(1) + weight * votes.softmax(1)
-    answer = answer[:, columns]
-    return float((answer.amax(1) / answer.sum(1).clamp(min=_TINY)).mean())
+def _above(value: np.float32) -> float:
+    return min(1.0, float(value) + 1e-4)

@@ -1,18 +1,16 @@
-"""The features of the target: clips of a folder, pooled as recorded and in augmented views."""
+"""The target: clips of a folder, pooled as recorded and in augmented views, and a few labels."""
 
+import csv
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Literal
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from ...service.inference.audio.decode import decode
 from ...service.inference.audio.formats import (
@@ -23,54 +21,43 @@ from ...service.inference.audio.formats import (
     describe_passed_over,
 )
 from ...service.inference.audio.waveform import SAMPLE_RATE_HZ, Recording, Waveform
-from ...service.inference.card import Card
 from ...service.inference.errors import AudioError, AudioTooLongError, AudioTooShortError, printable
+from ...service.inference.graphs import open_session
 from ...service.inference.segments import TOO_SHORT_S, cut_turns
-from ..data.augment import SpectralAugment
+from ...service.jobs.folder import Channels
+from ..data.augment import Augmentation
 from ..errors import TrainingError
-from ..network.frontend import FrontEnd
-from ..network.network import Network
 from .config import AdaptConfig
-from .head import Target
+from .head import Floats, Ints, Target
+
+Skipped = Literal[
+    "undecodable", "too_long", "too_short", "no_speech", "duplicate", "lacks_the_channel"
+]
+"""Why a file is not used."""
+
+_FILES_AT_ONCE = 32  # decoded ahead; more would only need more memory
+_LABEL_COLUMNS = ("path", "emotion")
+_MOST_LABELS = 100_000  # lines: a file of another kind would fill the memory
 
 
-@torch.no_grad()
-def whole_log_mel(front_end: FrontEnd, samples: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
-    """Log-mel power of one clip, ``(1, 1, n_mels, num_frames)``, and its mask, which is all ones.
+class Encoder:
+    """Pools clips with a bundle's own graph, each as recorded and in augmented views.
 
-    A clip shorter than one analysis window is padded to its length.
-    """
-    shortest = front_end.config.win_length
-    waveform = torch.from_numpy(np.pad(samples, (0, max(0, shortest - len(samples)))))
-    return front_end.log_mel(waveform[None], torch.tensor([len(samples)]))
-
-
-class FeatureViews:
-    """Pools clips, each as recorded and in augmented views.
-
-    The recording and its views are one batch of equal length: nothing is padded, and the features
-    as recorded are those of the service. Time and frequency masks are applied to the input of the
-    encoder only, not to that of the functionals.
-
-    Instances are thread-safe: the draws for a clip depend only on its samples and the seed.
+    The features are those of the service: same graph, one clip at a time, so that nothing is
+    padded. Instances are thread-safe: the draws for a clip depend only on its samples and the seed.
 
     Args:
-        network: of the bundle; the augmentation is that of its source training.
-        num_views: per clip.
+        graph: file of ``model.onnx``, or its bytes.
+        num_views: augmented versions of each clip.
         seed: of the views.
-
-    Examples:
-        >>> from nnpm.training.config import Config
-        >>> network = Network(Config(), ("angry", "sad")).eval()
-        >>> FeatureViews(network, num_views=3, seed=0)(np.zeros(16_000, np.float32)).shape
-        torch.Size([4, 661])
     """
 
-    def __init__(self, network: Network, num_views: int, seed: int) -> None:
-        self.network, self.num_views, self.seed = network, num_views, seed
+    def __init__(self, graph: Path | bytes, num_views: int, seed: int) -> None:
+        self._session = open_session(graph)
+        self._augment = Augmentation()
+        self._num_views, self._seed = num_views, seed
 
-    @torch.no_grad()
-    def __call__(self, samples: NDArray[np.float32]) -> Tensor:
+    def __call__(self, samples: Floats) -> Floats:
         """Pool one clip.
 
         Args:
@@ -79,32 +66,17 @@ class FeatureViews:
         Returns:
             Shape ``(1 + num_views, D)``; the first row is the clip as recorded.
         """
-        front_end = self.network.front_end
-        recorded, mask = whole_log_mel(front_end, samples)
-        power, features = [recorded], [front_end.normalise(recorded, mask)]
-        if self.num_views:
-            everywhere = mask.expand(self.num_views, -1, -1, -1)
-            augment = self._augmentation(samples)
-            varied = augment(recorded.expand(self.num_views, -1, -1, -1))
-            power.append(varied)
-            features.append(augment.mask(front_end.normalise(varied, everywhere)))
-        return self.network.pool(torch.cat(power), torch.cat(features), None)
+        digest = hashlib.sha256(self._seed.to_bytes(8) + samples.tobytes()).digest()
+        rng = np.random.default_rng(int.from_bytes(digest))
+        views = [samples, *(self._augment(samples, rng) for _ in range(self._num_views))]
+        return np.stack([self._pool(view) for view in views])
 
-    def _augmentation(self, samples: NDArray[np.float32]) -> SpectralAugment:
-        digest = hashlib.sha256(self.seed.to_bytes(8) + samples.tobytes()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7]))
-        config = self.network.config
-        return SpectralAugment(config.augment, config.front_end, generator)
-
-
-Skipped = Literal["undecodable", "too_long", "too_short", "no_speech", "duplicate"]
-"""Why a file is not used."""
-
-Floats = NDArray[np.float32]
-_Extract = Callable[[Floats], Tensor]
-
-_FILES_AT_ONCE = 32  # decoded ahead; more would only need more memory
-_EXAMPLES = 24  # segments of speech kept to compare the graphs with torch
+    def _pool(self, samples: Floats) -> Floats:
+        lengths = np.array([len(samples)], np.int64)
+        inputs = {"waveform": samples[None], "lengths": lengths}
+        (embedding,) = self._session.run(["embedding"], inputs)
+        pooled: Floats = embedding[0]
+        return pooled
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,47 +84,49 @@ class TargetFeatures:
     """The features of a folder of audio.
 
     Attributes:
-        rows: one per segment of speech, as ``extract`` returned it.
-        accepted: number of files that were used.
-        skipped: files that were not used, relative to the folder, by reason.
-        examples: the samples of some segments.
+        rows: one per segment of speech, shape ``(1 + num_views, D)``.
+        clip: for each row, which of ``names`` it is of.
+        names: files that were used, relative to the folder.
+        skipped: files that were not used, by reason.
         passed_over: files of the folder that are no recordings, by reason.
     """
 
-    rows: list[Tensor]
-    accepted: int
+    rows: list[Floats]
+    clip: Ints
+    names: list[str]
     skipped: dict[Skipped, list[str]]
-    examples: list[Floats]
     passed_over: PassedOver
 
-    def target(self) -> Target:
-        """The rows of :class:`FeatureViews` as one target set."""
-        together = torch.stack(self.rows, dim=1)
-        return Target(together[0], together[1:])
+    def target(self, occurs: tuple[int, ...] = ()) -> Target:
+        """The rows of :class:`Encoder` as one target set, of which these emotions are known."""
+        together = np.stack(self.rows, axis=1)
+        return Target(together[0], together[1:], occurs)
 
 
 def extract_features(
     folder: Path,
-    extract: _Extract,
-    card: Card,
+    encoder: Callable[[Floats], Floats],
+    window_s: float,
     config: AdaptConfig,
     *,
     threads: int,
+    channels: Channels = "mix",
     on_file: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> TargetFeatures:
     """Decode and trim all audio below a folder, and extract the features of its speech.
 
-    Files are decoded, mixed and trimmed as for prediction. A recording longer than the bundle's
-    window is cut into the same turns as for prediction; each counts as a clip of its own, at most
-    ``turns_per_clip`` of one recording.
+    Files are decoded and trimmed as for prediction. A recording longer than the bundle's window is
+    cut into the same turns as for prediction; each counts as a clip of its own, at most
+    ``turns_per_clip`` of one recording, spread over its length.
 
     Args:
         folder: searched recursively for audio, except hidden files.
-        extract: takes the samples of one segment of speech, shape ``(num_samples,)``, and returns
+        encoder: takes the samples of one segment of speech, shape ``(num_samples,)``, and returns
             its features; called from many threads.
-        card: of the bundle; gives the window.
+        window_s: of the bundle.
         config: minimum number of clips, maximum number of turns per recording.
         threads: that decode and extract.
+        channels: the mix, each channel by itself, or one.
         on_file: called with the number of files done and of all files.
 
     Returns:
@@ -163,38 +137,41 @@ def extract_features(
     """
     content = _list(folder)
     files = content.recordings
-    rows: list[Tensor] = []
-    examples: list[Floats] = []
+    rows: list[Floats] = []
+    clip_of: list[int] = []
+    names: list[str] = []
     seen: set[bytes] = set()
     skipped: dict[Skipped, list[str]] = {}
-    clips = _prepare_all(files, extract, card, config.turns_per_clip, threads)
+    prepare = partial(
+        _prepare, encoder=encoder, window_s=window_s, most=config.turns_per_clip, channels=channels
+    )
+    clips = _prepare_all(files, prepare, threads)
     for done, (path, clip) in enumerate(zip(files, clips, strict=True), start=1):
+        name = path.relative_to(folder).as_posix()
         if isinstance(clip, _Clip) and clip.digest not in seen:
             seen.add(clip.digest)
             rows += clip.rows
-            examples += clip.segments[: _EXAMPLES - len(examples)]
+            clip_of += [len(names)] * len(clip.rows)
+            names.append(name)
         else:
             reason = "duplicate" if isinstance(clip, _Clip) else clip
-            name = printable(path.relative_to(folder).as_posix())
-            skipped.setdefault(reason, []).append(name)
+            skipped.setdefault(reason, []).append(printable(name))
         on_file(done, len(files))
-    accepted = len(seen)
-    if accepted < config.min_clips:
+    if len(names) < config.min_clips:
         counts = ", ".join(f"{len(paths)} {reason}" for reason, paths in sorted(skipped.items()))
         raise TrainingError(
-            f"{accepted} of the {len(files)} audio files in {folder} are usable; at least "
+            f"{len(names)} of the {len(files)} audio files in {folder} are usable; at least "
             f"{config.min_clips} are required; skipped: {counts or 'none'}"
         )
-    return TargetFeatures(rows, accepted, skipped, examples, content.passed_over)
+    return TargetFeatures(rows, np.array(clip_of, np.int64), names, skipped, content.passed_over)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Clip:
-    """A usable file: the digest of its samples, its segments of speech, and their features."""
+    """A usable file: the digest of its samples, and the features of its segments of speech."""
 
     digest: bytes
-    segments: list[Floats]
-    rows: list[Tensor]
+    rows: list[Floats]
 
 
 def _list(folder: Path) -> FolderContent:
@@ -211,12 +188,10 @@ def _list(folder: Path) -> FolderContent:
 
 
 def _prepare_all(
-    files: list[Path], extract: _Extract, card: Card, most: int, threads: int
+    files: list[Path], prepare: Callable[[Path], "_Clip | Skipped"], threads: int
 ) -> Iterator[_Clip | Skipped]:
     """Prepare files in order, some of them ahead of the caller."""
-    # One torch thread in each of several threads: the other way round they wait for one another.
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        prepare = partial(_prepare, extract=extract, card=card, most=most)
+    with ThreadPoolExecutor(threads) as pool:
         try:
             waiting = deque(pool.submit(prepare, path) for path in files[:_FILES_AT_ONCE])
             for path in files[_FILES_AT_ONCE:]:
@@ -229,40 +204,149 @@ def _prepare_all(
             raise
 
 
-def _prepare(path: Path, *, extract: _Extract, card: Card, most: int) -> _Clip | Skipped:
+def _prepare(
+    path: Path,
+    *,
+    encoder: Callable[[Floats], Floats],
+    window_s: float,
+    most: int,
+    channels: Channels,
+) -> _Clip | Skipped:
     """Decode one file, cut out its speech, and extract the features."""
     try:
-        recording = decode(path)
+        recording = decode(path, channels="mix" if channels == "mix" else "split")
     except AudioTooLongError:
         return "too_long"
     except AudioTooShortError:
         return "too_short"
     except AudioError:
         return "undecodable"
-    waveform = recording.waveforms[0]
-    if waveform.duration_s < TOO_SHORT_S:
-        return "too_short"
-    segments = _segments(recording, card.window_s, most)
-    if not segments:
-        return "no_speech"
-    return _Clip(_digest(waveform), segments, [extract(segment) for segment in segments])
+    try:
+        if recording.waveforms[0].duration_s < TOO_SHORT_S:
+            return "too_short"
+        if isinstance(channels, int) and channels >= len(recording.waveforms):
+            return "lacks_the_channel"
+        segments = _segments(recording, window_s, most, channels)
+        if not segments:
+            return "no_speech"
+        return _Clip(_digest(recording.waveforms), [encoder(samples) for samples in segments])
+    finally:
+        recording.close()
 
 
-def _digest(waveform: Waveform) -> bytes:
+def _digest(waveforms: tuple[Waveform, ...]) -> bytes:
     """Digest of all samples, read a minute at a time: those of a long recording are in a file."""
     digest, minute = hashlib.sha256(), 60 * SAMPLE_RATE_HZ
-    for start in range(0, len(waveform), minute):
-        digest.update(waveform.part(start, start + minute).samples.tobytes())
+    for waveform in waveforms:
+        for start in range(0, len(waveform), minute):
+            digest.update(waveform.part(start, start + minute).samples.tobytes())
     return digest.digest()
 
 
-def _segments(recording: Recording, window_s: float, most: int) -> list[Floats]:
+def _segments(
+    recording: Recording, window_s: float, most: int, channels: Channels
+) -> Iterator[Floats] | list[Floats]:
     """Turns as prediction finds them, spread over the recording if there are more than wanted.
 
     They are copied: a view would keep the whole recording in memory.
     """
-    waveform = recording.waveforms[0]
-    turns = [turn for turn in cut_turns(recording, window_s)[0].turns if turn.has_speech]
+    cuts = cut_turns(recording, window_s)
+    wanted = [channels] if isinstance(channels, int) else range(len(cuts))
+    turns = sorted(
+        (
+            (turn.start, index, turn)
+            for index in wanted
+            for turn in cuts[index].turns
+            if turn.has_speech
+        ),
+        key=lambda found: found[:2],
+    )
     if len(turns) > most:
         turns = [turns[index] for index in np.linspace(0, len(turns) - 1, most).round().astype(int)]
-    return [turn.samples(waveform).copy() for turn in turns]
+    return [turn.samples(recording.waveforms[index]).copy() for _, index, turn in turns]
+
+
+def read_labels(path: Path, folder: Path, labels: Sequence[str]) -> dict[str, int]:
+    """Read the emotions of some recordings.
+
+    Args:
+        path: a CSV file in UTF-8 with the columns path, relative to ``folder``, and emotion; other
+            columns are not read, and lines without an emotion are skipped.
+        folder: of the recordings.
+        labels: emotions that the bundle knows.
+
+    Returns:
+        Index of the emotion by path, as :attr:`TargetFeatures.names` has it.
+
+    Raises:
+        TrainingError: if it is not such a file, names a recording that does not exist or an emotion
+            that the bundle does not know, or gives one recording two emotions.
+    """
+    found: dict[str, int] = {}
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, restval="", strict=True)
+            columns = [column for column in reader.fieldnames or () if column]
+            if missing := [column for column in _LABEL_COLUMNS if column not in columns]:
+                raise TrainingError(
+                    f"{path} has no column {' and no column '.join(missing)} in its header; the "
+                    "columns path and emotion are required"
+                )
+            for cells in reader:
+                if reader.line_num > _MOST_LABELS:
+                    raise TrainingError(
+                        f"{path} has more than {_MOST_LABELS} lines; 20 to 100 are enough"
+                    )
+                _add(found, cells, f"line {reader.line_num} of {path}", folder, labels)
+    except FileNotFoundError:
+        raise TrainingError(f"there is no file {path}") from None
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise TrainingError(f"{path} is not a CSV file in UTF-8: save it as one") from error
+    if not found:
+        raise TrainingError(f"{path} labels 0 recordings; write a path and an emotion into a line")
+    return found
+
+
+def _add(
+    found: dict[str, int],
+    cells: dict[str, str],
+    place: str,
+    folder: Path,
+    labels: Sequence[str],
+) -> None:
+    name, emotion = cells["path"].strip(), cells["emotion"].strip().lower()
+    if not emotion:
+        return
+    if emotion not in labels:
+        raise TrainingError(
+            f"{place} has the emotion {emotion[:64]!r}; the model knows {', '.join(labels)}"
+        )
+    windows = PureWindowsPath(name)
+    if not name or windows.anchor or PurePosixPath(name).is_absolute() or ".." in windows.parts:
+        raise TrainingError(
+            f"{place} has the path {name[:256]!r}; it must be relative to {folder}, without .."
+        )
+    name = PurePosixPath(name).as_posix()
+    if not (folder / name).is_file():
+        raise TrainingError(f"{place} names {name[:256]!r}, which is not in {folder}")
+    index = labels.index(emotion)
+    if found.setdefault(name, index) != index:
+        raise TrainingError(
+            f"{place} labels {name[:256]!r} {emotion}; another line labels it "
+            f"{labels[found[name]]}: remove one"
+        )
+
+
+def with_labels(target: Target, features: TargetFeatures, labels: dict[str, int]) -> Target:
+    """Put labels into a target: each turn of a labelled recording gets its emotion.
+
+    Args:
+        target: of ``features``.
+        features: say which row is of which recording.
+        labels: from :func:`read_labels`; recordings that were not used are left out.
+    """
+    given = np.array([labels.get(features.names[clip], -1) for clip in features.clip], np.int64)
+    labelled = np.flatnonzero(given >= 0)
+    return replace(target, labelled=labelled, emotion=given[labelled])

@@ -1,276 +1,178 @@
-"""``nnpm adapt --full``: fine-tune the whole network with the audio of source and target."""
+"""``nnpm adapt --full``: fine-tune the encoder too, with the audio of source and target."""
 
-from collections.abc import Callable, Iterator
-from copy import deepcopy
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from ...service.inference.bundle import Memory
-from ...service.inference.card import Card
-from ..bundle.calibration import build_memory
-from ..corpora import Utterance, load, load_folder
-from ..corpora.manifest import MANIFEST
-from ..data.augment import SpectralAugment
-from ..data.batches import BalancedSampler, training_batches
-from ..data.clips import Ragged, load_clips, load_features
+from ...service.inference.bundle import Bundle
+from ...service.jobs.folder import AdaptationTask
+from ..bundle.encoder import embed, encoder_graph
+from ..bundle.export import MOST_SLOTS, choose_slots, head_and_memory
+from ..config import TrainConfig
+from ..corpora import Utterance
+from ..data.batches import Samples
 from ..errors import TrainingError
-from ..network.memory import multilabel_loss, smooth_one_hot, soft_cross_entropy
-from ..network.network import Network
-from .config import AdaptConfig
-from .head import AdaptedHead, Source, Target
-from .methods import METHODS
-from .methods.method import Batch
+from ..source.run import check_same_data, load_training_data, read, trained_network
+from ..source.trainer import Trainer
+from .config import AdaptConfig, FullConfig
+from .features import Encoder, extract_features
+from .head import Floats, Full, Source, Start, Target
+from .methods.method import softmax
+from .train import adapt_head
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SourceAudio:
-    """Labelled source clips with their audio.
-
-    Attributes:
-        utterances: in order.
-        emotion: index of the logit, int64, shape ``(clips,)``.
-        clips: their samples.
-        features: their log-mel power before normalisation.
-    """
-
-    utterances: list[Utterance]
-    emotion: Tensor
-    clips: Ragged
-    features: Ragged
-
-    def memory(self, network: Network) -> Memory:
-        """The memory of ``network``: one pass over the clips."""
-        return build_memory(network, self.utterances, self.clips)
-
-
-def load_source(
-    folder: Path, corpora: tuple[str, ...], card: Card, network: Network, cache: Path
-) -> SourceAudio:
-    """Read the source corpora of a bundle.
-
-    Speakers that the card lists as held out are left out, and so are emotions of no label.
-
-    Args:
-        folder: holds one folder per corpus, or is one corpus with a metadata.csv.
-        corpora: names; empty for those in the card.
-        card: of the bundle.
-        network: of the bundle; its front end computes the features.
-        cache: folder for decoded clips.
-
-    Raises:
-        CorpusError: if a corpus cannot be read.
-        TrainingError: if an emotion of the bundle has no clip.
-    """
-    trained: list[dict[str, object]] = card.training.get("corpora", [])
-    names = corpora or tuple(str(corpus["name"]) for corpus in trained)
-    if not corpora and (folder / MANIFEST).is_file():
-        found = load_folder(folder)
-    else:
-        found = [utterance for name in names for utterance in load(name, folder)]
-    out = _held_out(trained)
-    kept = [u for u in found if u.emotion in card.labels and (u.corpus, u.speaker) not in out]
-    if missing := set(card.labels) - {u.emotion for u in kept}:
-        raise TrainingError(
-            f"the source in {folder} has no clip of {', '.join(sorted(missing))}, which the bundle "
-            "can answer: add such clips"
-        )
-    clips = load_clips(kept, cache)
-    emotion = torch.tensor([card.labels.index(u.emotion) for u in kept])
-    return SourceAudio(kept, emotion, clips, load_features(clips, network.config.front_end))
-
-
-def _held_out(trained: list[dict[str, object]]) -> set[tuple[str, str]]:
-    """Corpus and speaker of the clips that calibrate and test the base."""
-    held_out = set()
-    for corpus in trained:
-        speakers = corpus.get("speakers", {})
-        assert isinstance(speakers, dict)
-        for side in ("validation", "test"):
-            held_out |= {(str(corpus["name"]), speaker) for speaker in speakers.get(side, [])}
-    return held_out
-
-
-_LONGEST_FRAMES = 624
-"""Longer clips are cut to this, ten seconds, when they are pooled whole."""
-
-
-def in_memory(log_mels: list[Tensor]) -> Ragged:
-    """Features of clips, ``(num_frames, n_mels)`` each, without a file."""
-    bounds = np.cumsum([0, *map(len, log_mels)], dtype=np.int64)
-    values = torch.cat(log_mels).numpy().astype(np.float16)
-    return Ragged(values, bounds[:-1], bounds[1:], Path())
+_CORPUS = "(target)"
 
 
 def fine_tune(
-    network: Network,
-    audio: SourceAudio,
-    clips: Ragged,
-    method: str,
+    base: Bundle,
+    task: AdaptationTask,
     config: AdaptConfig,
-    seed: int,
-    on_step: Callable[[int, int], None] = lambda _done, _total: None,
-) -> Network:
-    """Train encoder and head with the source's loss and the method's loss.
+    full: Full,
+    on_step: Callable[[int, int], None],
+) -> Start:
+    """Train encoder and head on, with the target's surest pseudo labels, and build the memory anew.
 
-    Each step takes augmented crops of both sides. The source's loss is that of training
-    (docs/research/method.md: cross-entropy and the true multilabel): the memory changes with the
-    encoder, so that there is nothing to replay. Batch normalisations keep their statistics; those
-    at the head's entrance are the source's for the source and the target's for the target. Every
-    ``refresh_steps`` the pooled features of both sides are computed again.
+    The head of the base is adapted first. The clips of each emotion that it is surest of join the
+    source as one more corpus, with what it answered as their target; the recipe is that of source
+    training at lower rates, from the weights of the run.
+
+    References:
+        Lee, *Pseudo-Label*, 2013, and Zou et al., arXiv 1810.07911, for a share of every class.
+        Here the labels come from a method that has looked at the whole target set, and are soft.
 
     Args:
-        network: of the bundle; not changed.
-        audio: the source.
-        clips: log-mel power of the target's clips.
-        method: a name in :data:`nnpm.training.adaptation.methods.METHODS`.
+        base: the bundle that is adapted.
+        task: gives target, method and seed.
         config: the section ``full``, and the method's section.
-        seed: of all draws; torch's global generator is left as it was.
-        on_step: called after every step with the steps taken and the steps in all.
+        full: the run that made the base, and the source's audio.
+        on_step: called with the steps taken and the steps in all.
 
     Returns:
-        The network, in evaluation mode, with the source's statistics in its head.
+        Head with the source's statistics, memory and encoder part of the fine-tuned network.
 
     Raises:
-        TrainingError: if the method takes no training steps, or training diverges.
+        TrainingError: if the run does not fit the base, or its network cannot be trained.
+        CorpusError: if a source corpus cannot be read.
     """
-    if not METHODS[method].trains:
+    settings = config.full
+    request = read(full.run)
+    request = request.model_copy(update={"data": full.source.resolve()})
+    data = load_training_data(request, full.cache)
+    check_same_data(full.run, data)
+    if data.labels != base.labels:
         raise TrainingError(
-            f"--full trains the whole network, but {method} takes no training steps; choose "
-            "another --method"
+            f"{full.run} knows {', '.join(data.labels)}; the base {base.path} knows "
+            f"{', '.join(base.labels)}: give the run that made the base"
         )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return _FineTuning(network, audio, clips, method, config, seed).run(on_step)
-
-
-class _FineTuning:
-    def __init__(
-        self,
-        network: Network,
-        audio: SourceAudio,
-        clips: Ragged,
-        method: str,
-        config: AdaptConfig,
-        seed: int,
-    ) -> None:
-        self.config, self.recipe = config, network.config
-        self.audio, self.clips = audio, clips
-        self.network = deepcopy(network).eval()
-        self.augment = SpectralAugment(self.recipe.augment, self.recipe.front_end)
-        # the sets that methods see as a whole; updated in place as the encoder changes
-        self.source = Source(self._pool(audio.features), audio.emotion)
-        pooled = self._pool(clips)
-        self.target = Target(pooled, pooled.new_zeros(0, *pooled.shape))
-        self.head = AdaptedHead(
-            self.network.head, self.target, target_statistics=config.target_statistics
+    network = trained_network(full.run, request, data.labels)
+    clips = _target_clips(task, base, config)
+    answers = _answers(base, task, config, clips)
+    chosen = surest(answers, settings.share)
+    source = data.split.train
+    heard = data.clips(source)
+    pseudo = [
+        Utterance(
+            Path(f"/{index}"), _CORPUS, "", task.language, data.labels[answers[index].argmax()]
         )
-        self.method = METHODS[method](config, self.source, self.target, self.head)
-        self.rng = np.random.default_rng(seed)
+        for index in chosen
+    ]
 
-    def run(self, on_step: Callable[[int, int], None]) -> Network:
-        full = self.config.full
-        encoder = list(self.network.encoder.parameters())
-        head = [weight for weight in self.head.parameters() if weight.requires_grad]
-        trained = [*encoder, *head, *self.method.parameters()]
-        optimizer = torch.optim.AdamW(
-            trained, lr=full.learning_rate, weight_decay=full.weight_decay
+    def samples(index: int) -> Samples:
+        return heard[index] if index < len(source) else clips[chosen[index - len(source)]]
+
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(
+            request.config.model_copy(update={"train": _recipe(request.config.train, settings)}),
+            data.labels,
+            network.encoder,
+            [*source, *pseudo],
+            samples,
+            Path(folder),
+            task.seed,
+            torch.device("cpu"),
         )
-        sides = zip(self._source_batches(), self._target_batches(), strict=True)
-        for step, (source, target) in enumerate(sides):
-            if step % self.config.refresh_steps == 0:
-                self._refresh(again=step > 0)
-            ramp = min(1.0, step / self.config.ramp_steps) if self.config.ramp_steps else 1.0
-            batch = self._batch(source, target)
-            loss = self._source_loss(batch) + ramp * self.method.loss(batch, step / full.steps)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(trained, full.clip_gradient)
-            optimizer.step()
-            on_step(step + 1, full.steps)
-        if not all(bool(weight.isfinite().all()) for weight in trained):
-            raise TrainingError(
-                f"{self.method.name} diverged: its weights are not finite; "
-                f"lower full.learning_rate ({full.learning_rate:g}) or the method's weights"
-            )
-        self.network.head = deepcopy(self.head.head)
-        return self.network.requires_grad_(True).eval()
+        own = trainer.network.head
+        trained = {n: p for n, p in network.head.named_parameters() if p.requires_grad}
+        own.load_state_dict(trained, strict=False)
+        smoothing = request.config.loss.label_smoothing
+        soft = torch.from_numpy(answers[chosen]) * (1 - smoothing) + smoothing / len(data.labels)
+        trainer.target[len(source) :] = soft
+        tuned = trainer.fit(on_step)
+    slots = [source[index] for index in choose_slots(source, MOST_SLOTS)]
+    encoder = encoder_graph(tuned, base.card.training.get("precision", "int8"))
+    head, memory = head_and_memory(
+        tuned.head.export(), slots, embed(encoder, list(data.clips(slots))), data.labels
+    )
+    return Start(head, memory, encoder)
 
-    @torch.no_grad()
-    def _refresh(self, *, again: bool) -> None:
-        """Pool both sides, and update the method, from whole clips."""
-        if again:
-            self.source.pooled.copy_(self._pool(self.audio.features))
-            self.target.pooled.copy_(self._pool(self.clips))
-            self.head.observe(self.target)
-        self.head.eval()
-        self.slots = self.head.project_source(self.source.pooled)
-        self.method.refresh(self.head)
-        self.head.train()
 
-    def _batch(self, source: tuple[Tensor, Tensor], target: tuple[Tensor, Tensor]) -> Batch:
-        """Run the network on crops and their indices, of both sides."""
-        source_projection = self.head.project_source(self._encode(source[0]))
-        target_projection = self.head.project_target(self._encode(target[0]))
-        return Batch(
-            source_index=source[1],
-            source_projection=source_projection,
-            source_logits=self.head.classify(source_projection),
-            source_emotion=self.audio.emotion[source[1]],
-            target_index=target[1],
-            target_projection=target_projection,
-            target_logits=self.head.classify(target_projection),
-        )
+def surest(answers: Floats, share: float) -> list[int]:
+    """Of the clips with the same answer, the share that is most certain; at least one.
 
-    def _source_loss(self, batch: Batch) -> Tensor:
-        numbers, emotion = self.recipe.loss, batch.source_emotion
-        truth = smooth_one_hot(emotion, len(self.network.labels), numbers.label_smoothing)
-        cross_entropy = soft_cross_entropy(batch.source_logits, truth).mean()
-        multilabel = multilabel_loss(
-            batch.source_projection @ self.slots.T,
-            self.audio.emotion == emotion[:, None],
-            numbers.multilabel_positive,
-            numbers.hard_negative_share,
-            own=batch.source_index,
-        )
-        return cross_entropy + numbers.multilabel_weight * multilabel.mean()
+    Args:
+        answers: probabilities, shape ``(clips, emotions)``.
+        share: of the clips with the same answer.
 
-    def _encode(self, log_mel: Tensor) -> Tensor:
-        """Augment a batch of full crops, and pool it."""
-        everywhere = log_mel.new_ones(len(log_mel), 1, 1, log_mel.shape[3])
-        with torch.no_grad():
-            varied = self.augment(log_mel)
-            features = self.augment.mask(self.network.front_end.normalise(varied, everywhere))
-        return self.network.pool(varied, features, None)
+    Returns:
+        Indices, in order.
 
-    @torch.no_grad()
-    def _pool(self, log_mels: Ragged) -> Tensor:
-        """Pool whole clips as recorded, one by one, so that nothing is padded."""
-        rows = []
-        for log_mel in log_mels:
-            whole = torch.from_numpy(log_mel[:_LONGEST_FRAMES].T.copy())[None, None]
-            everywhere = whole.new_ones(1, 1, 1, whole.shape[3])
-            features = self.network.front_end.normalise(whole, everywhere)
-            rows.append(self.network.pool(whole, features, None))
-        return torch.cat(rows)
+    Examples:
+        >>> surest(np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]], np.float32), 0.5)
+        [0, 2]
+    """
+    best, certainty = answers.argmax(1), answers.max(1)
+    chosen: list[int] = []
+    for emotion in np.unique(best):
+        own = np.flatnonzero(best == emotion)
+        ranked = own[np.argsort(-certainty[own], kind="stable")]
+        chosen += ranked[: max(1, round(share * len(own)))].tolist()
+    return sorted(chosen)
 
-    def _source_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        full = self.config.full
-        drawn = BalancedSampler(self.audio.utterances).draw(full.steps * full.batch, self.rng)
-        return self._crops(self.audio.features, drawn, full.batch)
 
-    def _target_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        full = self.config.full
-        size = min(full.batch, len(self.clips))
-        rounds = -(-full.steps * size // len(self.clips))
-        orders = [self.rng.permutation(len(self.clips)) for _ in range(rounds)]
-        return self._crops(self.clips, np.concatenate(orders)[: full.steps * size], size)
+def _target_clips(task: AdaptationTask, base: Bundle, config: AdaptConfig) -> list[Samples]:
+    found = extract_features(
+        task.target,
+        lambda samples: samples.astype(np.float16),
+        base.card.window_s,
+        config,
+        threads=task.threads,
+        channels=task.channels,
+    )
+    return [row.astype(np.float32) for row in found.rows]
 
-    def _crops(
-        self, features: Ragged, drawn: NDArray[np.int64], size: int
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        return training_batches([features], drawn, self.recipe.augment, size, self.rng)
+
+def _answers(
+    base: Bundle, task: AdaptationTask, config: AdaptConfig, clips: list[Samples]
+) -> Floats:
+    """What the base's head answers on the target after adaptation."""
+    encode = Encoder(base.path / "model.onnx", 0, task.seed)
+    pooled = np.stack([encode(clip)[0] for clip in clips])
+    occurs = tuple(base.labels.index(name) for name in task.emotions or base.card.emotions)
+    target = Target(pooled, np.zeros((0, *pooled.shape), np.float32), occurs)
+    temperature = base.card.decision.temperature
+    head = adapt_head(
+        base.head(),
+        Source.from_memory(base.memory(), config.most_slots),
+        target,
+        task.method,
+        config,
+        task.seed,
+        temperature=temperature,
+    )
+    logits = head.classify(head.project(head.standardise(pooled))) / np.float32(temperature)
+    return softmax(np.where(target.open(logits.shape[1]), logits, np.float32(-1e4)))
+
+
+def _recipe(train: TrainConfig, settings: FullConfig) -> TrainConfig:
+    return train.model_copy(
+        update={
+            "steps": settings.steps,
+            "head_steps": 0,
+            "warmup_steps": min(train.warmup_steps, settings.steps // 5),
+            "encoder_rate": train.encoder_rate * settings.rate,
+            "head_rate": train.head_rate * settings.rate,
+        }
+    )

@@ -1,18 +1,62 @@
-"""What adaptation works on: source and target as features, and the head with statistics of both."""
+"""What adaptation works on: source and target as features, and a head with the target's statistics.
 
-from copy import deepcopy
-from dataclasses import dataclass
-from functools import partial
+Source features are standardised in the memory, each corpus by its own statistics. Target features
+are standardised by a head; adaptation puts the target's own statistics into it.
+"""
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - torch's own convention
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ...service.inference.bundle import Memory
-from ..network.head import Head
+from ...service.inference.head import Head
+from .config import StatisticsConfig
 
-_LEAST_VARIANCE = 1e-2
-"""Minimum variance of a target feature, relative to the source's: it bounds the amplification."""
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+_LEAST_DEVIATION = 0.1
+"""Minimum deviation of a target feature, relative to the source's: it bounds the amplification."""
+
+_FEWEST_CLIPS = 10
+"""With fewer clips the statistics stay the source's: those of one clip would be the clip."""
+
+
+@dataclass(frozen=True, slots=True)
+class Full:
+    """The additional inputs of ``--full``.
+
+    Attributes:
+        run: folder of the training run that made the base; it holds the weights in float32.
+        source: holds one folder per source corpus.
+        cache: for decoded clips.
+    """
+
+    run: Path
+    source: Path
+    cache: Path
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Start:
+    """What the adaptation of a head starts from: the base, or what ``--full`` made of it.
+
+    Attributes:
+        head: before adaptation.
+        memory: of the source, projected by this head.
+        encoder: the fine-tuned encoder part, which ends in ``embedding``; None for the base's.
+    """
+
+    head: Head
+    memory: Memory
+    encoder: "ModelProto | None" = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -20,139 +64,108 @@ class Source:
     """The bundle's memory: the labelled source without its audio.
 
     Attributes:
-        pooled: float32, shape ``(num_slots, D)``.
+        features: standardised, float32, shape ``(num_slots, D)``.
         emotion: index of the logit, int64, shape ``(num_slots,)``.
+        speaker: number of the speaker, int64, shape ``(num_slots,)``.
     """
 
-    pooled: Tensor
-    emotion: Tensor
+    features: Floats
+    emotion: Ints
+    speaker: Ints
 
     @classmethod
-    def from_memory(cls, memory: Memory) -> "Source":
-        """The memory of a bundle as tensors, without a copy."""
-        return cls(torch.from_numpy(memory.features), torch.from_numpy(memory.emotion))
+    def from_memory(cls, memory: Memory, most: int | None = None) -> Self:
+        """The memory of a bundle.
+
+        Args:
+            memory: of the bundle.
+            most: slots at most: all of rare emotions, evenly spaced ones of frequent emotions.
+        """
+        chosen = evenly(memory.emotion, len(memory.emotion) if most is None else most)
+        names = [f"{memory.corpus[i]}/{memory.speaker[i]}" for i in chosen]
+        speaker = np.unique(names, return_inverse=True)[1].astype(np.int64)
+        return cls(memory.features[chosen], memory.emotion[chosen].astype(np.int64), speaker)
+
+
+def evenly(emotion: Ints, most: int) -> Ints:
+    """Indices of at most ``most`` slots: all of rare emotions, evenly spaced of frequent ones.
+
+    Examples:
+        >>> evenly(np.array([0, 0, 0, 0, 0, 1]), 4).tolist()
+        [0, 2, 4, 5]
+    """
+    if len(emotion) <= most:
+        return np.arange(len(emotion))
+    groups = sorted((np.flatnonzero(emotion == e) for e in np.unique(emotion)), key=len)
+    chosen: list[Ints] = []
+    for index, group in enumerate(groups):
+        room = (most - sum(map(len, chosen))) // (len(groups) - index)
+        comb = np.linspace(0, len(group) - 1, min(room, len(group)))
+        chosen.append(group[comb.round().astype(np.int64)])
+    return np.sort(np.concatenate(chosen))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Target:
-    """Clips without labels, as features of the frozen encoder.
+    """Clips as features of the frozen encoder, and what the user knows of them.
 
     Attributes:
-        pooled: of the clips as recorded, float32, shape ``(num_clips, D)``.
-        views: of spectral augmentations of the same clips, shape ``(num_views, num_clips, D)``;
+        pooled: h of the clips as recorded, float32, shape ``(num_clips, D)``.
+        views: h of augmented versions of the same clips, shape ``(num_views, num_clips, D)``;
             ``num_views`` may be 0.
+        occurs: indices of the emotions that occur; empty if that is not known.
+        labelled: indices of clips whose emotion the user gave, int64, shape ``(num_labels,)``.
+        emotion: of these, int64, shape ``(num_labels,)``.
     """
 
-    pooled: Tensor
-    views: Tensor
+    pooled: Floats
+    views: Floats
+    occurs: tuple[int, ...] = ()
+    labelled: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    emotion: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def open(self, num_emotions: int) -> NDArray[np.bool_]:
+        """Which emotions may occur, shape ``(num_emotions,)``."""
+        mask = np.zeros(num_emotions, np.bool_)
+        mask[list(self.occurs) or slice(None)] = True
+        return mask
+
+    def without_labels(self, hidden: Sequence[int] | Ints | slice = slice(None)) -> "Target":
+        """The same clips; the labels at the places ``hidden`` (all of them) are not known."""
+        kept = np.ones(len(self.labelled), np.bool_)
+        kept[hidden] = False
+        return replace(self, labelled=self.labelled[kept], emotion=self.emotion[kept])
 
 
-class AdaptedHead(nn.Module):
-    """A copy of a head that normalises source and target by separate statistics.
+def with_statistics(head: Head, target: Target, config: StatisticsConfig) -> Head:
+    """Put the target's statistics into a head.
 
-    Projection and class vectors are trained, the same ones for both sides. The statistics, the
-    affine part of the batch normalisation and the logit scale stay as they are.
+    ``mean = (n m_T + k m_S) / (n + k)`` with n clips, and the same for the logarithm of the
+    deviation: few clips leave the source's statistics almost as they are.
 
     References:
         Li et al., *Revisiting Batch Normalization for Practical Domain Adaptation* (AdaBN), arXiv
         1603.04779: target statistics in every normalisation. Here only in the head's, because the
-        encoder is frozen and its features are computed once; and only part of the way, because the
-        target's mean differs by language and voices, but also by its emotions.
+        encoder is frozen. Schneider et al. (arXiv 2006.16971) shrink them in the same way.
 
     Args:
         head: of the bundle that is adapted; it is not changed.
-        target: its statistics are those of the target's side.
-        target_statistics: how far the target's side goes from the source's statistics (0) to the
-            target's own (1).
-        anchored: train the first block of the feature only. The other blocks keep their weights,
-            and their answers are a second opinion that training does not change.
+        target: the clips.
+        config: how much the source's statistics count.
 
     Examples:
-        >>> from nnpm.training.config import HeadConfig
-        >>> head = Head(HeadConfig(), blocks=(6,), num_emotions=4).eval()
-        >>> target = Target(torch.randn(20, 6) + 3.0, torch.zeros(0, 20, 6))
-        >>> adapted = AdaptedHead(head, target, target_statistics=True).eval()
-        >>> pooled = torch.randn(5, 6)
-        >>> moved = adapted.export().project(adapted.align(pooled))
-        >>> bool(torch.allclose(moved, head.project(pooled), atol=1e-5))
-        True
+        >>> ones, eye = np.ones(2, np.float32), np.eye(2, dtype=np.float32)
+        >>> head = Head(0 * ones, ones, eye, 0 * ones, eye, np.float32(1.0))
+        >>> target = Target(np.full((30, 2), 4, np.float32), np.zeros((0, 30, 2), np.float32))
+        >>> with_statistics(head, target, StatisticsConfig(mean_clips=30)).mean.tolist()
+        [2.0, 2.0]
     """
-
-    def __init__(
-        self, head: Head, target: Target, *, target_statistics: float, anchored: bool = False
-    ) -> None:
-        super().__init__()
-        self.head = deepcopy(head).requires_grad_(False)
-        # Only their direction matters. At unit length their steps are as large as the projection's.
-        self.head.classes.copy_(F.normalize(self.head.classes, dim=1))
-        self._train_blocks(1 if anchored else len(self.head.projection.blocks))
-        mean, variance = self.head.norm.running_mean, self.head.norm.running_var
-        assert mean is not None
-        assert variance is not None
-        self.register_buffer("source_mean", mean.clone())
-        self.register_buffer("source_variance", variance.clone())
-        self.register_buffer("target_mean", mean.clone())
-        self.register_buffer("target_variance", variance.clone())
-        self.source_mean: Tensor
-        self.source_variance: Tensor
-        self.target_mean: Tensor
-        self.target_variance: Tensor
-        self.share = float(target_statistics)
-        self.observe(target)
-
-    def observe(self, target: Target) -> None:
-        """Set the statistics of the target's side from a target, ``share`` of the way."""
-        if self.share == 0.0:
-            return
-        variance, mean = torch.var_mean(target.pooled, dim=0, correction=0)
-        variance = torch.maximum(variance, _LEAST_VARIANCE * self.source_variance)
-        self.target_mean.copy_(torch.lerp(self.source_mean, mean, self.share))
-        ratio = variance / self.source_variance
-        self.target_variance.copy_(self.source_variance * ratio**self.share)
-
-    def project_source(self, pooled: Tensor) -> Tensor:
-        """Source features ``(batch, D)`` to z on the unit sphere ``(batch, projection)``."""
-        return self._project(pooled, self.source_mean, self.source_variance)
-
-    def project_target(self, pooled: Tensor) -> Tensor:
-        """Target features ``(batch, D)`` to z on the unit sphere ``(batch, projection)``."""
-        return self._project(pooled, self.target_mean, self.target_variance)
-
-    def classify(self, projection: Tensor) -> Tensor:
-        """Logits ``(batch, num_emotions)`` of z ``(batch, projection)``."""
-        return self.head.classify(projection)
-
-    def export(self) -> Head:
-        """A plain head for the target, with the target's statistics in its batch normalisation."""
-        head = deepcopy(self.head).requires_grad_(False)
-        norm = head.norm
-        norm.running_mean, norm.running_var = self.target_mean.clone(), self.target_variance.clone()
-        return head.eval()
-
-    def align(self, pooled: Tensor) -> Tensor:
-        """Shift and scale source features ``(n, D)`` to the target's statistics.
-
-        ``export().project(align(h)) == project_source(h)``: with aligned features in its memory, an
-        adapted bundle votes as this head does, and can be adapted again.
-        """
-        eps = self.head.norm.eps
-        scale = ((self.target_variance + eps) / (self.source_variance + eps)).sqrt()
-        return (pooled - self.source_mean) * scale + self.target_mean
-
-    def _train_blocks(self, count: int) -> None:
-        """Train only the weights that belong to the first ``count`` blocks of the feature."""
-        projection = self.head.projection
-        inputs, outputs = sum(projection.blocks[:count]), count * projection.width
-        for weight, trained in (
-            (projection.weight, inputs),
-            (projection.bias, outputs),
-            (self.head.classes, outputs),
-        ):
-            mask = (torch.arange(weight.shape[-1]) < trained).to(weight)
-            weight.requires_grad_(True)
-            weight.register_hook(partial(torch.mul, mask))  # type: ignore[no-untyped-call]
-
-    def _project(self, pooled: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-        norm = self.head.norm
-        standard = F.batch_norm(pooled, mean, variance, norm.weight, norm.bias, eps=norm.eps)
-        return self.head.project_normalised(standard)
+    count = len(target.pooled)
+    if not config.adapt or count < _FEWEST_CLIPS:
+        return head
+    deviation = np.maximum(target.pooled.std(0), np.float32(_LEAST_DEVIATION) * head.deviation)
+    mean_share = np.float32(count / (count + config.mean_clips))
+    deviation_share = np.float32(count / (count + config.deviation_clips))
+    moved: Floats = head.mean + mean_share * (target.pooled.mean(0) - head.mean)
+    scaled: Floats = head.deviation * (deviation / head.deviation) ** deviation_share
+    return replace(head, mean=moved, deviation=scaled)

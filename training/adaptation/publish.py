@@ -1,41 +1,25 @@
-"""Writing an adapted bundle: graphs with the new head, aligned memory, and model card."""
+"""Writing an adapted bundle: the base's graph with the new head, its memory, and a model card.
 
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from copy import deepcopy
+A bundle keeps of the target: mean and deviation of its features, a head that was trained with them,
+and figures. It keeps no feature or sample of a clip, and no file name or path.
+"""
+
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import onnx
-import torch
-from numpy.typing import NDArray
-from onnx import numpy_helper
-from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from ... import __version__
 from ...service.inference import bundle as bundles
-from ...service.inference.bundle import Bundle, Memory
+from ...service.inference.bundle import Bundle
 from ...service.inference.card import Card, Decision
-from ...service.inference.recognizer import Recognizer
-from ..bundle.files import (
-    head_graph,
-    memory_file,
-    network_graph,
-    probe_file,
-    require_parity,
-    timestamp,
-    weights_file,
-)
+from ...service.inference.head import Head
+from ..bundle.answer import attach_answer
 from ..bundle.model_card import INTENDED_USE, NOT_FOR
-from ..errors import TrainingError
-from ..network.head import Head
-from ..network.network import Network
+from ..bundle.parts import memory_file, probe_file, timestamp
 from .config import AdaptConfig
-from .head import AdaptedHead
+from .head import Start
 from .report import AdaptationReport
-
-_SAME = 1e-6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,25 +27,23 @@ class Adapted:
     """The result of an adaptation.
 
     Attributes:
-        network: of the base, or fine-tuned with the source audio.
-        memory: of the same network.
-        head: the network's head after adaptation.
+        head: after adaptation, with the target's statistics.
         decision: of the adapted bundle.
+        occurs: its default emotions; all if empty.
+        calibrated: whether the confidence was fitted to labels of the target.
+        start: what the head was before, if ``--full`` made a new encoder; None keeps the base's
+            encoder and memory.
     """
 
-    network: Network
-    memory: Memory
-    head: AdaptedHead
+    head: Head
     decision: Decision
+    occurs: tuple[str, ...] = ()
+    calibrated: bool = False
+    start: Start | None = None
 
 
 def publish(
-    out: Path,
-    base: Bundle,
-    adapted: Adapted,
-    report: AdaptationReport,
-    config: AdaptConfig,
-    examples: Sequence[NDArray[np.float32]],
+    out: Path, base: Bundle, adapted: Adapted, report: AdaptationReport, config: AdaptConfig
 ) -> Bundle:
     """Write the adapted bundle, completely or not at all.
 
@@ -71,122 +53,53 @@ def publish(
         adapted: the result of the adaptation.
         report: of the adaptation; its :meth:`for_card` goes into the card.
         config: of the adaptation.
-        examples: clips of the target, on which the graphs and torch are compared.
 
     Returns:
         The new bundle.
 
     Raises:
-        TrainingError: if the graphs and torch differ, or the aligned memory exceeds float16.
+        TrainingError: if encoder, head and memory do not fit each other.
         BundleError: if ``out`` exists or cannot be written.
     """
-    renewed = deepcopy(adapted.network)
-    renewed.head = adapted.head.export()
     command = _command(report)
     card = base.card.model_copy(
         update={
             "created_at": timestamp(),
             "nnpm_version": __version__,
             "decision": adapted.decision,
-            "calibrated": False,
+            "emotions": adapted.occurs,
+            "calibrated": adapted.calibrated,
             "language": report.language,
             "parent": report.base.digest,
             "training": {
                 **base.card.training,
-                "adaptation": {
-                    "config": config.model_dump(mode="json"),
-                    "command": command,
-                    "torch": torch.__version__,
-                },
+                "adaptation": {"config": config.model_dump(mode="json"), "command": command},
             },
+            "metrics": {"adaptation": report.for_card()},
             "files": {},
         }
     )
+    kept = {name: (base.path / name).read_bytes() for name in base.card.files}
+    stored = onnx.load_from_string(kept["model.onnx"])
+    start = adapted.start
+    model = attach_answer(
+        stored if start is None or start.encoder is None else start.encoder,
+        adapted.head,
+        base.memory() if start is None else start.memory,
+        adapted.decision,
+        base.labels,
+        {entry.key: entry.value for entry in stored.metadata_props},
+    )
     files = {
-        **_graphs(base, adapted.network, renewed),
-        "memory.safetensors": memory_file(_aligned(adapted)),
-        "weights.safetensors": weights_file(renewed),
-        "probe.npz": probe_file(renewed),
+        **kept,
+        "model.onnx": model.SerializeToString(deterministic=True),
+        "head.safetensors": adapted.head.to_bytes(),
+        "probe.npz": probe_file(model),
         "README.md": write_adapted_card(card, report, command).encode(),
     }
-    parity = _check(card, files, renewed, examples)
-    metrics = {"adaptation": report.for_card(), "parity": parity}
-    return bundles.save(out, card.model_copy(update={"metrics": metrics}), files)
-
-
-def _graphs(base: Bundle, old: Network, new: Network) -> dict[str, bytes]:
-    """The base's graphs with the new head; new ones if more than the head has changed."""
-    graphs = {}
-    for name, export in (("model.onnx", network_graph), ("head.onnx", head_graph)):
-        replaced = replace_head((base.path / name).read_bytes(), old.head, new.head)
-        graphs[name] = replaced or export(new)
-    return graphs
-
-
-def replace_head(graph: bytes, old: Head, new: Head) -> bytes | None:
-    """Replace the weights of ``old`` by those of ``new``; this is seconds faster than an export.
-
-    Tensors are found by value, because exporters fold and rename them.
-
-    Args:
-        graph: ``model.onnx`` or ``head.onnx``, exported with ``old``.
-        old: the head whose weights it holds.
-        new: of the same shape.
-
-    Returns:
-        The graph with the new weights; None unless each old tensor is found exactly once.
-    """
-    model = onnx.load_from_string(graph)
-    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    values = {name: numpy_helper.to_array(tensor) for name, tensor in tensors.items()}
-    for before, after in zip(_tensors(old), _tensors(new), strict=True):
-        places = [
-            name
-            for name, value in values.items()
-            if value.shape == before.shape and np.allclose(value, before, rtol=_SAME, atol=_SAME)
-        ]
-        if len(places) != 1:
-            return None
-        tensors[places[0]].CopyFrom(numpy_helper.from_array(after, places[0]))
-    changed: bytes = model.SerializeToString()
-    return changed
-
-
-@torch.no_grad()
-def _tensors(head: Head) -> Iterator[NDArray[np.float32]]:
-    """The tensors that adaptation changes, as exported graphs hold them."""
-    norm = head.norm
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    yield norm.running_mean.numpy()
-    yield norm.running_var.numpy()
-    yield head.projection.weight.numpy()
-    yield head.projection.bias.numpy()
-    yield np.ascontiguousarray(F.normalize(head.classes, dim=1).T.numpy())
-
-
-def _aligned(adapted: Adapted) -> Memory:
-    """The memory, aligned with the target's statistics, so that one head fits both."""
-    memory = adapted.memory
-    features = adapted.head.align(torch.from_numpy(memory.features)).numpy()
-    if not np.abs(features).max() < np.finfo(np.float16).max:
-        raise TrainingError(
-            "the memory, aligned with the target, has values up to "
-            f"{np.abs(features).max():.3g}; a bundle stores at most {np.finfo(np.float16).max:g}"
-        )
-    return Memory(features, memory.emotion, memory.corpus, memory.language)
-
-
-def _check(
-    card: Card,
-    files: Mapping[str, bytes],
-    network: Network,
-    examples: Sequence[NDArray[np.float32]],
-) -> dict[str, float]:
-    """Load the bundle as the service will, and compare it with torch."""
-    with tempfile.TemporaryDirectory() as folder:
-        recognizer = Recognizer(bundles.save(Path(folder) / "bundle", card, files))
-        return require_parity(recognizer.model, network, examples)
+    if start is not None:
+        files["memory.safetensors"] = memory_file(start.memory)
+    return bundles.save(out, card, files)
 
 
 def write_adapted_card(card: Card, report: AdaptationReport, command: str) -> str:
@@ -214,6 +127,12 @@ def write_adapted_card(card: Card, report: AdaptationReport, command: str) -> st
         if report.full
         else "Only the head was trained; the encoder is the base's"
     )
+    calibration = (
+        f"Its confidence was fitted to {report.labels} labelled clips of the target language."
+        if card.calibrated
+        else "Its confidence was not calibrated with labels of the target language. Before you "
+        "rely on it, label some clips and measure: `nnpm evaluate`."
+    )
     reasons = "\n".join(f"- {reason}" for reason in report.reasons)
     return f"""# nnpm bundle: {", ".join(card.labels)}; adapted to {report.language}
 
@@ -229,14 +148,16 @@ was trained on.
 - Language: {report.language}. Clips without labels: {report.clips.accepted} used; not used: \
 {skipped or "none"}.
 - {trained}. Seed {report.seed}.
+- Clips answered: {report.answered_share.after:.0%}; by the base {report.answered_share.before:.0%}.
+- Kept of these clips: mean and deviation of their features over all clips, a head that was trained
+  with them, and the figures in `bundle.json`. No feature, sample, name or path of any clip.
 
 **Verdict, from evidence without labels: {report.verdict}.**
 
 {reasons}
 
 {estimated}\
-Its confidence was not calibrated with labels of the target language. Before you rely on it, label
-some clips and measure: `nnpm evaluate`.
+{calibration}
 
 ## Source data
 
@@ -263,5 +184,7 @@ def _command(report: AdaptationReport) -> str:
     return (
         f"nnpm adapt --bundle BASE --target DIR --method {report.method} "
         f"--language {report.language} --seed {report.seed} --out BUNDLE"
+        f"{' --emotions ' + ' '.join(report.default_emotions) if report.default_emotions else ''}"
+        f"{' --labels FILE' if report.labels else ''}"
         f"{' --full --source DIR' if report.full else ''}"
     )

@@ -57,6 +57,33 @@ class Clips(_Part):
     """Up to five of these files by reason, relative to the folder."""
 
 
+class Change(_Part):
+    """A figure of the target's clips as they are answered before and after adaptation."""
+
+    before: float
+    """By the base, as served."""
+    after: float
+    """By the adapted model, as it would be served."""
+
+
+class EmotionChange(_Part):
+    """Shares of the emotions in the answers before and after; abstention is not looked at."""
+
+    before: dict[str, float]
+    after: dict[str, float]
+
+
+class ChangedClip(_Part):
+    """A turn whose answer changed."""
+
+    path: str
+    """Of its recording, relative to the folder."""
+    before: str
+    after: str
+    confidence: float
+    """Of the answer after adaptation."""
+
+
 class AdaptationReport(_Part):
     """The answer of ``nnpm adapt --json``."""
 
@@ -69,6 +96,18 @@ class AdaptationReport(_Part):
     clips: Clips
     windows: int
     """Segments of speech that were used: more than the clips if some are long."""
+    labels: int = 0
+    """Segments with a given label."""
+    default_emotions: tuple[str, ...] = ()
+    """Emotions that the adapted model answers unless a request names others; empty for all."""
+    answered_share: Change
+    confidence: Change
+    """Mean over all segments."""
+    emotions: EmotionChange
+    changed: int
+    """Segments whose answer changed."""
+    changed_clips: tuple[ChangedClip, ...] = ()
+    """Some of them, the surest first; never stored in a bundle."""
     verdict: Verdict
     reasons: tuple[str, ...]
     estimated_accuracy: Estimate | None
@@ -81,7 +120,13 @@ class AdaptationReport(_Part):
     def for_card(self) -> dict[str, object]:
         """The part that is stored in the bundle: no times, paths or file names of this machine."""
         return self.model_dump(
-            mode="json", exclude={"seconds": True, "bundle": True, "clips": {"examples"}}
+            mode="json",
+            exclude={
+                "seconds": True,
+                "bundle": True,
+                "clips": {"examples"},
+                "changed_clips": True,
+            },
         )
 
 
@@ -100,6 +145,11 @@ def describe(report: AdaptationReport) -> str:
         f"clips     {report.clips.accepted} used",
         f"skipped   {skipped or 'none'}",
         *([f"no audio  {passed_over}"] if passed_over else []),
+        *([f"labels    {report.labels}"] if report.labels else []),
+        f"answered  {report.answered_share.after:.0%} (before: {report.answered_share.before:.0%})",
+        f"changed   {report.changed} of {report.windows} answers",
+        f"emotions  {_shares(report.emotions.after)}",
+        f"  before  {_shares(report.emotions.before)}",
         f"verdict   {report.verdict}",
         *(f"          {reason}" for reason in report.reasons),
     ]
@@ -111,6 +161,11 @@ def describe(report: AdaptationReport) -> str:
         else "bundle    not written; the base stays in use (--force writes it anyway)"
     )
     return "\n".join(lines)
+
+
+def _shares(emotions: dict[str, float]) -> str:
+    ordered = sorted(emotions.items(), key=lambda item: -item[1])
+    return ", ".join(f"{name} {share:.0%}" for name, share in ordered)
 
 
 _UNITS = {"decode": "clip", "fine-tune": "step", "listen": "clip", "adapt": "step"}

@@ -1,34 +1,22 @@
 """The source networks of a benchmark: found among finished runs, or trained.
 
-:class:`Base` is a source network ready to be adapted, with memory and decision as its bundle would
-have them.
+:class:`Base` is a source network ready to be adapted: its bundle.
 """
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from ...service.files import replacing
-from ...service.inference.bundle import Memory
+from ...service.inference import bundle as bundles
+from ...service.inference.bundle import Bundle, Memory
 from ...service.inference.card import CORE_EMOTIONS, Decision
-from ..adaptation.head import Source
-from ..bundle.calibration import build_memory, fit_decision
+from ...service.inference.head import Head
+from ..bundle.export import export
 from ..config import Config
 from ..errors import TrainingError
-from ..network.network import Network
 from ..source import run as runs
-from ..source.run import (
-    check_same_data,
-    fingerprint,
-    labels,
-    load_training_data,
-    read,
-    trained_network,
-)
+from ..source.run import fingerprint, labels
 
 
 def find_runs(folders: Sequence[Path], source: Sequence[str], num_seeds: int) -> dict[int, Path]:
@@ -89,33 +77,43 @@ def train_runs(
     return found
 
 
-_VERSION = 1  # raised when memory or decision are made otherwise
+_VERSION = 2  # raised when a bundle is made otherwise
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Base:
-    """A source network with memory and decision, as ``nnpm export`` makes them.
+    """A source network as its bundle has it.
 
     Attributes:
-        network: in evaluation mode.
-        memory: float16 numbers, as a bundle stores them.
-        decision: fitted on the source's validation speakers.
+        bundle: of the run.
+        head: of the bundle.
+        memory: of the bundle, as it stores it.
         fingerprint: of the run.
     """
 
-    network: Network
+    bundle: Bundle
+    head: Head
     memory: Memory
-    decision: Decision
     fingerprint: str
 
+    @classmethod
+    def of(cls, bundle: Bundle, fingerprint: str) -> "Base":
+        """Read head and memory of a bundle."""
+        return cls(bundle, bundle.head(), bundle.memory(), fingerprint)
+
     @property
-    def source(self) -> Source:
-        """The memory, as methods take it."""
-        return Source.from_memory(self.memory)
+    def labels(self) -> tuple[str, ...]:
+        """Emotions in the order of the logits."""
+        return self.bundle.labels
+
+    @property
+    def decision(self) -> Decision:
+        """Of the bundle, fitted on the source's validation speakers."""
+        return self.bundle.card.decision
 
 
 def load_base(run: Path, data: Path, cache: Path) -> Base:
-    """Load a finished run; memory and decision, which take a pass over the source, are cached.
+    """Load a finished run as a bundle; the export, which takes minutes, is cached.
 
     Args:
         run: folder of ``nnpm train``.
@@ -128,42 +126,13 @@ def load_base(run: Path, data: Path, cache: Path) -> Base:
         CorpusError: if a corpus cannot be read.
     """
     digest = fingerprint(run)
-    request = read(run).model_copy(update={"data": data})
-    network = trained_network(run, request, labels(run))
-    if missing := set(CORE_EMOTIONS) - set(network.labels):
+    if missing := set(CORE_EMOTIONS) - set(labels(run)):
         raise TrainingError(
             f"{run} does not know {', '.join(sorted(missing))}, and the tables are of "
             f"{', '.join(CORE_EMOTIONS)}"
         )
-    name = hashlib.sha256(f"{_VERSION} {digest} {request.config!r}".encode()).hexdigest()[:16]
-    path = cache / f"benchmark-base-{name}.npz"
+    name = hashlib.sha256(f"{_VERSION} {digest}".encode()).hexdigest()[:16]
+    path = cache / f"benchmark-bundle-{name}"
     if not path.exists():
-        material = load_training_data(request, cache)
-        check_same_data(run, material)
-        train = material.split.train
-        memory = build_memory(network, train, material.clips(train))
-        _write(path, memory, fit_decision(network, memory, material, request.seed))
-    return Base(network, *_read(path), digest)
-
-
-def _write(path: Path, memory: Memory, decision: Decision) -> None:
-    with replacing(path) as temporary, temporary.open("xb") as file:
-        np.savez(
-            file,
-            features=memory.features.astype(np.float16),
-            emotion=memory.emotion,
-            corpus=np.array(memory.corpus),
-            language=np.array(memory.language),
-            decision=np.array(json.dumps(decision.model_dump(mode="json"))),
-        )
-
-
-def _read(path: Path) -> tuple[Memory, Decision]:
-    with np.load(path) as stored:
-        memory = Memory(
-            stored["features"].astype(np.float32),
-            stored["emotion"],
-            tuple(stored["corpus"].tolist()),
-            tuple(stored["language"].tolist()),
-        )
-        return memory, Decision.model_validate_json(str(stored["decision"]))
+        export(run, path, cache=cache, data=data)
+    return Base.of(bundles.load(path), digest)

@@ -8,21 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from ...service.inference.bundle import Memory
 from ...service.inference.card import CORE_EMOTIONS, Decision
-from ...service.inference.first_generation import MemoryIndex
-from ...service.inference.graphs import softmax
+from ...service.inference.head import Head
 from .. import evaluation as metrics
 from ..adaptation.config import AdaptConfig
-from ..adaptation.decision import adapt_decision
+from ..adaptation.decision import adapt_decision, serve
 from ..adaptation.evidence import collect_evidence
-from ..adaptation.head import AdaptedHead, Target
+from ..adaptation.head import Source, Target
 from ..adaptation.report import Evidence
 from ..adaptation.train import adapt_head
+from ..bundle.prototypes import Prototypes
+from ..bundle.prototypes import answer as answer_in_numpy
 from ..corpora import Utterance
 from ..evaluation import Verdict, report
 from .cases import Case, Part
@@ -78,34 +76,22 @@ class Answers:
         probabilities: shape ``(clips, emotions)``.
         projection: z, shape ``(clips, projection)``.
         out_of_domain: whether a clip lies too far from all that the memory knows.
+        low_confidence: below it the model abstains, shape ``(clips,)``.
     """
 
     probabilities: Floats
     projection: Floats
     out_of_domain: NDArray[np.bool_]
+    low_confidence: Floats
 
 
-@torch.no_grad()
-def answer(base: Base, head: AdaptedHead, decision: Decision, pooled: Tensor) -> Answers:
-    """Answer clips by their pooled features ``(clips, D)``."""
-    known = torch.from_numpy(base.memory.features)
-    projection = head.project_target(pooled)
-    logits = head.classify(projection).numpy()
-    # the memory of the bundle that would be published
-    memory = Memory(
-        head.align(known).numpy(), base.memory.emotion, base.memory.corpus, base.memory.language
-    )
-    neighbourhood = MemoryIndex(
-        memory, head.project_source(known).numpy(), decision, base.network.labels
-    )
-    bias = np.array(decision.logit_bias or 0.0, np.float32)
-    probabilities = softmax(np.asarray(logits / decision.temperature, np.float32) + bias)
-    if decision.vote_weight > 0:
-        vote = neighbourhood.vote(projection.numpy())
-        weight = np.float32(decision.vote_weight)
-        probabilities = (1 - weight) * probabilities + weight * vote
-    far = neighbourhood.out_of_domain(pooled.numpy()) > decision.out_of_domain
-    return Answers(probabilities, projection.numpy(), far)
+def answer(base: Base, head: Head, decision: Decision, pooled: Floats) -> Answers:
+    """Answer clips by their pooled features ``(clips, D)``, as a bundle of this head would."""
+    found = answer_in_numpy(pooled, head, Prototypes.of(head, base.memory), decision)
+    projection = head.project(head.standardise(pooled))
+    far = found.out_of_domain > decision.out_of_domain
+    least = np.full(len(far), decision.low_confidence, np.float32)
+    return Answers(found.probabilities, projection, far, least)
 
 
 POSITIVE = ("calm", "happy", "neutral", "surprise")
@@ -119,7 +105,6 @@ def score(
     utterances: Sequence[Utterance],
     answers: Answers,
     labels: tuple[str, ...],
-    low_confidence: float,
 ) -> dict[str, Any]:
     """Score clips of the core emotions.
 
@@ -127,14 +112,13 @@ def score(
         utterances: the clips.
         answers: for these clips.
         labels: emotions in the order of the probabilities.
-        low_confidence: the service abstains below it.
 
     Returns:
         :data:`FIGURES`; ``wa_open``, the accuracy where any emotion may be answered; ``recall`` by
         emotion; ``valence_wa`` and ``valence_uar``; ``confusion`` among the core emotions, whole
         and by speaker.
     """
-    verdicts = _verdicts(utterances, answers, labels, low_confidence)
+    verdicts = _verdicts(utterances, answers, labels)
     overall = report(verdicts, CORE_EMOTIONS)
     truth = [u.emotion for u in utterances]
     open_answers = [labels[place] for place in answers.probabilities.argmax(1)]
@@ -157,13 +141,12 @@ def _verdicts(
     utterances: Sequence[Utterance],
     answers: Answers,
     labels: tuple[str, ...],
-    low_confidence: float,
 ) -> list[Verdict]:
     core = [labels.index(emotion) for emotion in CORE_EMOTIONS]
     scores = answers.probabilities[:, core] + np.float32(1e-12)
     scores = scores / scores.sum(1, keepdims=True)
     confidence = scores.max(1)
-    abstains = (confidence < low_confidence) | answers.out_of_domain
+    abstains = (confidence < answers.low_confidence) | answers.out_of_domain
     return [
         Verdict(utterance, CORE_EMOTIONS[best], float(sure), {}, abstained=bool(abstains_here))
         for utterance, best, sure, abstains_here in zip(
@@ -193,11 +176,11 @@ class Subject:
     """
 
     utterances: Sequence[Utterance]
-    pooled: Tensor
+    pooled: Floats
 
     def target(self, part: Part, num_views: int) -> Target:
         """What a method gets of a part: features, no labels."""
-        clips = self.pooled[: 1 + num_views, torch.from_numpy(part.adapt)]
+        clips = self.pooled[: 1 + num_views, part.adapt]
         return Target(clips[0], clips[1:])
 
 
@@ -231,10 +214,10 @@ def run_trial(
     outcomes = [_adapt(base, subject, part, method, config, seed) for part in case.parts]
     places = np.concatenate([part.score for part in case.parts])
     utterances = [subject.utterances[place] for place in places]
-    labels, sure = base.network.labels, base.decision.low_confidence
+    labels = base.labels
     answers = _join([outcome.answers for outcome in outcomes])
-    figures = score(utterances, answers, labels, sure)
-    gated = score(utterances, _join([outcome.gated for outcome in outcomes]), labels, sure)
+    figures = score(utterances, answers, labels)
+    gated = score(utterances, _join([outcome.gated for outcome in outcomes]), labels)
     estimates = [o.evidence.estimated_accuracy for o in outcomes]
     made = [estimate for estimate in estimates if estimate is not None]
     return {
@@ -256,20 +239,29 @@ def run_trial(
 def _adapt(
     base: Base, subject: Subject, part: Part, method: str, config: AdaptConfig, seed: int
 ) -> _Outcome:
-    target, head = subject.target(part, config.views), base.network.head
+    target, head, labels = subject.target(part, config.views), base.head, base.labels
+    source, temperature = (
+        Source.from_memory(base.memory, config.most_slots),
+        base.decision.temperature,
+    )
     with watch_memory() as use:
         start = time.perf_counter()
-        adapted = adapt_head(head, base.source, target, method, config, seed)
+        adapted = adapt_head(head, source, target, method, config, seed, temperature=temperature)
         seconds = time.perf_counter() - start
-    evidence = collect_evidence(head, adapted, base.source, target, base.network.labels)
+    evidence = collect_evidence(head, adapted, source, target, labels, temperature=temperature)
+    expected = evidence.estimated_accuracy
     decision = adapt_decision(
-        base.decision, adapted, base.source, target, base.network.labels, evidence, config
+        base.decision,
+        serve(target.pooled, head, Prototypes.of(head, base.memory), base.decision),
+        adapted,
+        Prototypes.of(adapted, base.memory),
+        target,
+        accuracy=expected.value if expected and config.calibrate else None,
     )
-    clips = subject.pooled[0, torch.from_numpy(part.score)]
+    clips = subject.pooled[0, part.score]
     answers = gated = answer(base, adapted, decision, clips)
     if evidence.verdict == "reject":
-        unmoved = AdaptedHead(head, target, target_statistics=0.0).eval()
-        gated = answer(base, unmoved, base.decision, clips)
+        gated = answer(base, head, base.decision, clips)
     return _Outcome(evidence, answers, gated, seconds, use)
 
 
@@ -280,6 +272,7 @@ def _join(parts: Sequence[Answers]) -> Answers:
         np.concatenate([part.probabilities for part in parts]),
         np.concatenate([part.projection for part in parts]),
         np.concatenate([part.out_of_domain for part in parts]),
+        np.concatenate([part.low_confidence for part in parts]),
     )
 
 

@@ -16,19 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from tqdm import tqdm
 
 from ...service.files import replacing
 from ...service.inference.audio.speech import assess
 from ...service.inference.audio.waveform import SAMPLE_RATE_HZ, Waveform
-from ..adaptation.command import one_torch_thread
 from ..adaptation.config import AdaptConfig
 from ..adaptation.evidence import collect_evidence
-from ..adaptation.features import FeatureViews
-from ..adaptation.head import Target
+from ..adaptation.features import Encoder
+from ..adaptation.head import Source, Target
 from ..adaptation.train import adapt_head
 from ..corpora import Utterance
 from ..data.clips import load_clips
@@ -38,7 +35,9 @@ from .plan import NON_SPEECH, Trial, Unit
 from .results import Row, code
 from .trial import Subject, run_trial
 
-_VERSION = 1  # raised when the features of a clip change
+Floats = NDArray[np.float32]
+
+_VERSION = 2  # raised when the features of a clip change
 _LONGEST_S = 10
 
 
@@ -49,7 +48,7 @@ def extract_corpus(
     num_views: int,
     seed: int,
     cache: Path,
-) -> Tensor:
+) -> Floats:
     """Pool all clips, trimmed as for training, their first ten seconds.
 
     Args:
@@ -70,22 +69,20 @@ def extract_corpus(
     if not path.exists():
         change = DEGRADATIONS[degradation]
         bar = tqdm(clips, desc="features", unit="clip", leave=False, disable=None)
-        pooled = pool_clips(base, map(change, bar), num_views, seed).numpy()
+        pooled = pool_clips(base, map(change, bar), num_views, seed)
         with replacing(path) as temporary, temporary.open("xb") as file:
             np.save(file, pooled)
-    return torch.from_numpy(np.load(path))
+    features: Floats = np.load(path)
+    return features
 
 
 def pool_clips(
     base: Base, clips: Iterable[NDArray[np.float32]], num_views: int, seed: int
-) -> Tensor:
+) -> Floats:
     """Pool clips in one thread; shapes as in :func:`extract_corpus`."""
-    extractor = FeatureViews(base.network, num_views, seed)
+    encoder = Encoder(base.bundle.path / "model.onnx", num_views, seed)
     longest = _LONGEST_S * SAMPLE_RATE_HZ
-    return torch.stack([extractor(clip[:longest]) for clip in clips], dim=1)
-
-
-Floats = NDArray[np.float32]
+    return np.stack([encoder(clip[:longest]) for clip in clips], axis=1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,14 +95,16 @@ class NonSpeech:
     """
 
     sounds: int
-    pooled: Tensor
+    pooled: Floats
 
 
 def extract_non_speech(base: Base, found: Sequence[Floats], num_views: int, seed: int) -> NonSpeech:
     """Leave out what the service would not take for speech, and pool the rest."""
     accepted = [sound for sound in found if assess(Waveform(sound)).has_speech]
     if not accepted:
-        return NonSpeech(len(found), torch.empty(1 + num_views, 0, base.memory.features.shape[1]))
+        return NonSpeech(
+            len(found), np.zeros((1 + num_views, 0, base.memory.features.shape[1]), np.float32)
+        )
     return NonSpeech(len(found), pool_clips(base, accepted, num_views, seed))
 
 
@@ -122,8 +121,14 @@ def run_non_speech(
     if pooled.shape[1] < config.min_clips:
         return {**row, "verdict": ["refused"], "reasons": [[]], "evidence": [{}]}
     target = Target(pooled[0], pooled[1:])
-    head = adapt_head(base.network.head, base.source, target, method, config, seed)
-    evidence = collect_evidence(base.network.head, head, base.source, target, base.network.labels)
+    source, temperature = (
+        Source.from_memory(base.memory, config.most_slots),
+        base.decision.temperature,
+    )
+    head = adapt_head(base.head, source, target, method, config, seed, temperature=temperature)
+    evidence = collect_evidence(
+        base.head, head, source, target, base.labels, temperature=temperature
+    )
     return {
         **row,
         "verdict": [evidence.verdict],
@@ -173,29 +178,26 @@ def perform_all(units: Sequence[Unit], place: Place, jobs: int) -> Iterator[list
 
 
 def perform(unit: Unit, place: Place) -> Iterator[Row]:
-    """Do the trials of one unit, in one thread."""
-    with one_torch_thread():
-        base = _base(unit.run, place)
-        non_speech = _non_speech(unit, base, place) if unit.table == NON_SPEECH else None
-        for trial in unit.trials:
-            if non_speech is not None:
-                figures = run_non_speech(base, non_speech, trial.method, trial.config, unit.seed)
-            else:
-                subject = _subject(unit, trial, base, place)
-                figures = run_trial(
-                    base, subject, trial.case, trial.method, trial.config, unit.seed
-                )
-            yield {
-                "table": unit.table,
-                "target": unit.target,
-                "condition": trial.case.condition,
-                "method": trial.method,
-                "variant": trial.variant,
-                "seed": unit.seed,
-                "fingerprint": trial.fingerprint,
-                "code": code(),
-                **figures,
-            }
+    """Do the trials of one unit."""
+    base = _base(unit.run, place)
+    non_speech = _non_speech(unit, base, place) if unit.table == NON_SPEECH else None
+    for trial in unit.trials:
+        if non_speech is not None:
+            figures = run_non_speech(base, non_speech, trial.method, trial.config, unit.seed)
+        else:
+            subject = _subject(unit, trial, base, place)
+            figures = run_trial(base, subject, trial.case, trial.method, trial.config, unit.seed)
+        yield {
+            "table": unit.table,
+            "target": unit.target,
+            "condition": trial.case.condition,
+            "method": trial.method,
+            "variant": trial.variant,
+            "seed": unit.seed,
+            "fingerprint": trial.fingerprint,
+            "code": code(),
+            **figures,
+        }
 
 
 def _non_speech(unit: Unit, base: Base, place: Place) -> NonSpeech:
@@ -213,7 +215,7 @@ def _base(run: Path, place: Place) -> Base:
     return load_base(run, place.data, place.cache)
 
 
-_last_features: dict[tuple[object, ...], Tensor] = {}
+_last_features: dict[tuple[object, ...], Floats] = {}
 """The features used last: trials of one unit follow one another."""
 
 

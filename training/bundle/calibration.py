@@ -1,123 +1,80 @@
-"""The memory of a trained network, and the decision that turns logits and memory into an answer.
+"""The decision of a bundle, fitted on speakers that the network never heard.
 
-The decision (temperatures, vote weight, thresholds) is fitted on held-out source speakers.
+Figures about these speakers are cross-fitted: each clip is answered by a decision that was fitted
+on other speakers.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from ...service.inference.bundle import Memory
 from ...service.inference.card import Decision
-from ...service.inference.first_generation import MemoryIndex
-from ...service.inference.graphs import softmax
-from ..corpora import Utterance
-from ..data.clips import Ragged
-from ..data.non_speech import non_speech_sounds
-from ..network.network import Network
-from ..source.run import TrainingData
-from ..source.trainer import embed
+from ...service.inference.graphs import Outputs, softmax
+from ...service.inference.head import Head
+from .prototypes import Prototypes, answer
 
 Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
 
 _TEMPERATURES = np.geomspace(0.2, 5.0, 81)
-_VOTE_TEMPERATURES = np.geomspace(0.02, 1.0, 25)
+_VOTE_TEMPERATURES = np.geomspace(0.02, 1.0, 13)
 _VOTE_WEIGHTS = np.linspace(0.0, 0.6, 13)
-_VOTE_SLOTS = 20
-_DOMAIN_SLOTS = 10
+_VOTE_SLOTS = 3
+_DOMAIN_SLOTS = 5
 _ABSTAINED_SHARE = 0.05
 _SPEECH_KEPT = 0.99
+_FOLDS = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Scores:
-    """What a network computes for clips, and the truth if it is known.
+class Labelled:
+    """Clips of known emotion, as the encoder sees them.
 
     Attributes:
-        logits: shape ``(clips, emotions)``.
         embedding: pooled features h, shape ``(clips, D)``.
-        projection: unit features z, shape ``(clips, width)``.
-        truth: index of the logit, shape ``(clips,)``; empty if unknown.
+        truth: index of the emotion, shape ``(clips,)``.
+        group: a number per speaker, shape ``(clips,)``.
     """
 
-    logits: Floats
     embedding: Floats
-    projection: Floats
-    truth: NDArray[np.int64]
+    truth: Ints
+    group: Ints
 
-
-def build_memory(network: Network, utterances: Sequence[Utterance], clips: Ragged) -> Memory:
-    """Build the memory: one slot per clip of the training side.
-
-    Args:
-        network: as trained.
-        utterances: the training side.
-        clips: their samples, in the same order.
-    """
-    scores = _scores(network, list(clips), utterances)
-    return Memory(
-        # what the bundle stores, so that calibration sees what the service will
-        features=scores.embedding.astype(np.float16).astype(np.float32),
-        emotion=scores.truth,
-        corpus=tuple(u.corpus for u in utterances),
-        language=tuple(u.language for u in utterances),
-    )
-
-
-def fit_decision(network: Network, memory: Memory, data: TrainingData, seed: int) -> Decision:
-    """Fit temperatures, vote weight and thresholds on the validation speakers.
-
-    Args:
-        network: as trained.
-        memory: of :func:`build_memory`.
-        data: of the run.
-        seed: of the non-speech sounds.
-    """
-    validation = data.split.validation
-    recorded = data.clips(validation)
-    with torch.no_grad():
-        slots = network.head.project(torch.from_numpy(memory.features)).numpy()
-    # As recorded, and in rooms, noise and codecs: users seldom send studio recordings.
-    versions = [recorded, *data.variants(validation)]
-    clips = [clip for version in versions for clip in version]
-    scores = _scores(network, clips, validation * len(versions))
-    non_speech = _scores(network, non_speech_sounds(seed, list(recorded)), [])
-    return calibrate(memory, slots, data.labels, scores, non_speech.embedding)
+    def where(self, chosen: NDArray[np.bool_]) -> "Labelled":
+        """Some of the clips."""
+        return Labelled(self.embedding[chosen], self.truth[chosen], self.group[chosen])
 
 
 def calibrate(
-    memory: Memory,
-    slots: Floats,
-    labels: tuple[str, ...],
-    validation: Scores,
-    non_speech: Floats,
+    head: Head, prototypes: Prototypes, held_out: Labelled, non_speech: Floats
 ) -> Decision:
     """Fit temperatures, vote weight and thresholds.
 
-    The temperature maximises the likelihood of the validation clips; then so do the vote's
-    temperature and weight. The out-of-domain figure is a logistic curve between held-out speakers
-    and non-speech sounds. The service abstains on clips that are less certain than 95 % of the
-    validation clips, and on clips that are farther out of domain than 99 % of them.
+    The temperature maximises the likelihood of the clips; then so do the vote's temperature and
+    weight. The out-of-domain figure is a logistic curve between speech and non-speech sounds. The
+    service abstains on clips that are less certain than 95 % of these, and on clips that are
+    farther out of domain than 99 % of them.
 
     References:
         Guo et al., *On Calibration of Modern Neural Networks*, arXiv 1706.04599, for the
         temperature. Here it is chosen from a grid, and the memory's vote has one of its own.
 
     Args:
-        memory: of the bundle.
-        slots: unit projections of its slots, shape ``(num_slots, width)``.
-        labels: emotions in the order of the logits.
-        validation: speakers that neither trained the network nor test it.
+        head: of the bundle.
+        prototypes: of its memory.
+        held_out: speakers that did not train the network.
         non_speech: embeddings of non-speech sounds, shape ``(n, D)``.
     """
+    standard = head.standardise(held_out.embedding)
+    projection = head.project(standard)
+    logits = head.classify(projection)
     losses = [
-        negative_log_likelihood(softmax(validation.logits / np.float32(t)), validation.truth)
+        negative_log_likelihood(softmax(logits / np.float32(t)), held_out.truth)
         for t in _TEMPERATURES
     ]
     temperature = float(_TEMPERATURES[int(np.argmin(losses))])
+    classifier = softmax(logits / np.float32(temperature))
     decision = Decision(
         temperature=temperature,
         vote_weight=0.0,
@@ -129,33 +86,74 @@ def calibrate(
         domain_midpoint=0.0,
         domain_slope=1.0,
     )
-    classifier = softmax(validation.logits / np.float32(temperature))
     best = (min(losses), 1.0, 0.0)
     for vote_temperature in _VOTE_TEMPERATURES:
         candidate = decision.model_copy(update={"vote_temperature": float(vote_temperature)})
-        vote = MemoryIndex(memory, slots, candidate, labels).vote(validation.projection)
+        vote = prototypes.vote(projection, candidate, logits.shape[1])
         for weight in _VOTE_WEIGHTS:
             mixed = (1 - weight) * classifier + weight * vote
-            loss = negative_log_likelihood(mixed, validation.truth)
+            loss = negative_log_likelihood(mixed, held_out.truth)
             best = min(best, (loss, float(vote_temperature), float(weight)))
+    near = prototypes.domain_similarity(standard, _DOMAIN_SLOTS)
+    far = prototypes.domain_similarity(head.standardise(non_speech), _DOMAIN_SLOTS)
+    slope, midpoint = _fit_logistic(near, far)
     decision = decision.model_copy(
-        update={"vote_temperature": best[1], "vote_weight": round(best[2], 3)}
+        update={
+            "vote_temperature": best[1],
+            "vote_weight": round(best[2], 3),
+            "domain_slope": slope,
+            "domain_midpoint": midpoint,
+        }
     )
-    index = MemoryIndex(memory, slots, decision, labels)
-    mixed = (1 - best[2]) * classifier + best[2] * index.vote(validation.projection)
-    near = index.domain_similarity(validation.embedding)
-    slope, midpoint = _fit_logistic(near, index.domain_similarity(non_speech))
-    decision = decision.model_copy(update={"domain_slope": slope, "domain_midpoint": midpoint})
-    figures = MemoryIndex(memory, slots, decision, labels).out_of_domain(validation.embedding)
+    found = answer(held_out.embedding, head, prototypes, decision)
+    certain = found.probabilities.max(axis=1)
     return decision.model_copy(
         update={
-            "low_confidence": round(float(np.quantile(mixed.max(axis=1), _ABSTAINED_SHARE)), 4),
-            "out_of_domain": round(max(0.5, float(np.quantile(figures, _SPEECH_KEPT))), 4),
+            "low_confidence": round(float(np.quantile(certain, _ABSTAINED_SHARE)), 4),
+            "out_of_domain": round(
+                max(0.5, float(np.quantile(found.out_of_domain, _SPEECH_KEPT))), 4
+            ),
         }
     )
 
 
-def negative_log_likelihood(probabilities: Floats, truth: NDArray[np.int64]) -> float:
+def cross_fit(
+    head: Head, prototypes: Prototypes, held_out: Labelled, non_speech: Floats, recorded: Labelled
+) -> tuple[Outputs, NDArray[np.bool_]]:
+    """Answer clips by decisions that were fitted on other speakers.
+
+    Args:
+        head: of the bundle.
+        prototypes: of its memory.
+        held_out: what decisions are fitted on, clips as recorded and varied ones.
+        non_speech: as for :func:`calibrate`.
+        recorded: the clips to answer, of the same speakers.
+
+    Returns:
+        The answers, and which of them a bundle would have withheld, bool ``(clips,)``.
+    """
+    groups = np.unique(recorded.group)
+    parts: list[tuple[NDArray[np.int64], Outputs, NDArray[np.bool_]]] = []
+    for fold in range(min(_FOLDS, len(groups))):
+        own = groups[fold :: min(_FOLDS, len(groups))]
+        others = held_out.where(~np.isin(held_out.group, own))
+        mine = np.isin(recorded.group, own)
+        decision = calibrate(
+            head, prototypes, others if len(others.truth) else held_out, non_speech
+        )
+        found = answer(recorded.embedding[mine], head, prototypes, decision)
+        withheld = (found.probabilities.max(axis=1) < decision.low_confidence) | (
+            found.out_of_domain > decision.out_of_domain
+        )
+        parts.append((np.flatnonzero(mine), found, withheld))
+    order = np.argsort(np.concatenate([place for place, *_ in parts]), kind="stable")
+    outputs = Outputs(
+        *(np.concatenate(column)[order] for column in zip(*(f for _, f, _ in parts), strict=True))
+    )
+    return outputs, np.concatenate([withheld for *_, withheld in parts])[order]
+
+
+def negative_log_likelihood(probabilities: Floats, truth: Ints) -> float:
     """Mean of ``-log p(truth)``, at least 0.
 
     Args:
@@ -164,16 +162,6 @@ def negative_log_likelihood(probabilities: Floats, truth: NDArray[np.int64]) -> 
     """
     chosen = probabilities[np.arange(len(truth)), truth]
     return float(-np.log(np.maximum(chosen, 1e-12)).mean())
-
-
-def _scores(
-    network: Network, clips: Sequence[NDArray[np.float32]], utterances: Sequence[Utterance]
-) -> Scores:
-    logits, pooled = embed(network, clips, torch.device("cpu"))
-    with torch.no_grad():
-        projection = network.head.project(pooled)
-    truth = np.array([network.labels.index(u.emotion) for u in utterances], np.int64)
-    return Scores(logits.numpy(), pooled.numpy(), projection.numpy(), truth)
 
 
 def _fit_logistic(near: Floats, far: Floats) -> tuple[float, float]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..plugins import Plugins
 from .ased import ASED
+from .banglaser import BANGLASER
 from .corpus import Corpus, CorpusError, Utterance
 from .crema import CREMA
 from .emodb import EMODB
@@ -14,7 +15,7 @@ from .emotiontts import EMOTIONTTS
 from .emovo import EMOVO
 from .file_names import absolute
 from .iemocap import IEMOCAP
-from .manifest import MANIFEST, read_manifest
+from .manifest import MANIFEST, VOTES, read_manifest, with_votes
 from .nemo import NEMO
 from .ravdess import RAVDESS
 from .savee import SAVEE
@@ -29,6 +30,7 @@ CORPORA: dict[str, Corpus] = {
     corpus.name: corpus
     for corpus in (
         ASED,
+        BANGLASER,
         CREMA,
         EMODB,
         EMOTIONTTS,
@@ -79,7 +81,10 @@ def load_folder(folder: Path) -> list[Utterance]:
     """
     folder = absolute(folder)
     if (manifest := folder / MANIFEST).is_file():
-        return sorted(read_manifest(manifest), key=lambda utterance: utterance.path)
+        found = read_manifest(manifest)
+        if (votes := folder / VOTES).is_file():
+            found = with_votes(found, votes)
+        return sorted(found, key=lambda utterance: utterance.path)
     known = PLUGINS.names()
     if folder.name not in known:
         raise CorpusError(

@@ -31,6 +31,7 @@ class Utterance:
         raw_label: the label of the corpus.
         gender: ``f``, ``m``, or empty if unknown.
         sentence_id: the text spoken, comparable within the corpus only; empty if unknown.
+        heard: emotions that most listeners heard, all that share the first place; empty if unknown.
     """
 
     path: Path
@@ -41,6 +42,7 @@ class Utterance:
     raw_label: str = ""
     gender: str = ""
     sentence_id: str = ""
+    heard: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         assert self.path.is_absolute(), self.path

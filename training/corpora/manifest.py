@@ -18,7 +18,8 @@ no speakers cannot be split.
 import csv
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ...service.inference.card import EMOTIONS
@@ -26,6 +27,9 @@ from .corpus import CorpusError, Utterance
 from .file_names import absolute
 
 MANIFEST = "metadata.csv"
+VOTES = "voice_votes.csv"
+"""Beside a manifest, if listeners judged the clips: columns ``path`` and ``voice_vote``, the
+emotion that most heard in the voice alone (``happy|neutral`` for two with as many votes)."""
 REQUIRED = ("path", "emotion")
 
 _LISTED = 10  # labels in one message
@@ -48,7 +52,7 @@ def read_manifest(manifest: Path) -> list[Utterance]:
             unknown gender, names a file twice, a path outside its folder, or a missing file.
     """
     manifest = absolute(manifest)
-    rows = _read_lines(manifest)
+    rows = _read_lines(manifest, REQUIRED)
     unknown = Counter(cells["emotion"] for _, cells in rows if cells["emotion"] not in EMOTIONS)
     if unknown.total() == len(rows):
         raise CorpusError(
@@ -99,7 +103,8 @@ def _counted(labels: Counter[str]) -> str:
     return ", ".join([*shown, *more])
 
 
-def _read_lines(manifest: Path) -> list[tuple[int, dict[str, str]]]:
+def _read_lines(manifest: Path, needed: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
+    """The lines of a CSV file by their numbers, each with all columns of the header."""
     if not manifest.is_file():
         raise CorpusError(f"there is no file {manifest}: write the manifest there")
     try:
@@ -109,10 +114,10 @@ def _read_lines(manifest: Path) -> list[tuple[int, dict[str, str]]]:
             lines = [(reader.line_num, cells) for cells in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise CorpusError(f"{manifest} is not a CSV file in UTF-8: save it as one") from error
-    required = f"the columns {' and '.join(REQUIRED)} are required"
+    required = f"the columns {' and '.join(needed)} are required"
     if not columns:
         raise CorpusError(f"{manifest} has no header: {required} in line 1")
-    if missing := [column for column in REQUIRED if column not in columns]:
+    if missing := [column for column in needed if column not in columns]:
         raise CorpusError(
             f"{manifest} has no column {' and no column '.join(missing)} in its header "
             f"({', '.join(columns)}): {required}"
@@ -158,3 +163,22 @@ def _relative_path(manifest: Path, line: int, text: str) -> PurePosixPath:
             "relative to the manifest, without .."
         )
     return path
+
+
+def with_votes(utterances: Sequence[Utterance], votes: Path) -> list[Utterance]:
+    """Add the emotions that listeners recognised, from the file :data:`VOTES`.
+
+    Args:
+        utterances: of the manifest beside it.
+        votes: the CSV file; clips that it does not name stay as they are.
+
+    Raises:
+        CorpusError: if it cannot be read, has other columns, or has no clips.
+    """
+    heard = {
+        votes.parent / cells["path"]: tuple(
+            emotion for emotion in cells["voice_vote"].split("|") if emotion in EMOTIONS
+        )
+        for _, cells in _read_lines(votes, ("path", "voice_vote"))
+    }
+    return [replace(u, heard=heard.get(u.path, ())) for u in utterances]

@@ -97,4 +97,6 @@ def _add_noise(samples: Samples, snr_db: float, rng: np.random.Generator) -> Sam
     spectrum *= np.arange(1, len(spectrum) + 1) ** -rng.uniform(0.0, 1.0)
     noise = np.fft.irfft(spectrum, len(samples))
     power = np.square(samples).mean() / max(float(np.square(noise).mean()), 1e-12)
-    return (samples + noise * np.sqrt(power * 10.0 ** (-snr_db / 10.0))).astype(np.float32)
+    scaled = noise * np.sqrt(power * 10.0 ** (-snr_db / 10.0))
+    noisy: Samples = (samples + scaled).astype(np.float32)
+    return noisy

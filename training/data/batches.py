@@ -1,76 +1,117 @@
-"""Balanced draws of clips, crops of equal length, and batches."""
+"""Balanced draws of clips, crops, joins and batches: each a function of the seed and the step."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..config import AugmentConfig
+from ...service.inference.audio.waveform import SAMPLE_RATE_HZ
+from ..config import AugmentConfig, TrainConfig
 from ..corpora import Utterance
-from .clips import Ragged
+from .augment import Augmentation
+
+Samples = NDArray[np.float32]
 
 
-class BalancedSampler:
-    """Draw corpus, then emotion, then speaker, then clip: no voice or class dominates.
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """The clips of one step.
 
-    Corpora are drawn by the square root of their size, everything below them evenly.
+    Attributes:
+        waveform: zeros behind the clips' ends, shape ``(batch, num_samples)``.
+        lengths: samples of each clip, int64, shape ``(batch,)``.
+        index: of each clip's utterance, int64, shape ``(batch,)``.
+    """
+
+    waveform: Tensor
+    lengths: Tensor
+    index: Tensor
+
+
+class BatchSampler:
+    """Batches in which no corpus, emotion or voice dominates.
+
+    Every corpus has a fixed share of a batch, by the square root of its size (statistics are taken
+    per corpus, so each needs some clips). Within it emotions take turns, and the speaker is drawn
+    before the clip.
 
     Args:
         utterances: the training side.
+        clips: gives the samples of an utterance by its index.
+        config: sizes of a batch.
+        augment: crops and joins.
+        seed: of all draws.
     """
 
-    def __init__(self, utterances: Sequence[Utterance]) -> None:
+    def __init__(
+        self,
+        utterances: Sequence[Utterance],
+        clips: Callable[[int], Samples],
+        config: TrainConfig,
+        augment: AugmentConfig,
+        seed: int,
+    ) -> None:
+        self.clips, self.augment, self.seed = clips, augment, seed
+        self.change = Augmentation()
         tree: dict[str, dict[str, dict[str, list[int]]]] = defaultdict(
             lambda: defaultdict(lambda: defaultdict(list))
         )
         for index, utterance in enumerate(utterances):
             tree[utterance.corpus][utterance.emotion][utterance.speaker].append(index)
-        self._corpora = [
+        self.group = {
+            i: own for c in tree.values() for e in c.values() for own in e.values() for i in own
+        }
+        self.corpora = [
             [list(speakers.values()) for speakers in emotions.values()]
-            for emotions in tree.values()
+            for emotions in (tree[name] for name in sorted(tree))
         ]
-        sizes = [sum(len(clips) for e in corpus for clips in e) for corpus in self._corpora]
-        self._shares = np.sqrt(sizes) / np.sqrt(sizes).sum()
+        sizes = np.sqrt([sum(len(own) for e in corpus for own in e) for corpus in self.corpora])
+        shares = np.rint(config.batch_size * sizes / sizes.sum()).astype(int)
+        self.counts = np.maximum(shares, config.fewest_per_corpus)
 
-    def draw(self, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """``count`` indices of utterances, with repetition."""
-        drawn = np.empty(count, np.int64)
-        for place, corpus in enumerate(rng.choice(len(self._corpora), count, p=self._shares)):
-            emotions = self._corpora[corpus]
-            speakers = emotions[rng.integers(len(emotions))]
-            clips = speakers[rng.integers(len(speakers))]
-            drawn[place] = clips[rng.integers(len(clips))]
-        return drawn
+    def draw(self, step: int) -> Batch:
+        """The batch of a step; the same step gives the same batch."""
+        rng = np.random.default_rng([self.seed, step])
+        index = [
+            clip
+            for corpus, count in zip(self.corpora, self.counts, strict=True)
+            for clip in _draw(corpus, int(count), rng)
+        ]
+        waveform, lengths = pad([self._crop(i, rng) for i in index])
+        return Batch(waveform, lengths, torch.tensor(index))
 
-
-def crop(
-    features: NDArray[np.float32], length: int, rng: np.random.Generator
-) -> NDArray[np.float32]:
-    """``length`` frames from a random place; a shorter clip is repeated from a random place.
-
-    Every crop is full, so that training needs no mask and the clip's length cannot be learnt.
-
-    Args:
-        features: shape ``(num_frames, n_mels)``.
-        length: frames of the crop.
-        rng: draws the place.
-
-    Returns:
-        Shape ``(length, n_mels)``.
-    """
-    num_frames = len(features)
-    if num_frames >= length:
-        start = rng.integers(num_frames - length + 1)
-        return features[start : start + length]
-    place = (np.arange(length) + rng.integers(num_frames)) % num_frames
-    repeated: NDArray[np.float32] = features[place]
-    return repeated
+    def _crop(self, index: int, rng: np.random.Generator) -> Samples:
+        """A piece of a clip, perhaps joined with another of its voice and emotion, and changed."""
+        samples = self.clips(index)
+        longest = round(self.augment.longest_s * SAMPLE_RATE_HZ)
+        if rng.random() < self.augment.join_p:
+            own = self.group[index]
+            other = self.clips(own[rng.integers(len(own))])
+            samples = np.concatenate([samples[-longest // 2 :], other[: longest // 2]])
+        seconds = rng.uniform(self.augment.shortest_s, self.augment.longest_s)
+        length = round(seconds * SAMPLE_RATE_HZ)
+        if len(samples) > length:
+            start = int(rng.integers(len(samples) - length + 1))
+            samples = samples[start : start + length]
+        return self.change(samples, rng)
 
 
-def pad(clips: Sequence[NDArray[np.float32]]) -> tuple[Tensor, Tensor]:
+def _draw(corpus: list[list[list[int]]], count: int, rng: np.random.Generator) -> list[int]:
+    """Clips of one corpus: emotions in turn, then a speaker, then a clip."""
+    drawn = []
+    order = rng.permutation(len(corpus))
+    for place in range(count):
+        speakers = corpus[order[place % len(corpus)]]
+        clips = speakers[rng.integers(len(speakers))]
+        drawn.append(clips[rng.integers(len(clips))])
+    return drawn
+
+
+def pad(clips: Sequence[Samples]) -> tuple[Tensor, Tensor]:
     """Stack clips of different length.
 
     Args:
@@ -85,35 +126,3 @@ def pad(clips: Sequence[NDArray[np.float32]]) -> tuple[Tensor, Tensor]:
     for row, clip in zip(waveform, clips, strict=True):
         row[: len(clip)] = torch.from_numpy(clip)
     return waveform, lengths
-
-
-def training_batches(
-    versions: Sequence[Ragged],
-    indices: NDArray[np.int64],
-    config: AugmentConfig,
-    batch_size: int,
-    rng: np.random.Generator,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield batches of features and of the utterances' indices.
-
-    Args:
-        versions: features of the clips as recorded, then of their variants (each as long a list).
-        indices: utterances of the epoch, in order.
-        config: crops and the share of clean draws.
-        batch_size: clips per batch; the last, incomplete one is left out.
-        rng: draws crops and variants.
-
-    Yields:
-        Log-mel power, shape ``(batch, 1, n_mels, frames)``, and int64 indices ``(batch,)``.
-    """
-    for start in range(0, len(indices) - batch_size + 1, batch_size):
-        chosen = indices[start : start + batch_size]
-        # one length per batch: the network learns from short and from long clips
-        length = int(rng.integers(config.shortest_crop, config.longest_crop + 1))
-        rows = []
-        for index in chosen:
-            version = 0
-            if len(versions) > 1 and rng.random() >= config.clean_share:
-                version = int(rng.integers(1, len(versions)))
-            rows.append(crop(versions[version][int(index)], length, rng).T)
-        yield torch.from_numpy(np.stack(rows))[:, None], torch.from_numpy(chosen)

@@ -1,6 +1,6 @@
-"""Decoded clips and their log-mel features, cached on disk as rows of different length.
+"""Decoded clips, cached on disk as rows of different length.
 
-Every file is decoded, resampled, trimmed and transformed once, instead of once per epoch.
+Every file is decoded, resampled and trimmed once, instead of once per run.
 """
 
 import hashlib
@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -18,10 +17,8 @@ from ...service.inference.audio.decode import decode
 from ...service.inference.audio.speech import trim_edges
 from ...service.inference.audio.waveform import Waveform
 from ...service.inference.errors import AudioError
-from ..config import FrontEndConfig
 from ..corpora import Utterance
 from ..errors import TrainingError
-from ..network.frontend import FrontEnd
 
 
 class Ragged:
@@ -142,33 +139,3 @@ def _decode_all(utterances: Sequence[Utterance]) -> Iterator[NDArray[np.float32]
             f"{len(broken)} of {len(utterances)} clips cannot be decoded; "
             f"repair or remove them; the first: {broken[0]}"
         )
-
-
-_FEATURES_VERSION = 1  # raised when what the front end computes of a clip changes
-
-
-def load_features(clips: Ragged, config: FrontEndConfig) -> Ragged:
-    """Log-mel power of whole clips, before normalisation; cached beside the clips.
-
-    Args:
-        clips: all clips of a cache file (not a selection).
-        config: of the front end.
-
-    Returns:
-        One row per clip, shape ``(num_frames, n_mels)``.
-    """
-    sizes = config.model_dump(exclude={"band_mean", "scale", "deviation"})
-    digest = hashlib.sha256(repr([_FEATURES_VERSION, sorted(sizes.items())]).encode()).hexdigest()[
-        :8
-    ]
-    stem = clips.stem.with_name(f"{clips.stem.name}-features-{digest}")
-    return cached(stem, lambda: _compute(clips, FrontEnd(config)))
-
-
-@torch.no_grad()
-def _compute(clips: Ragged, front_end: FrontEnd) -> Iterator[NDArray[np.float32]]:
-    shortest = front_end.config.win_length
-    for samples in tqdm(clips, desc="features", unit="clip", dynamic_ncols=True, disable=None):
-        padded = np.pad(samples, (0, max(0, shortest - len(samples))))
-        power, _ = front_end.log_mel(torch.from_numpy(padded)[None], torch.tensor([len(samples)]))
-        yield power[0, 0].T.numpy()

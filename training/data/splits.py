@@ -17,11 +17,10 @@ Speaker = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Utterances by side: validation fits the calibration, test gives the figures."""
+    """Utterances by side: the network never hears the speakers that are held out."""
 
     train: list[Utterance]
-    validation: list[Utterance]
-    test: list[Utterance]
+    held_out: list[Utterance]
 
 
 def split_speakers(utterances: Sequence[Utterance], config: SplitConfig, seed: int) -> Split:
@@ -29,8 +28,8 @@ def split_speakers(utterances: Sequence[Utterance], config: SplitConfig, seed: i
 
     Args:
         utterances: of one or more corpora.
-        config: shares of the speakers of each corpus to hold out, at least one each; a corpus of
-            fewer than three speakers is trained on whole.
+        config: share of the speakers of each corpus to hold out, at least one; a corpus of fewer
+            than three speakers is trained on whole.
         seed: of the draw.
 
     Raises:
@@ -46,18 +45,14 @@ def split_speakers(utterances: Sequence[Utterance], config: SplitConfig, seed: i
         order = _alternate_genders(speakers, np.random.default_rng([seed, len(speakers)]))
         if len(order) < _FEWEST_SPEAKERS:
             continue
-        shares = {"validation": config.validation_share, "test": config.test_share}
-        for name, share in shares.items():
-            count = max(1, round(share * len(speakers)))
-            for speaker in order[:count]:
-                side[speaker] = name
-            order = order[count:]
+        count = max(1, round(config.held_out_share * len(speakers)))
+        side.update(dict.fromkeys(order[:count], "held_out"))
     if not side:
         raise TrainingError(
-            f"no corpus has {_FEWEST_SPEAKERS} or more speakers, which training, calibration and "
-            "test need; name the speakers in metadata.csv"
+            f"no corpus has {_FEWEST_SPEAKERS} or more speakers, which training and "
+            "calibration need; name the speakers in metadata.csv"
         )
-    sides: dict[str, list[Utterance]] = {"train": [], "validation": [], "test": []}
+    sides: dict[str, list[Utterance]] = {"train": [], "held_out": []}
     for utterance in utterances:
         sides[side.get((utterance.corpus, utterance.speaker), "train")].append(utterance)
     return Split(**sides)

@@ -1,1 +1,1 @@
-"""The network: front end, encoders, head, memory."""
+"""The network: encoders, head, memory, and the losses on it."""

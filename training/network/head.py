@@ -1,119 +1,98 @@
-"""The head: from the pooled feature to the logits; adaptation trains this part only."""
+"""The head while it is trained: statistics of each corpus, projection, cosine classes."""
 
-import math
-from collections.abc import Sequence
-
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
+from ...service.inference.head import Head as TrainedHead
 from ..config import HeadConfig
 
-_LARGEST = 4.0
-"""Largest normalised feature: functionals have heavy tails, and one must not dominate ``z``."""
-
-
-class BlockProjection(nn.Module):
-    """A linear layer for each part of a feature; each result, and all together, have unit length.
-
-    The weights of the parts lie side by side. With one part this is ``nn.Linear`` and a
-    normalisation.
-
-    Args:
-        blocks: widths of the parts.
-        width: outputs per part.
-    """
-
-    def __init__(self, blocks: Sequence[int], width: int) -> None:
-        super().__init__()
-        layers = [nn.Linear(block, width) for block in blocks]
-        self.blocks, self.width = list(blocks), width
-        self.in_features, self.out_features = sum(blocks), width * len(layers)
-        self.weight = nn.Parameter(torch.cat([layer.weight.detach() for layer in layers], dim=1))
-        self.bias = nn.Parameter(torch.cat([layer.bias.detach() for layer in layers]))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """``(batch, in_features)`` to unit vectors ``(batch, out_features)``."""
-        parts = zip(
-            torch.split(features, self.blocks, dim=1),
-            torch.split(self.weight, self.blocks, dim=1),
-            torch.split(self.bias, self.width),
-            strict=True,
-        )
-        spheres = [F.normalize(F.linear(*part), dim=1) for part in parts]
-        return torch.cat(spheres, dim=1) / math.sqrt(len(spheres))
+_LEAST_VARIANCE = 1e-5
+_LARGEST_SCALE = 30.0
 
 
 class Head(nn.Module):
-    """Normalise, project to the unit sphere, and classify by cosine.
+    """Standardise by the corpus, project to the unit sphere, and classify by cosine.
 
-    The batch normalisation at the entrance is where adaptation puts the target's statistics. Each
-    part of the pooled feature has its own projection, and all parts count alike in ``z``.
+    Each corpus is standardised by its own statistics, half by the batch's and half by running
+    ones, since a batch holds few clips of a corpus. A new language is answered in the same way:
+    by its own statistics, if it has some, which adaptation puts in.
 
     Args:
-        config: width of the projection, dropout, first logit scale.
-        blocks: widths of the parts of the pooled feature.
+        config: width of the projection, dropout, first logit scale, momentum.
+        num_features: numbers of the pooled feature.
         num_emotions: logits.
+        num_corpora: whose statistics are kept.
 
     Examples:
-        >>> head = Head(HeadConfig(), blocks=(256, 405), num_emotions=4).eval()
-        >>> logits, projection = head(torch.randn(3, 661))
+        >>> head = Head(HeadConfig(), num_features=6, num_emotions=4, num_corpora=2)
+        >>> pooled, corpus = torch.randn(8, 6), torch.arange(8) % 2
+        >>> logits, projection = head(head.standardise(pooled, corpus))
         >>> logits.shape, projection.shape
-        (torch.Size([3, 4]), torch.Size([3, 256]))
-        >>> bool(torch.allclose(projection.norm(dim=1), torch.ones(3)))
+        (torch.Size([8, 4]), torch.Size([8, 256]))
+        >>> bool(torch.allclose(projection.norm(dim=1), torch.ones(8)))
         True
     """
 
-    def __init__(self, config: HeadConfig, blocks: Sequence[int], num_emotions: int) -> None:
+    def __init__(
+        self, config: HeadConfig, num_features: int, num_emotions: int, num_corpora: int
+    ) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm1d(sum(blocks))
+        self.momentum = config.momentum
         self.dropout = nn.Dropout(config.dropout)
-        self.projection = BlockProjection(blocks, config.projection)
-        self.classes = nn.Parameter(torch.empty(num_emotions, self.projection.out_features))
-        nn.init.kaiming_uniform_(self.classes, a=5**0.5)
+        self.projection = nn.Linear(num_features, config.projection)
+        self.classes = nn.Parameter(0.05 * torch.randn(num_emotions, config.projection))
         self.scale = nn.Parameter(torch.tensor(config.logit_scale).log())
+        self.register_buffer("mean", torch.zeros(num_corpora, num_features))
+        self.register_buffer("deviation", torch.ones(num_corpora, num_features))
+        self.register_buffer("seen", torch.zeros(num_corpora, dtype=torch.bool))
+        self.mean: Tensor
+        self.deviation: Tensor
+        self.seen: Tensor
 
-    def project(self, pooled: Tensor) -> Tensor:
-        """Pooled features ``(batch, D)`` to z on the unit sphere ``(batch, projection)``."""
-        return self.project_normalised(self.norm(pooled))
+    def standardise(self, pooled: Tensor, corpus: Tensor) -> Tensor:
+        """Standardise a training batch, and update the running statistics.
 
-    def project_normalised(self, normalised: Tensor) -> Tensor:
-        """The steps of :meth:`project` after the batch normalisation; the same shapes."""
-        clamped = F.hardtanh(normalised, -_LARGEST, _LARGEST)
-        projection: Tensor = self.projection(self.dropout(clamped))
-        return projection
+        Args:
+            pooled: h, shape ``(batch, D)``.
+            corpus: index of each clip's corpus, shape ``(batch,)``.
 
-    def classify(self, projection: Tensor) -> Tensor:
-        """Logits ``(batch, num_emotions)`` of z ``(batch, projection)``."""
-        return self.scale.exp() * projection @ F.normalize(self.classes, dim=1).T
+        Returns:
+            x, shape ``(batch, D)``.
+        """
+        standard = torch.zeros_like(pooled)
+        for index in torch.unique(corpus).tolist():
+            own = corpus == index
+            variance, mean = torch.var_mean(pooled[own], dim=0, correction=0)
+            deviation = (variance + _LEAST_VARIANCE).sqrt()
+            with torch.no_grad():
+                step = self.momentum if bool(self.seen[index]) else 1.0
+                self.mean[index].lerp_(mean.detach(), step)
+                self.deviation[index].lerp_(deviation.detach(), step)
+                self.seen[index] = True
+            mean = 0.5 * (mean + self.mean[index])
+            deviation = 0.5 * (deviation + self.deviation[index])
+            standard[own] = (pooled[own] - mean) / deviation
+        return standard
 
-    def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits ``(batch, num_emotions)`` and z of pooled features ``(batch, D)``."""
-        projection = self.project(pooled)
-        return self.classify(projection), projection
+    def forward(self, standard: Tensor) -> tuple[Tensor, Tensor]:
+        """Standardised features x ``(batch, D)`` to logits and unit features z."""
+        projection = F.normalize(self.projection(self.dropout(standard)), dim=1)
+        scale = self.scale.exp().clamp(max=_LARGEST_SCALE)
+        return scale * projection @ F.normalize(self.classes, dim=1).T, projection
 
+    @torch.no_grad()
+    def export(self) -> TrainedHead:
+        """The head for a language that is not known: the mean of the corpora's statistics.
 
-@torch.no_grad()
-def join(config: HeadConfig, heads: Sequence[Head]) -> Head:
-    """One head for features side by side; its logits are the mean of the heads' logits.
-
-    With ``n`` heads of scales ``s_i`` and unit class vectors ``k_i``, the class vectors are
-    ``(s_1 k_1, ..., s_n k_n)``, all of length ``r = sqrt(s_1^2 + ... + s_n^2)``, and the scale is
-    ``r / sqrt(n)``.
-
-    Args:
-        config: of all of them.
-        heads: of one block each, and of the same emotions.
-    """
-    blocks = [head.projection.in_features for head in heads]
-    joined = Head(config, blocks, len(heads[0].classes))
-    norm = joined.norm
-    for name in ("weight", "bias", "running_mean", "running_var"):
-        getattr(norm, name).copy_(torch.cat([getattr(head.norm, name) for head in heads]))
-    joined.projection.weight.copy_(torch.cat([head.projection.weight for head in heads], dim=1))
-    joined.projection.bias.copy_(torch.cat([head.projection.bias for head in heads]))
-    scales = torch.stack([head.scale.exp() for head in heads])
-    unit = [F.normalize(head.classes, dim=1) for head in heads]
-    joined.classes.copy_(torch.cat([s * k for s, k in zip(scales, unit, strict=True)], dim=1))
-    joined.scale.copy_((scales.norm() / math.sqrt(len(heads))).log())
-    return joined.train(heads[0].training)
+        The mean is averaged, and so is the logarithm of the deviation.
+        """
+        return TrainedHead(
+            mean=self.mean.mean(0).numpy(),
+            deviation=self.deviation.log().mean(0).exp().numpy(),
+            weight=self.projection.weight.numpy().copy(),
+            bias=self.projection.bias.numpy().copy(),
+            classes=F.normalize(self.classes, dim=1).numpy(),
+            scale=np.float32(self.scale.exp().clamp(max=_LARGEST_SCALE).item()),
+        )

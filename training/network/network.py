@@ -1,66 +1,57 @@
-"""The NNPM network: front end, encoder and head in one module, so that one graph contains all."""
+"""The NNPM network: encoder, pooling over time, and head."""
 
 import torch
 from torch import Tensor, nn
 
-from ..config import Config
-from .encoders.cnn import Encoder
-from .encoders.functionals import Functionals
-from .frontend import FrontEnd
+from ..config import HeadConfig
+from .encoders import Encoder
 from .head import Head
+
+LEAST_VARIANCE = 1e-8
+"""Of a feature over a clip's frames: a root of 0 has no gradient."""
+
+
+def pool(frames: Tensor, mask: Tensor) -> Tensor:
+    """Mean and deviation over a clip's frames: h, shape ``(batch, 2 width)``.
+
+    Args:
+        frames: shape ``(batch, num_frames, width)``.
+        mask: which frames belong to the clip, bool, shape ``(batch, num_frames)``.
+
+    Examples:
+        >>> frames = torch.tensor([[[1.0], [3.0], [9.0]]])
+        >>> pool(frames, torch.tensor([[True, True, False]])).tolist()
+        [[2.0, 1.0]]
+    """
+    weight = mask[..., None].to(frames.dtype)
+    count = weight.sum(1).clamp(min=1.0)
+    mean = (frames * weight).sum(1) / count
+    variance = ((frames - mean[:, None]).square() * weight).sum(1) / count
+    return torch.cat([mean, variance.clamp(min=LEAST_VARIANCE).sqrt()], dim=1)
 
 
 class Network(nn.Module):
-    """Waveform and lengths to logits and the pooled feature.
-
-    The pooled feature h has two parts: the output of the encoder and, if the recipe enables them,
-    the functionals.
+    """Waveform and lengths to the pooled feature h, and h to logits.
 
     References:
-        Li, Yan, Wang, arXiv 2108.08663. The paper's encoder is not published; this one is ours
-        (docs/research/method.md).
+        Li, Yan, Wang, arXiv 2108.08663. The paper's encoder is not published; this one is a
+        pretrained speech encoder (docs/research/method.md).
 
     Args:
-        config: the recipe.
+        encoder: of any family.
+        head: sizes of the head.
         labels: emotions in the order of the logits.
-
-    Examples:
-        >>> network = Network(Config(), ("angry", "happy", "neutral", "sad")).eval()
-        >>> logits, pooled = network(torch.randn(2, 16_000), torch.tensor([16_000, 9_000]))
-        >>> logits.shape, pooled.shape
-        (torch.Size([2, 4]), torch.Size([2, 661]))
+        num_corpora: whose statistics the head keeps.
     """
 
-    def __init__(self, config: Config, labels: tuple[str, ...]) -> None:
+    def __init__(
+        self, encoder: Encoder, head: HeadConfig, labels: tuple[str, ...], num_corpora: int
+    ) -> None:
         super().__init__()
-        self.config, self.labels = config, labels
-        self.front_end = FrontEnd(config.front_end)
-        self.encoder = Encoder(config.encoder, config.front_end.n_mels)
-        blocks = [2 * config.encoder.pooled_channels]
-        self.functionals: Functionals | None = None
-        if config.functionals.enabled:
-            self.functionals = Functionals(config.front_end)
-            blocks.append(self.functionals.width)
-        self.head = Head(config.head, blocks, len(labels))
+        self.encoder, self.labels = encoder, labels
+        self.head = Head(head, 2 * encoder.width, len(labels), num_corpora)
 
-    def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Score a padded batch; shapes as in :class:`nnpm.training.network.frontend.FrontEnd`."""
-        log_mel, mask = self.front_end.log_mel(waveform, lengths)
-        pooled = self.pool(log_mel, self.front_end.normalise(log_mel, mask), mask)
-        return self.head(pooled)[0], pooled
-
-    def pool(self, log_mel: Tensor, features: Tensor, mask: Tensor | None) -> Tensor:
-        """The pooled feature h of a padded batch, ``(batch, D)``.
-
-        Args:
-            log_mel: power, the input of the functionals, ``(batch, 1, n_mels, frames)``.
-            features: the same normalised, the input of the encoder.
-            mask: ones on unpadded frames, shape ``(batch, 1, 1, frames)``; None: no padding.
-        """
-        pooled: Tensor = self.encoder(features, mask)
-        if self.functionals is None:
-            return pooled
-        everywhere = torch.ones_like(log_mel[:, :, :1])
-        return torch.cat(
-            [pooled, self.functionals(log_mel, everywhere if mask is None else mask)], 1
-        )
+    def forward(self, waveform: Tensor, lengths: Tensor) -> Tensor:
+        """The pooled feature h of a padded batch, ``(batch, D)``; as :meth:`Encoder.forward`."""
+        frames, mask = self.encoder(waveform, lengths)
+        return pool(frames.float(), mask)

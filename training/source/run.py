@@ -13,17 +13,21 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ...service.files import replacing, require_place
-from ..config import Config, FrontEndConfig
+from ..config import Config
 from ..corpora import Utterance, load
-from ..data.clips import Ragged, load_clips, load_features
+from ..data.clips import Ragged, load_clips
 from ..data.splits import Split, split_speakers
-from ..data.variants import load_variants
 from ..errors import TrainingError
+from ..network.encoders import ENCODERS, load_pretrained
 from ..network.network import Network
-from .functionals_head import add_functionals
 from .trainer import Trainer
 
-_REQUEST, _SPLIT, _NETWORK = "run.json", "split.json", "network.safetensors"
+_REQUEST, _SPLIT, _ENCODER, _NETWORK = (
+    "run.json",
+    "split.json",
+    "encoder.json",
+    "network.safetensors",
+)
 
 
 class Request(BaseModel):
@@ -57,33 +61,18 @@ class TrainingData:
     split: Split
     _place: dict[Path, int]
     _clips: Ragged
-    _variants: list[Ragged]
 
     def clips(self, utterances: Sequence[Utterance]) -> Ragged:
         """The samples of some utterances as recorded, one row each, in the order given."""
-        return self._clips.select(self._places(utterances))
-
-    def variants(self, utterances: Sequence[Utterance]) -> list[Ragged]:
-        """Their waveform variants: rooms, noises, codecs, other voices."""
-        places = self._places(utterances)
-        return [variant.select(places) for variant in self._variants]
-
-    def features(self, utterances: Sequence[Utterance], config: FrontEndConfig) -> list[Ragged]:
-        """Their log-mel power as recorded, then that of their variants."""
-        places = self._places(utterances)
-        versions = [self._clips, *self._variants]
-        return [load_features(version, config).select(places) for version in versions]
-
-    def _places(self, utterances: Sequence[Utterance]) -> list[int]:
-        return [self._place[utterance.path] for utterance in utterances]
+        return self._clips.select([self._place[utterance.path] for utterance in utterances])
 
 
 def load_training_data(request: Request, cache: Path) -> TrainingData:
-    """Read the corpora, decode and vary their clips, and split their speakers.
+    """Read the corpora, decode their clips, and split their speakers.
 
     Args:
         request: corpora, emotions, shares and seed.
-        cache: folder for decoded clips and their variants.
+        cache: folder for decoded clips.
 
     Returns:
         The clips and their split; the same for the same request and corpora.
@@ -116,7 +105,6 @@ def load_training_data(request: Request, cache: Path) -> TrainingData:
         split,
         {utterance.path: place for place, utterance in enumerate(utterances)},
         clips,
-        load_variants(clips, request.config.augment.variants),
     )
 
 
@@ -126,7 +114,7 @@ def train(run: Path, request: Request, *, cache: Path, device: torch.device, res
     Args:
         run: the folder; it must be new, or hold an unfinished run when resuming.
         request: what to train.
-        cache: folder for decoded clips and their variants.
+        cache: folder for decoded clips.
         device: where to train.
         resume: go on from the checkpoint.
 
@@ -136,20 +124,23 @@ def train(run: Path, request: Request, *, cache: Path, device: torch.device, res
         OSError: if the folder cannot be written.
     """
     _check(run, request, resume=resume)
+    given = request.config.encoder
+    encoder = load_pretrained(given.family, given.source, given.layers)
     data = load_training_data(request, cache)
     _check(run, request, resume=resume)  # again, for decoding may take an hour
     run.mkdir(parents=True, exist_ok=True)
     check_same_data(run, data)
-    split = data.split
+    train_side = data.split.train
     _write(run / _REQUEST, request.model_dump_json(indent=2) + "\n")
     _write(run / _SPLIT, json.dumps(_describe(data), indent=2) + "\n")
-    features = data.features(split.train, request.config.front_end)
-    trainer = Trainer(request.config, data.labels, split.train, features, run, request.seed, device)
+    _write(run / _ENCODER, json.dumps({"family": encoder.family, "sizes": encoder.sizes}) + "\n")
+    clips = data.clips(train_side).__getitem__
+    trainer = Trainer(
+        request.config, data.labels, encoder, train_side, clips, run, request.seed, device
+    )
     if resume:
         trainer.resume()
-    validation = list(data.clips(split.validation)), [u.emotion for u in split.validation]
-    encoder = trainer.fit(validation).cpu()
-    network = add_functionals(encoder, request.config, split.train, features, request.seed)
+    network = trainer.fit().cpu()
     with replacing(run / _NETWORK) as temporary:
         save_file({k: v.contiguous() for k, v in network.state_dict().items()}, temporary)
 
@@ -211,11 +202,7 @@ def check_same_data(run: Path, data: TrainingData) -> None:
 
 def _describe(data: TrainingData) -> dict[str, Any]:
     """The content of ``split.json``: emotions, speakers and clips by side, and a digest."""
-    sides = {
-        "train": data.split.train,
-        "validation": data.split.validation,
-        "test": data.split.test,
-    }
+    sides = {"train": data.split.train, "held_out": data.split.held_out}
     clips = [
         (side, u.corpus, u.speaker, u.emotion, u.path.name)
         for side, utterances in sides.items()
@@ -266,12 +253,17 @@ def trained_network(run: Path, request: Request, labels: tuple[str, ...]) -> Net
         TrainingError: if the run has not finished, or its network does not fit the recipe.
     """
     require_finished(run)
-    network = Network(request.config, labels)
     try:
-        network.load_state_dict(load_file(run / _NETWORK))
-    except (SafetensorError, RuntimeError) as error:
+        found = json.loads((run / _ENCODER).read_text(encoding="utf-8"))
+        encoder = ENCODERS.find(found["family"]).build(found["sizes"])
+        tensors = load_file(run / _NETWORK)
+        # a manifest may name several corpora, so that the request does not tell how many there are
+        num_corpora = len(tensors["head.mean"])
+        network = Network(encoder, request.config.head, labels, num_corpora)
+        network.load_state_dict(tensors)
+    except (OSError, ValueError, KeyError, SafetensorError, RuntimeError) as error:
         raise TrainingError(
-            f"{run / _NETWORK} is damaged, or does not fit the recipe in {_REQUEST} and "
+            f"{run / _NETWORK} is damaged, or does not fit {_REQUEST}, {_ENCODER} and "
             f"{len(labels)} emotions"
         ) from error
     return network.eval()

@@ -1,128 +1,127 @@
-"""The training loop of the encoder and its head: learning rate, checkpoint, resume, TensorBoard."""
+"""The training loop: rates, losses, checkpoint, resume, TensorBoard."""
 
 import json
 import math
 import pickle  # nosec B403 # its error is caught; nothing is unpickled
-from collections.abc import Sequence
-from functools import partial
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from ...service.files import replacing
-from ...service.inference.card import CORE_EMOTIONS
-from ..config import Config, FunctionalsConfig
+from ..config import Config, TrainConfig
 from ..corpora import Utterance
-from ..data.augment import SpectralAugment, mixup
-from ..data.batches import BalancedSampler, pad, training_batches
-from ..data.clips import Ragged
+from ..data.batches import Batch, BatchSampler, Samples
 from ..errors import TrainingError
-from ..evaluation import unweighted_average_recall
-from ..network.memory import ExternalMemory, multilabel_loss, smooth_one_hot, soft_cross_entropy
+from ..network.encoders import Encoder
+from ..network.memory import ExternalMemory, multilabel_loss, soft_cross_entropy
 from ..network.network import Network
 
-
-def warm_cosine(step: int, *, total: int, warmup: float) -> float:
-    """Factor of the learning rate: a linear warm-up times a half cosine that falls to 0.
-
-    Examples:
-        >>> [round(warm_cosine(step, total=4, warmup=2), 3) for step in range(4)]
-        [0.5, 0.854, 0.5, 0.146]
-    """
-    return min(1.0, (step + 1) / max(1.0, warmup)) * 0.5 * (1 + math.cos(math.pi * step / total))
-
-
-_CHECKPOINT = "checkpoint.pt"
-
-
-def save_checkpoint(run: Path, state: dict[str, Any]) -> None:
-    """Replace the checkpoint of ``run``; a crash leaves either the old one or the new one."""
-    with replacing(run / _CHECKPOINT) as temporary, temporary.open("wb") as file:
-        torch.save(state, file)
-
-
-def load_checkpoint(run: Path) -> dict[str, Any] | None:
-    """Read the checkpoint of ``run`` (tensors and numbers only), or None if there is none.
-
-    Raises:
-        TrainingError: if it cannot be read.
-    """
-    path = run / _CHECKPOINT
-    if not path.exists():
-        return None
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        raise TrainingError(f"{path} is damaged; train again with another --out") from error
-    return state
-
-
-_LOG = "log.jsonl"
-_EVALUATION_BATCH = 32
-_LONGEST_S = 10
+_CHECKPOINT, _LOG = "checkpoint.pt", "log.jsonl"
+_CHECKPOINT_STEPS = 50
+_LEAST_RATE = 0.05
 
 
 def choose_precision(requested: str, device: torch.device) -> torch.dtype:
-    """The dtype of autocast: bfloat16 where the hardware multiplies matrices in it."""
+    """The dtype of autocast: bfloat16 where the hardware multiplies in it."""
     if requested == "auto":
-        amx = device.type == "cpu" and torch.cpu.get_capabilities().get("amx_bf16", False)
-        return torch.bfloat16 if amx or device.type == "cuda" else torch.float32
+        able = torch.cpu.get_capabilities()
+        cpu = any(able.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
+        use = device.type == "cuda" or (device.type == "cpu" and cpu)
+        return torch.bfloat16 if use else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[requested]
 
 
-def _decaying_average(average: Tensor, current: Tensor, count: Tensor, *, decay: float) -> Tensor:
-    """Exponential average with a smaller decay at first, to forget the initial weights."""
-    keep = min(decay, (1.0 + float(count)) / (10.0 + float(count)))
-    return torch.lerp(current, average, keep) if average.is_floating_point() else current
+def rate(step: int, config: TrainConfig, *, first: int) -> float:
+    """Factor of a learning rate: zero before ``first``, a linear warm-up, and a half cosine.
+
+    Examples:
+        >>> config = TrainConfig(steps=100, warmup_steps=10)
+        >>> [round(rate(step, config, first=20), 3) for step in (19, 20, 25, 60, 99)]
+        [0.0, 0.0, 0.427, 0.378, 0.05]
+    """
+    if step < first:
+        return 0.0
+    warm = min(1.0, (step - first) / config.warmup_steps) if config.warmup_steps else 1.0
+    cosine = 0.5 * (1.0 + math.cos(math.pi * step / config.steps))
+    return warm * (_LEAST_RATE + (1.0 - _LEAST_RATE) * cosine)
 
 
-@torch.no_grad()
-def embed(
-    network: Network, clips: Sequence[NDArray[np.float32]], device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Run the network on whole clips (their first ten seconds), batched by length.
+def targets(
+    utterances: Sequence[Utterance], labels: Sequence[str], smoothing: float, listeners: float
+) -> Tensor:
+    """What each clip should be answered: its label, in part what listeners heard, smoothed.
 
     Args:
-        network: on ``device``; it is put into evaluation mode.
-        clips: samples at 16 kHz, shape ``(num_samples,)`` each.
-        device: where to compute.
+        utterances: the training side.
+        labels: emotions in the order of the logits.
+        smoothing: share that all emotions have evenly.
+        listeners: share of what was heard, where it is known; emotions that share the first place
+            share it.
 
     Returns:
-        Logits ``(clips, emotions)`` and pooled features ``(clips, D)``, float32 on the CPU.
+        Rows that sum to 1, shape ``(clips, emotions)``.
     """
-    network.eval()
-    order = np.argsort([len(clip) for clip in clips], kind="stable")
-    logits, pooled = [], []
-    for start in range(0, len(order), _EVALUATION_BATCH):
-        chosen = [clips[i][: _LONGEST_S * 16_000] for i in order[start : start + _EVALUATION_BATCH]]
-        waveform, lengths = pad(chosen)
-        batch_logits, batch_pooled = network(waveform.to(device), lengths.to(device))
-        logits.append(batch_logits.float().cpu())
-        pooled.append(batch_pooled.float().cpu())
-    back = torch.from_numpy(np.argsort(order, kind="stable"))
-    return torch.cat(logits)[back], torch.cat(pooled)[back]
+    rows = torch.zeros(len(utterances), len(labels))
+    for row, utterance in zip(rows, utterances, strict=True):
+        heard = [labels.index(e) for e in utterance.heard if e in labels]
+        row[labels.index(utterance.emotion)] += 1.0 - listeners if heard else 1.0
+        for place in heard:
+            row[place] += listeners / len(heard)
+    return rows * (1.0 - smoothing) + smoothing / len(labels)
+
+
+def contrast(projection: Tensor, emotion: Tensor, corpus: Tensor, temperature: float) -> Tensor:
+    """Draw clips of one emotion together across corpora.
+
+    References:
+        Khosla et al., *Supervised Contrastive Learning*, arXiv 2004.11362. Positives here are of
+        other corpora alone, and clips of the same corpus and emotion are neither drawn nor pushed,
+        so that nothing is learnt from what one corpus's clips share.
+
+    Args:
+        projection: z, shape ``(batch, width)``.
+        emotion: index per clip, shape ``(batch,)``.
+        corpus: index per clip, shape ``(batch,)``.
+        temperature: divides the cosines.
+
+    Returns:
+        A scalar; 0 if no clip has a positive.
+    """
+    same = emotion[:, None] == emotion
+    positive = same & (corpus[:, None] != corpus)
+    logits = (projection @ projection.T / temperature).masked_fill(same & ~positive, -1e4)
+    log_share = logits - torch.logsumexp(logits, dim=1, keepdim=True)
+    count = positive.sum(1)
+    mean = (log_share * positive).sum(1) / count.clamp(min=1)
+    return -mean.sum() / (count > 0).sum().clamp(min=1)
 
 
 class Trainer:
-    """Source learning (method.md, parts 1, 2 and 5) of the encoder and its head.
+    """Source learning (method.md, parts 1, 2 and 5): fine-tunes an encoder, and trains its head.
 
-    The head on the functionals follows: :func:`.functionals_head.add_functionals`.
-
-    Every epoch seeds its draws from ``(seed, epoch)``, so that a resumed run gives the same network
+    The head is trained alone first, then the encoder's stages with rates that halve from one to the
+    one below. Every step draws from ``(seed, step)``, so that a resumed run gives the same network
     as an uninterrupted one.
+
+    References:
+        Kumar et al., *Fine-Tuning Can Distort Pretrained Features*, arXiv 2202.10054, for the head
+        first; Izmailov et al., arXiv 1803.05407, for the average of the last weights.
 
     Args:
         config: the recipe.
         labels: emotions in the order of the logits.
+        encoder: with its pretrained weights.
         utterances: the training side.
-        features: log-mel of their clips as recorded, then of their variants.
+        clips: gives the samples of an utterance by its index.
         run: folder for checkpoints and logs.
         seed: of weights, draws and augmentation.
         device: where to train.
@@ -132,99 +131,133 @@ class Trainer:
         self,
         config: Config,
         labels: tuple[str, ...],
+        encoder: Encoder,
         utterances: Sequence[Utterance],
-        features: Sequence[Ragged],
+        clips: Callable[[int], Samples],
         run: Path,
         seed: int,
         device: torch.device,
     ) -> None:
-        self.config, self.features, self.run = config, features, run
-        self.seed, self.device = seed, device
+        self.config, self.run, self.seed, self.device = config, run, seed, device
         self.precision = choose_precision(config.train.precision, device)
         torch.manual_seed(seed)
-        alone = config.model_copy(update={"functionals": FunctionalsConfig(enabled=False)})
-        self.network = Network(alone, labels).to(device)
-        self.network.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = AveragedModel(
-            self.network,
-            avg_fn=partial(_decaying_average, decay=config.train.average_decay),
-            use_buffers=True,
-        )
-        self.emotion = torch.tensor([labels.index(u.emotion) for u in utterances], device=device)
-        self.core = [labels.index(emotion) for emotion in CORE_EMOTIONS if emotion in labels]
-        self.memory = ExternalMemory(
-            self.emotion, config.head.projection, config.loss.memory_momentum
-        ).to(device)
-        self.sampler = BalancedSampler(utterances)
-        self.steps = config.train.steps_per_epoch or max(
-            1, len(utterances) // config.train.batch_size
+        corpora = sorted({u.corpus for u in utterances})
+        self.network = Network(encoder, config.head, labels, len(corpora)).to(device)
+        encoder.mask_p = config.augment.mask_p
+        self.average = AveragedModel(self.network)
+        self.sampler = BatchSampler(utterances, clips, config.train, config.augment, seed)
+        emotion = torch.tensor([labels.index(u.emotion) for u in utterances])
+        self.emotion = emotion.to(device)
+        self.corpus = torch.tensor([corpora.index(u.corpus) for u in utterances]).to(device)
+        loss = config.loss
+        self.target = targets(utterances, labels, loss.label_smoothing, loss.listeners).to(device)
+        self.memory = ExternalMemory(self.emotion, config.head.projection, loss.memory_momentum).to(
+            device
         )
         self.optimizer = torch.optim.AdamW(
-            self.network.parameters(),
-            lr=config.train.learning_rate,
-            weight_decay=config.train.weight_decay,
+            self._groups(encoder), weight_decay=config.train.weight_decay, betas=(0.9, 0.98)
         )
-        total, warmup = self.steps * config.train.epochs, self.steps * config.train.warmup_epochs
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, partial(warm_cosine, total=total, warmup=warmup)
-        )
-        self.augment = SpectralAugment(config.augment, config.front_end)
-        self.epoch = 0
+        self.step = 0
+
+    def _groups(self, encoder: Encoder) -> list[dict[str, Any]]:
+        """Parameters with the rate and the first step of each; all others are frozen."""
+        train = self.config.train
+        self.network.requires_grad_(requires_grad=False)
+        groups: list[dict[str, Any]] = [
+            {"params": stage, "peak": train.encoder_rate * train.layer_decay**below}
+            for below, stage in enumerate(reversed(encoder.stages()))
+        ]
+        for group in groups:
+            group["first"] = min(train.head_steps, train.steps)
+        head = list(self.network.head.parameters())
+        groups.append({"params": head, "peak": train.head_rate, "first": 0})
+        for group in groups:
+            for parameter in group["params"]:
+                parameter.requires_grad_(requires_grad=True)
+        return groups
 
     def resume(self) -> None:
-        """Continue from the run's checkpoint, if it has one."""
-        state = load_checkpoint(self.run)
-        if state is not None:
-            for name, part in self._parts().items():
-                part.load_state_dict(state[name])
-            self.epoch = state["epoch"]
-        self._forget_log_after(self.epoch)
+        """Continue from the run's checkpoint, if it has one.
 
-    def fit(self, validation: tuple[Sequence[NDArray[np.float32]], Sequence[str]]) -> Network:
-        """Train to the last epoch and return the averaged network, which has no functionals.
+        Raises:
+            TrainingError: if it cannot be read, or does not fit the recipe.
+        """
+        path = self.run / _CHECKPOINT
+        if path.exists():
+            try:
+                state = torch.load(path, map_location=self.device, weights_only=True)
+                for name, part in self._parts().items():
+                    part.load_state_dict(state[name])
+                self.step = state["step"]
+            except (EOFError, KeyError, ValueError, RuntimeError, pickle.UnpicklingError):
+                raise TrainingError(
+                    f"{path} is damaged, or of another nnpm; train again with another --out"
+                ) from None
+        rows = self.run / _LOG
+        if rows.exists():  # forget what was logged after the checkpoint
+            kept = rows.read_text().splitlines(keepends=True)[: self.step]
+            with replacing(rows) as temporary:
+                temporary.write_text("".join(kept))
+
+    def fit(self, on_step: Callable[[int, int], None] = lambda *_: None) -> Network:
+        """Train to the last step, and return the network with the averaged weights.
 
         Args:
-            validation: clips and emotions of held-out speakers. Their UAR is logged; nothing is
-                selected by it.
+            on_step: called after every step with the steps taken and the steps in all.
         """
-        # purge_step drops the points of epochs after the checkpoint from the curves
-        writer = SummaryWriter(str(self.run / "tensorboard"), purge_step=self.epoch or None)
+        total = self.config.train.steps
+        self._estimate()
         bar = tqdm(
-            range(self.epoch, self.config.train.epochs),
+            range(self.step, total),
             desc="train",
-            unit="epoch",
-            initial=self.epoch,
-            total=self.config.train.epochs,
+            unit="step",
+            initial=self.step,
+            total=total,
             dynamic_ncols=True,
         )
-        for epoch in bar:
-            figures = self._train_epoch(epoch)
-            if validation[1]:
-                figures["validation_uar"] = self._score(*validation)
-            for name, value in figures.items():
-                writer.add_scalar(name, value, epoch)
-            with (self.run / _LOG).open("a") as log:
-                log.write(json.dumps({"epoch": epoch, **figures}) + "\n")
-            bar.set_postfix({name: f"{value:.3f}" for name, value in figures.items()})
-            self.epoch = epoch + 1
-            save_checkpoint(
-                self.run,
-                {"epoch": self.epoch}
-                | {name: part.state_dict() for name, part in self._parts().items()},
-            )
-        writer.close()
+        with (
+            ThreadPoolExecutor(1) as pool,
+            (self.run / _LOG).open("a") as rows,
+            SummaryWriter(str(self.run / "tensorboard"), purge_step=self.step or None) as writer,
+        ):
+            drawn = pool.submit(self.sampler.draw, self.step)
+            for step in bar:
+                batch, drawn = drawn.result(), pool.submit(self.sampler.draw, step + 1)
+                figures = self._train_step(batch, step)
+                for name, value in figures.items():
+                    writer.add_scalar(name, value, step)
+                rows.write(json.dumps({"step": step, **figures}) + "\n")
+                bar.set_postfix({name: f"{value:.3f}" for name, value in figures.items()})
+                self.step = step + 1
+                on_step(self.step, total)
+                if self.step % _CHECKPOINT_STEPS == 0 or self.step == total:
+                    rows.flush()
+                    self._save()
         network = self.average.module
         assert isinstance(network, Network)
         return network.eval()
 
-    def _forget_log_after(self, epoch: int) -> None:
-        """Drop the rows of an epoch that was logged but not yet in the checkpoint."""
-        log = self.run / _LOG
-        if log.exists():
-            rows = log.read_text().splitlines(keepends=True)
-            # in order, one per epoch; what follows the last whole epoch may be half a row
-            with replacing(log) as temporary:
-                temporary.write_text("".join(rows[:epoch]))
+    def _estimate(self) -> None:
+        """Say how long it will take, from one step that changes nothing."""
+        if self.step >= self.config.train.steps:
+            return
+        batch = self.sampler.draw(self.step)
+        kept = {name: value.clone() for name, value in self.network.head.named_buffers()}
+        started = time.perf_counter()
+        losses, _ = self._losses(batch, encode=True, memory=False)
+        loss = torch.stack(list(losses.values())).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        float(loss.detach())  # a GPU is waited for
+        seconds = time.perf_counter() - started
+        self.optimizer.zero_grad()
+        for name, value in self.network.head.named_buffers():
+            value.copy_(kept[name])
+        steps = self.config.train.steps - self.step
+        minutes = max(1.0, steps * seconds / 60.0)
+        tqdm.write(
+            f"about {minutes:.0f} min on {self.device.type}: {steps} steps of {seconds:.1f} s",
+            file=sys.stderr,
+        )
 
     def _parts(self) -> dict[str, Any]:
         return {
@@ -232,92 +265,68 @@ class Trainer:
             "average": self.average,
             "memory": self.memory,
             "optimizer": self.optimizer,
-            "schedule": self.schedule,
         }
 
-    def _train_epoch(self, epoch: int) -> dict[str, float]:
-        rng = np.random.default_rng([self.seed, epoch])
-        torch.manual_seed(int(rng.integers(2**62)))
-        if epoch == self.config.loss.memory_start_epoch:
-            self._fill_memory(rng)
+    def _save(self) -> None:
+        """Replace the checkpoint; a crash leaves either the old one or the new one."""
+        state = {name: part.state_dict() for name, part in self._parts().items()}
+        with replacing(self.run / _CHECKPOINT) as temporary, temporary.open("wb") as file:
+            torch.save({"step": self.step, **state}, file)
+
+    def _train_step(self, batch: Batch, step: int) -> dict[str, float]:
+        train = self.config.train
+        torch.manual_seed(self.seed * 1_000_003 + step)
         self.network.train()
-        size = self.config.train.batch_size
-        indices = self.sampler.draw(self.steps * size, rng)
-        totals: dict[str, float] = {}
-        batches = training_batches(self.features, indices, self.config.augment, size, rng)
-        for log_mel, drawn in batches:
-            index = drawn.to(self.device)
-            losses, projection = self._losses(log_mel.to(self.device), index, epoch)
-            loss = torch.stack(list(losses.values())).sum()
-            self.optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.config.train.clip_gradient)
-            self.optimizer.step()
-            self.schedule.step()
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * rate(step, train, first=group["first"])
+        losses, projection = self._losses(
+            batch,
+            encode=step >= train.head_steps,
+            memory=step >= self.config.loss.memory_start * train.steps,
+        )
+        loss = torch.stack(list(losses.values())).sum()
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        trained = [p for p in self.network.parameters() if p.grad is not None]
+        nn.utils.clip_grad_norm_(trained, train.clip_gradient)
+        self.optimizer.step()
+        self.memory.update(batch.index.to(self.device), projection)
+        if step >= train.average_from * train.steps or step == train.steps - 1:
             self.average.update_parameters(self.network)
-            if projection is not None:
-                self.memory.update(index, projection)
-            for name, value in losses.items():
-                totals[name] = totals.get(name, 0.0) + float(value.detach()) / self.steps
-        return totals
+        return {name: float(value.detach()) for name, value in losses.items()}
 
     def _losses(
-        self, log_mel: Tensor, index: Tensor, epoch: int
-    ) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Return the weighted losses of a batch, and z unless clips were mixed."""
-        loss = self.config.loss
-        emotion = self.emotion[index]
-        target = smooth_one_hot(emotion, len(self.network.labels), loss.label_smoothing)
-        with torch.no_grad():
-            everywhere = log_mel.new_ones(len(log_mel), 1, 1, log_mel.shape[3])
-            features = self.network.front_end.normalise(self.augment(log_mel), everywhere)
-            features = self.augment.mask(features)
-        mixed = bool(torch.rand(()) < self.config.augment.mixup_p)
-        if mixed:
-            features, target = mixup(features, target, self.config.augment.mixup_alpha)
-        logits, projection = self.network.head(self._encode(features))
-        losses = {"cross_entropy": soft_cross_entropy(logits, target).mean()}
-        if loss.core_weight > 0 and self.core:
-            core = soft_cross_entropy(logits[:, self.core], target[:, self.core]).mean()
-            losses["core"] = loss.core_weight * core
-        if loss.multilabel_weight > 0 and epoch >= loss.memory_start_epoch and not mixed:
+        self, batch: Batch, *, encode: bool, memory: bool
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """The weighted losses of a batch, and z.
+
+        Args:
+            batch: of the sampler.
+            encode: whether the encoder is trained too.
+            memory: whether the memory's loss counts already.
+        """
+        loss, index = self.config.loss, batch.index.to(self.device)
+        emotion, corpus = self.emotion[index], self.corpus[index]
+        with (
+            torch.autocast(
+                self.device.type, self.precision, enabled=self.precision is not torch.float32
+            ),
+            torch.set_grad_enabled(encode),
+        ):
+            pooled = self.network(batch.waveform.to(self.device), batch.lengths.to(self.device))
+        logits, projection = self.network.head(self.network.head.standardise(pooled, corpus))
+        losses = {"cross_entropy": soft_cross_entropy(logits, self.target[index]).mean()}
+        if loss.contrast_weight > 0:
+            across = contrast(projection, emotion, corpus, loss.contrast_temperature)
+            losses["contrast"] = loss.contrast_weight * across
+        if loss.multilabel_weight > 0 and memory:
+            same = self.memory.emotion == emotion[:, None]
             multilabel = multilabel_loss(
                 self.memory.similarities(projection),
-                self.memory.emotion == emotion[:, None],
+                same & (self.corpus != corpus[:, None]),
                 loss.multilabel_positive,
                 loss.hard_negative_share,
-                own=index,
+                negatives=~same,
             )
             losses["multilabel"] = loss.multilabel_weight * multilabel.mean()
-        return losses, None if mixed else projection.detach()
-
-    def _encode(self, features: Tensor) -> Tensor:
-        with torch.autocast(
-            self.device.type, self.precision, enabled=self.precision is not torch.float32
-        ):
-            pooled: Tensor = self.network.encoder(
-                features.contiguous(memory_format=torch.channels_last), None
-            )
-        return pooled.float()
-
-    @torch.no_grad()
-    def _fill_memory(self, rng: np.random.Generator) -> None:
-        """Fill the memory in one pass over the source, with one crop per clip."""
-        self.network.eval()
-        augment = self.config.augment.model_copy(update={"clean_share": 1.0})
-        count, size = len(self.emotion), self.config.train.batch_size
-        filled = []
-        # the first clips are repeated at the end, so that the last batch is full
-        order = np.resize(np.arange(count), -(-count // size) * size)
-        for log_mel, _ in training_batches(self.features, order, augment, size, rng):
-            everywhere = torch.ones(size, 1, 1, log_mel.shape[3], device=self.device)
-            features = self.network.front_end.normalise(log_mel.to(self.device), everywhere)
-            filled.append(self.network.head.project(self._encode(features)))
-        self.memory.fill(torch.cat(filled)[:count])
-
-    def _score(self, clips: Sequence[NDArray[np.float32]], emotions: Sequence[str]) -> float:
-        network = self.average.module
-        assert isinstance(network, Network)
-        logits, _ = embed(network, clips, self.device)
-        truth = np.array([network.labels.index(emotion) for emotion in emotions])
-        return unweighted_average_recall(truth, logits.argmax(1).numpy())
+        return losses, projection.detach()

@@ -23,7 +23,7 @@ SWAPS = 20
 DROPPED = 10
 KEPT = 8
 """More bundles than are ever in memory at once: those that answer or did, and four others."""
-BUNDLED = Path(__file__).parents[3] / "models/default/1"
+BUNDLED = Path(__file__).parents[3] / "models/default/2"
 
 
 def post(address: str, path: str, body: bytes, kind: str) -> dict[str, Any]:

@@ -1,63 +1,101 @@
-"""A small problem of pooled features, for the tests of every method."""
+"""A small problem of features, for the tests of every method."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import autograd.numpy as anp
+import numpy as np
 import pytest
 import soundfile
-import torch
+from autograd import value_and_grad
 
+from nnpm.service.inference.head import Head
 from nnpm.training.adaptation.config import AdaptConfig
-from nnpm.training.adaptation.head import AdaptedHead, Source, Target
+from nnpm.training.adaptation.head import Source, Target
 from nnpm.training.adaptation.methods.method import Batch, Method
-from nnpm.training.bundle.files import voice
-from nnpm.training.config import HeadConfig
-from nnpm.training.network.head import Head
+from nnpm.training.adaptation.train import classify, project
+from nnpm.training.bundle.parts import voice
 
 
 @dataclass
 class Problem:
     """30 source clips of four emotions and 20 target clips that lie elsewhere."""
 
-    head: AdaptedHead
+    head: Head
     source: Source
     target: Target
 
-    def method(self, kind: type[Method], **section: object) -> Method:
+    def method(self, kind: type[Method], temperature: float = 1.0, **section: object) -> Method:
         """The method with these numbers in its section."""
         config = AdaptConfig.model_validate({kind.name: section} if section else {})
-        return kind(config, self.source, self.target, self.head)
+        rng = np.random.default_rng(0)
+        return kind(config, self.source, self.target, self.head, rng, temperature)
 
-    def batch(self) -> Batch:
-        """All clips as recorded, with a graph of its own."""
-        known = self.head.project_source(self.source.pooled)
-        target_features = self.head.project_target(self.target.pooled)
+    def weights(self, method: Method | None = None) -> dict[str, np.ndarray]:
+        """What is trained."""
+        own = {} if method is None else method.parameters()
+        return {"weight": self.head.weight, "bias": self.head.bias,
+                "classes": self.head.classes} | own  # fmt: skip
+
+    def batch(self, weights: Mapping[str, Any] | None = None) -> Batch:
+        """All clips as recorded."""
+        weights = self.weights() if weights is None else weights
+        known = project(weights, self.source.features)
+        found = project(weights, self.head.standardise(self.target.pooled))
         return Batch(
-            source_index=torch.arange(len(known)),
+            source_index=np.arange(len(known)),
             source_projection=known,
-            source_logits=self.head.classify(known),
+            source_logits=classify(weights, self.head.scale, known),
             source_emotion=self.source.emotion,
-            target_index=torch.arange(len(target_features)),
-            target_projection=target_features,
-            target_logits=self.head.classify(target_features),
+            target_index=np.arange(len(found)),
+            target_projection=found,
+            target_logits=classify(weights, self.head.scale, found),
         )
+
+    def loss(self, method: Method, weights: Mapping[str, Any] | None = None) -> float:
+        """The method's loss of all clips."""
+        weights = self.weights(method) if weights is None else weights
+        return float(method.loss(self.batch(weights), 0.5, weights))
+
+    def slope(self, method: Method, weights: Mapping[str, Any] | None = None):
+        """Loss and gradient by autograd."""
+
+        def objective(weights: Mapping[str, Any]) -> Any:
+            # a method may leave out what is trained; autograd then wants a number all the same
+            nothing = 0.0 * anp.sum(weights["weight"])
+            return method.loss(self.batch(weights), 0.5, weights) + nothing
+
+        return value_and_grad(objective)(self.weights(method) if weights is None else weights)
+
+    def descend(self, method: Method, steps: int = 20, rate: float = 0.1) -> list[float]:
+        """Losses along plain gradient descent of the head."""
+        weights, losses = self.weights(method), []
+        for _ in range(steps):
+            loss, slope = self.slope(method, weights)
+            losses.append(float(loss))
+            weights = {n: w - np.float32(rate) * slope[n] for n, w in weights.items()}
+        return losses
 
 
 @pytest.fixture
 def problem() -> Problem:
-    generator = torch.Generator().manual_seed(0)
+    rng = np.random.default_rng(0)
 
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=generator)
+    def normal(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape).astype(np.float32)
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        head = Head(HeadConfig(projection=8), blocks=(6,), num_emotions=4).eval()
-    emotion = torch.arange(30) % 4
-    source = Source(normal(4, 6)[emotion] + 0.5 * normal(30, 6), emotion)
-    recorded = normal(4, 6)[torch.arange(20) % 4] + 0.5 * normal(20, 6) + 1.0
-    target = Target(recorded, recorded + 0.1 * normal(2, 20, 6))
-    return Problem(AdaptedHead(head, target, target_statistics=False).eval(), source, target)
+    classes = normal(4, 8)
+    head = Head(
+        mean=np.zeros(6, np.float32), deviation=np.ones(6, np.float32), weight=normal(8, 6) / 3,
+        bias=normal(8) / 10, classes=classes / np.linalg.norm(classes, axis=1, keepdims=True),
+        scale=np.float32(8.0),
+    )  # fmt: skip
+    emotion = np.arange(30) % 4
+    source = Source(normal(4, 6)[emotion] + 0.5 * normal(30, 6), emotion, np.arange(30) % 5)
+    recorded = normal(4, 6)[np.arange(20) % 4] + 0.5 * normal(20, 6) + 1
+    return Problem(head, source, Target(recorded, recorded + 0.1 * normal(2, 20, 6)))
 
 
 @pytest.fixture(scope="session")

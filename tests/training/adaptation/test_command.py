@@ -10,16 +10,24 @@ import time
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
-import torch
+from onnx import numpy_helper
 
 from nnpm.service.inference import bundle as bundles
 from nnpm.service.inference.audio.decode import decode
 from nnpm.service.inference.bundle import Bundle
 from nnpm.service.inference.recognizer import Recognizer
+from nnpm.service.jobs.folder import AdaptationTask
 from nnpm.training import cli
+from nnpm.training.adaptation import command
+from nnpm.training.adaptation.config import AdaptConfig
+from nnpm.training.adaptation.config import load as settings_of
+from nnpm.training.adaptation.features import Encoder, extract_features
 from nnpm.training.adaptation.methods import METHODS
 from nnpm.training.adaptation.report import AdaptationReport, Evidence
+from nnpm.training.errors import TrainingError
+from tests.support.tiny_bundle import write_first_bundle
 
 ROOT = Path(__file__).parents[3]
 Captured = pytest.CaptureFixture[str]
@@ -28,7 +36,7 @@ Captured = pytest.CaptureFixture[str]
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     path = tmp_path / "adapt.toml"
-    path.write_text("steps = 20\nsource_batch = 16\ntarget_batch = 16\nviews = 1\n")
+    path.write_text("steps = 20\nsource_batch = 16\ntarget_batch = 16\nfew_clips = 20\n")
     return path
 
 
@@ -39,6 +47,10 @@ def adapt(base: Bundle, voices: Path, config: Path, capsys: Captured):
     def run(out: Path, **changes: object) -> dict:
         options = {"bundle": base.path, "target": voices, "out": out, "config": config,
                    "method": "entropy"} | changes  # fmt: skip
+        if {"emotions", "labels", "channels"} & changes.keys():
+            settings = settings_of(options.pop("config"))
+            task = AdaptationTask.model_validate({"threads": 2} | options)
+            return command.adapt(task, settings).model_dump(mode="json")
         flags = [f"--{name}" for name, value in options.items() if value is True]
         pairs = [
             str(part)
@@ -65,7 +77,7 @@ def verdict(monkeypatch: pytest.MonkeyPatch):
              "figures": {"answers_changed": 0.5, "seen": 1.0}}
         )  # fmt: skip
         monkeypatch.setattr(
-            "nnpm.training.adaptation.command.collect_evidence", lambda *_: evidence
+            "nnpm.training.adaptation.command.collect_evidence", lambda *_, **__: evidence
         )
 
     return says
@@ -97,7 +109,11 @@ def test_the_document_and_the_card(adapt, verdict, base: Bundle, tmp_path: Path)
     assert card.calibrated is False
     assert card.labels == base.labels
     assert card.metrics["adaptation"] == report.for_card()
-    assert card.metrics["parity"]["torch"] <= 1e-4
+    assert document["answered_share"]["after"] >= document["answered_share"]["before"] > 0
+    for side in ("before", "after"):
+        assert sum(document["emotions"][side].values()) == pytest.approx(1.0)
+    assert len(document["changed_clips"]) == min(20, document["changed"]) > 0
+    assert card.emotions == ()
     assert card.training["adaptation"]["config"]["steps"] == 20
     assert str(tmp_path) not in (out / "bundle.json").read_text()
     text = (out / "README.md").read_text()
@@ -131,20 +147,124 @@ def test_skipped_files_are_counted_and_up_to_five_are_named(
     assert bundles.load(out).card.metrics["adaptation"]["clips"]["skipped"]["undecodable"] == 7
 
 
-def test_the_bundle_answers_as_the_adapted_head_and_the_old_memory(
+def test_the_bundle_answers_as_the_report_says(
     adapt, verdict, base: Bundle, voices: Path, tmp_path: Path
 ) -> None:
-    """Slots and clips, each by its own statistics, are where adaptation left them."""
     verdict("improved")
-    adapt(tmp_path / "bundle", seed=1)
+    document = adapt(tmp_path / "bundle", seed=1)
     old, new = Recognizer(base), Recognizer(bundles.load(tmp_path / "bundle"))
-    clip = decode(voices / "03.wav")
-    assert new.answer(clip).scores != old.answer(clip).scores
-    sizes = [r.bundle.memory().features for r in (old, new)]
-    standard = [(x - x.mean(0)) / (x.std(0) + 1e-9) for x in sizes]
-    alive = sizes[0].std(0) > 0.1 * np.abs(sizes[0].mean(0)) + 1e-3  # for float16 to tell apart
-    assert alive.sum() > 5
-    np.testing.assert_allclose(standard[1][:, alive], standard[0][:, alive], atol=0.02)
+    changed = {clip["path"]: clip for clip in document["changed_clips"]}
+    answered = {"before": 0, "after": 0}
+    for path in sorted(voices.iterdir()):
+        before, after = (recognizer.answer(decode(path)) for recognizer in (old, new))
+        answered["before"] += before.emotion is not None
+        answered["after"] += after.emotion is not None
+        best = [max(one.scores, key=one.scores.__getitem__) for one in (before, after)]
+        if path.name in changed:
+            clip = changed[path.name]
+            assert best == [clip["before"], clip["after"]]
+            assert after.scores[best[1]] == pytest.approx(clip["confidence"], abs=1e-4)
+        elif len(changed) < 20:
+            assert best[0] == best[1]
+    for side, count in answered.items():
+        assert document["answered_share"][side] == pytest.approx(count / 24)
+    # the memory is the base's, byte by byte: it is standardised, whatever the target's statistics
+    assert (
+        files(tmp_path / "bundle")["memory.safetensors"] == files(base.path)["memory.safetensors"]
+    )
+
+
+def test_known_emotions_are_the_new_default_and_are_kept_in_the_next_adaptation(
+    adapt, verdict, voices: Path, tmp_path: Path
+) -> None:
+    verdict("improved")
+    document = adapt(tmp_path / "1", emotions=("sad", "angry"))
+    assert document["default_emotions"] == ["sad", "angry"]
+    assert set(document["emotions"]["after"]) <= {"sad", "angry"}
+    bundle = bundles.load(tmp_path / "1")
+    assert bundle.card.emotions == ("sad", "angry")
+    assert "--emotions sad angry" in (tmp_path / "1" / "README.md").read_text()
+    answer = Recognizer(bundle).answer(decode(voices / "03.wav"))
+    assert {name for name, score in answer.scores.items() if score} == {"sad", "angry"}
+    assert adapt(tmp_path / "2", bundle=tmp_path / "1")["default_emotions"] == ["sad", "angry"]
+
+
+def test_a_few_labels_are_used_and_leave_no_name_behind(
+    adapt, verdict, voices: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "labels.csv"
+    lines = [f"{number:02}.wav,{('angry', 'sad')[number % 2]}" for number in range(22)]
+    table.write_text("\n".join(["path,emotion", *lines]))
+    verdict("improved")
+    document = adapt(tmp_path / "bundle", labels=table)
+    assert document["labels"] == 22
+    assert 0.0 <= document["estimated_accuracy"]["value"] <= 1.0
+    assert document["evidence"]["labelled_accuracy"] <= 1.0
+    card = bundles.load(tmp_path / "bundle").card
+    assert card.calibrated is True
+    assert card.decision.vote_weight == 0.0
+    assert "fitted to 22 labelled clips" in (tmp_path / "bundle" / "README.md").read_text()
+    table.write_text("\n".join(["path,emotion", *lines[:19]]))
+    document = adapt(tmp_path / "fewer", labels=table)
+    assert document["labels"] == 19
+    assert bundles.load(tmp_path / "fewer").card.calibrated is False
+
+
+def test_nothing_of_a_clip_is_in_any_file_of_the_bundle(
+    adapt, verdict, base: Bundle, voices: Path, tmp_path: Path
+) -> None:
+    """No name or path, no samples, and no row of any tensor that is a clip's feature."""
+    verdict("improved")
+    folder = tmp_path / "private recordings"
+    folder.mkdir()
+    for number, path in enumerate(sorted(voices.iterdir())):
+        shutil.copy(path, folder / f"patient{number:02}.wav")
+    (folder / "patient99.mp3").write_bytes(b"nothing")
+    table = tmp_path / "labels.csv"
+    table.write_text("path,emotion\npatient03.wav,sad\n")
+    out = tmp_path / "bundle"
+    adapt(out, target=folder, labels=table)
+    encoder = Encoder(base.path / "model.onnx", 0, seed=0)
+    found = extract_features(folder, encoder, 3.0, AdaptConfig(), threads=1)
+    pooled, head = found.target().pooled, bundles.load(out).head()
+    secrets = {
+        "features": pooled,
+        "standardised features": head.standardise(pooled),
+        "by the base's statistics": base.head().standardise(pooled),
+        "projections": head.project(head.standardise(pooled)),
+    }
+    samples = [decode(path).waveforms[0].samples for path in sorted(voices.iterdir())]
+    for path in out.iterdir():
+        data = path.read_bytes()
+        for word in (b"patient", b"private recordings", str(tmp_path).encode(), b"labels.csv"):
+            assert word not in data, (path, word)
+        for clip in samples:
+            assert clip[4_000:4_016].tobytes() not in data, path
+        for name, array in tensors(path).items():
+            for what, rows in secrets.items():
+                width = rows.shape[1]
+                if array.size < width or array.size % width:
+                    continue
+                for matrix in (array.reshape(-1, width), array.reshape(width, -1).T):
+                    apart = np.abs(matrix[:, None] - rows[None]).max(2)
+                    assert apart.min() > 1e-3, (path, name, what)
+
+
+def tensors(path: Path) -> dict[str, np.ndarray]:
+    """Every tensor of a bundle's file, float32."""
+    if path.suffix == ".onnx":
+        graph = onnx.load(path).graph
+        found = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+    elif path.suffix == ".safetensors":
+        from safetensors.numpy import load_file
+
+        found = load_file(path)
+    elif path.suffix == ".npz":
+        with np.load(path) as file:
+            found = dict(file)
+    else:
+        found = {}
+    return {name: array.astype(np.float32) for name, array in found.items()}
 
 
 def test_source_only_gives_the_parents_answers(
@@ -182,19 +302,43 @@ def test_the_same_seed_gives_the_same_bundle(
     assert bundles.load(tmp_path / "a").card.created_at == "2023-11-14T22:13:20+00:00"
     if method == "entropy":
         adapt(tmp_path / "c", method=method, seed=5)
-        weights = [files(tmp_path / name)["weights.safetensors"] for name in "ac"]
+        weights = [files(tmp_path / name)["head.safetensors"] for name in "ac"]
         assert weights[0] != weights[1]
 
 
-def test_torch_is_left_as_it_was(adapt, verdict, tmp_path: Path) -> None:
+def test_it_runs_where_torch_is_not_installed(
+    base: Bundle, voices: Path, config: Path, tmp_path: Path
+) -> None:
+    program = (
+        "import sys; sys.modules['torch'] = None; sys.argv[0] = 'nnpm'\n"
+        "from nnpm.training import cli; code = cli.main(sys.argv[1:])\n"
+        "heavy = {'torch', 'torchaudio', 'audiomentations', 'onnxscript'} & {n for n, m in "
+        "sys.modules.items() if m}\n"
+        "assert not heavy, heavy\nsys.exit(code)"
+    )
+    out = tmp_path / "bundle"
+    found = subprocess.run(
+        [sys.executable, "-P", "-W", "error", "-c", program, "adapt", "--bundle", base.path]
+        + ["--target", voices, "--out", out, "--config", config, "--json", "--force"],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    assert json.loads(found.stdout)["bundle"] == str(out)
+    Recognizer(bundles.load(out))
+
+
+def test_no_model_is_improved_that_answers_less(
+    adapt, verdict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     verdict("improved")
-    threads = torch.get_num_threads()
-    torch.manual_seed(8)
-    expected = torch.rand(1)
-    torch.manual_seed(8)
-    adapt(tmp_path / "bundle")
-    assert torch.equal(torch.rand(1), expected)
-    assert torch.get_num_threads() == threads
+    monkeypatch.setattr(
+        "nnpm.training.adaptation.command.adapt_decision",
+        lambda base, *_, **__: base.model_copy(update={"low_confidence": 1.0}),
+    )
+    document = adapt(tmp_path / "bundle")
+    assert document["verdict"] == "no change"
+    assert document["answered_share"]["after"] == 0.0
+    assert "It would answer 0.0% of the clips; the base answers" in document["reasons"][0]
 
 
 def test_reject_writes_nothing_unless_forced(adapt, verdict, tmp_path: Path) -> None:
@@ -215,7 +359,9 @@ def test_people_are_told_in_lines(
     command = ["adapt", "--bundle", str(base.path), "--target", str(voices), "--method", "adabn"]
     assert cli.main([*command, "--out", str(tmp_path / "b"), "--config", str(config)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:3] == ["clips     24 used", "skipped   none", "verdict   reject"]
+    assert lines[:2] == ["clips     24 used", "skipped   none"]
+    assert lines[2].startswith("answered  ")
+    assert "verdict   reject" in lines
     assert "the base stays" in lines[-1]
 
 
@@ -249,17 +395,28 @@ def test_wrong_input_is_one_line_and_exit_2(
     assert "wrong.toml: there is no setting stepz" in fails(config=wrong)
 
 
-def test_a_bundle_without_a_recipe_cannot_be_adapted(
-    base: Bundle, voices: Path, tmp_path: Path, capsys: Captured
+def test_a_base_of_the_first_generation_is_refused_by_the_name_of_the_new_one(
+    voices: Path, tmp_path: Path, capsys: Captured
 ) -> None:
-    foreign = bundles.save(
-        tmp_path / "foreign",
-        base.card.model_copy(update={"training": {}}),
-        {name: (base.path / name).read_bytes() for name in bundles.FILES},
-    )
-    command = ["adapt", "--bundle", str(foreign.path), "--target", str(voices)]
+    first = write_first_bundle(tmp_path / "first")
+    command = ["adapt", "--bundle", str(first.path), "--target", str(voices)]
     assert cli.main([*command, "--method", "adabn", "--out", str(tmp_path / "out")]) == 2
-    assert "its card holds no recipe" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "is of the first generation, which answers but cannot be adapted" in error
+    assert "adapt default/2" in error
+
+
+def test_emotions_that_the_model_does_not_know_are_refused(base: Bundle, voices: Path, tmp_path):
+    def task(*emotions: str) -> AdaptationTask:
+        return AdaptationTask(
+            bundle=base.path, target=voices, out=tmp_path / "out", threads=1, emotions=emotions
+        )
+
+    with pytest.raises(TrainingError, match="emotions has joy; the model knows angry"):
+        command.adapt(task("sad", "joy"), AdaptConfig())
+    with pytest.raises(TrainingError, match="emotions has sad alone; at least 2"):
+        command.adapt(task("sad"), AdaptConfig())
 
 
 def test_an_interrupt_leaves_nothing_and_exits_130(

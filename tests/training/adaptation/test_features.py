@@ -11,16 +11,25 @@ from nnpm.service.inference.audio.speech import trim_edges
 from nnpm.service.inference.recognizer import Recognizer
 from nnpm.service.inference.turns import find_turns
 from nnpm.training.adaptation.config import AdaptConfig
-from nnpm.training.adaptation.features import FeatureViews, TargetFeatures, extract_features
-from nnpm.training.bundle.files import voice
+from nnpm.training.adaptation.features import (
+    Encoder,
+    TargetFeatures,
+    extract_features,
+    read_labels,
+    with_labels,
+)
+from nnpm.training.bundle.parts import voice
 from nnpm.training.errors import TrainingError
-from tests.support.tiny_network import WIDTH, tiny_network
+from tests.support.tiny_bundle import WIDTH
 
 
-def extract(folder: Path, base, *, threads: int = 2, views: int = 1, **changes) -> TargetFeatures:
+def extract(
+    folder: Path, base, *, threads: int = 2, views: int = 1, channels="mix", **changes
+) -> TargetFeatures:
     config = AdaptConfig(**({"min_clips": 1} | changes))
+    encoder = Encoder(base.path / "model.onnx", views, seed=0)
     return extract_features(
-        folder, FeatureViews(tiny_network(), views, seed=0), base.card, config, threads=threads
+        folder, encoder, base.card.window_s, config, threads=threads, channels=channels
     )
 
 
@@ -53,7 +62,8 @@ def folder(tmp_path: Path) -> Path:
 
 def test_every_file_is_used_or_skipped_by_name(folder: Path, base) -> None:
     found = extract(folder, base, views=3)
-    assert found.accepted == 3
+    assert found.names == ["a.wav", "c.ogg", "deep/er/b.flac"]
+    assert found.clip.tolist() == [0, 1, 2]
     assert found.skipped == {
         "undecodable": ["broken.mp3", "cut.flac"],
         "too_short": ["empty.wav", "short.wav", "shorter.wav"],
@@ -69,14 +79,14 @@ def test_clips_are_heard_as_prediction_hears_them(folder: Path, base) -> None:
     recognizer = Recognizer(base)
     for row, name in zip(found.target().pooled, ("a.wav", "c.ogg", "deep/er/b.flac"), strict=True):
         samples = trim_edges(decode(folder / name).waveforms[0]).samples
-        _, embedding, _ = recognizer.score(samples)
-        np.testing.assert_allclose(row.numpy(), embedding[0], atol=1e-5)
+        expected = recognizer.score(samples).embedding
+        np.testing.assert_allclose(row, expected, atol=1e-5)
 
 
 def test_the_number_of_threads_changes_nothing(folder: Path, base) -> None:
     one, many = extract(folder, base, threads=1), extract(folder, base, threads=5)
-    assert np.array_equal(one.target().pooled.numpy(), many.target().pooled.numpy())
-    assert np.array_equal(one.target().views.numpy(), many.target().views.numpy())
+    assert np.array_equal(one.target().pooled, many.target().pooled)
+    assert np.array_equal(one.target().views, many.target().views)
     assert one.skipped == many.skipped
 
 
@@ -88,14 +98,15 @@ def test_a_long_recording_gives_the_turns_of_prediction(tmp_path: Path, base) ->
     (turns,) = find_turns(recording.waveforms, 48_000)  # the bundle's 3 s
     assert len(turns) >= 4
     found = extract(tmp_path, base)
-    assert found.accepted == 1
+    assert found.names == ["long.wav"]
+    assert found.clip.tolist() == [0] * len(turns)
     recognizer = Recognizer(base)
     rows = found.target().pooled
     for row, turn in zip(rows, turns, strict=True):
-        _, embedding, _ = recognizer.score(turn.samples(recording.waveforms[0]))
-        np.testing.assert_allclose(row.numpy(), embedding[0], rtol=1e-3, atol=1e-4)
+        expected = recognizer.score(turn.samples(recording.waveforms[0])).embedding
+        np.testing.assert_allclose(row, expected, rtol=1e-3, atol=1e-4)
     few = extract(tmp_path, base, turns_per_clip=2).target().pooled
-    assert np.array_equal(few.numpy(), rows[[0, -1]].numpy())
+    assert np.array_equal(few, rows[[0, -1]])
 
 
 def test_many_files_keep_their_order(tmp_path: Path, base) -> None:
@@ -132,9 +143,98 @@ def test_places_without_audio_are_refused(tmp_path: Path, base) -> None:
 
 def test_progress_counts_files(folder: Path, base) -> None:
     reported: list[tuple[int, int]] = []
-    views = FeatureViews(tiny_network(), 0, seed=0)
+    encoder = Encoder(base.path / "model.onnx", 0, seed=0)
     extract_features(
-        folder, views, base.card, AdaptConfig(min_clips=1), threads=1,
+        folder, encoder, 3.0, AdaptConfig(min_clips=1), threads=1,
         on_file=lambda done, total: reported.append((done, total)),
     )  # fmt: skip
     assert reported == [(number, 11) for number in range(1, 12)]
+
+
+def test_views_differ_from_the_clip_and_are_drawn_by_clip_and_seed_alone(base) -> None:
+    one, other = voice(200.0, 0.7, seed=1), voice(200.0, 0.7, seed=2)
+    views = Encoder(base.path / "model.onnx", num_views=3, seed=0)
+    first = views(one)
+    assert first.shape == (4, WIDTH)
+    assert len({tuple(row.tolist()) for row in first}) == 4
+    views(other)
+    assert np.array_equal(first, views(one))
+    again = Encoder(base.path / "model.onnx", num_views=3, seed=1)(one)
+    assert np.array_equal(again[0], first[0])
+    assert not np.allclose(again[1:], first[1:], atol=1e-3)
+
+
+@pytest.fixture
+def call(tmp_path: Path) -> Path:
+    """A stereo call: the left speaker at first, then the right one, twice."""
+    left, right = (0.3 * voice(pitch, 2.0, seed=0) for pitch in (120.0, 240.0))
+    quiet = np.zeros(48_000)
+    channels = [
+        np.concatenate([left, quiet, left, quiet]),
+        np.concatenate([quiet[:40_000], right, quiet, right, quiet[:8_000]]),
+    ]
+    write(tmp_path / "call.wav", np.stack(channels, axis=1))
+    write(tmp_path / "mono.wav", 0.3 * voice(180.0, 1.0, seed=3))
+    return tmp_path
+
+
+def test_channels_are_mixed_split_or_chosen(call: Path, base) -> None:
+    found = {
+        channels: extract(call, base, channels=channels) for channels in ("mix", "split", 0, 1)
+    }
+    turns = {c: sum(one.clip == one.names.index("call.wav")) for c, one in found.items()}
+    assert turns["split"] == turns[0] + turns[1] >= 4
+    assert found[0].names == ["call.wav", "mono.wav"]
+    assert found[1].names == ["call.wav"]
+    assert found[1].skipped == {"lacks_the_channel": ["mono.wav"]}
+    split = found["split"].target().pooled
+    for channel in (0, 1):
+        for row in found[channel].target().pooled[: turns[channel]]:
+            assert np.abs(split - row).max(1).min() < 1e-6
+    few = extract(call, base, channels="split", turns_per_clip=2)
+    assert (few.clip == 0).sum() == 2
+
+
+def test_labels_belong_to_recordings_and_so_to_all_of_their_turns(call: Path, base) -> None:
+    found = extract(call, base, channels="split")
+    table = call / "labels.csv"
+    table.write_text("\ufeffemotion,path,note\nSad ,call.wav,x\n,mono.wav,later\n", "utf-8")
+    labels = read_labels(table, call, base.labels)
+    assert labels == {"call.wav": 3}
+    target = with_labels(found.target(), found, labels)
+    assert target.labelled.tolist() == np.flatnonzero(found.clip == 0).tolist()
+    assert set(target.emotion.tolist()) == {3}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "has no column path and no column emotion"),
+        ("path,label\na,b", "has no column emotion"),
+        ("path,emotion\n", "labels 0 recordings"),
+        ("path,emotion\nmono.wav,joy", "line 2 of .* the emotion 'joy'; the model knows angry"),
+        ("path,emotion\nnone.wav,sad", "names 'none.wav', which is not in"),
+        ("path,emotion\n../x.wav,sad", "must be relative to"),
+        ("path,emotion\n/etc/passwd,sad", "must be relative to"),
+        ("path,emotion\n,sad", "must be relative to"),
+        ("path,emotion\nmono.wav,sad\nmono.wav,angry", "another line labels it sad"),
+        ('path,emotion\n"mono.wav,sad', "is not a CSV file"),
+    ],
+)
+def test_labels_that_cannot_be_used_are_refused_by_line(
+    call: Path, base, text: str, message: str
+) -> None:
+    table = call / "labels.csv"
+    table.write_text(text)
+    with pytest.raises(TrainingError, match=message):
+        read_labels(table, call, base.labels)
+
+
+def test_a_table_that_is_none_is_refused(call: Path, base) -> None:
+    with pytest.raises(TrainingError, match="there is no file"):
+        read_labels(call / "no.csv", call, base.labels)
+    with pytest.raises(TrainingError, match="cannot be read"):
+        read_labels(call, call, base.labels)
+    (call / "bytes.csv").write_bytes(b"\xff\xfe\x00path")
+    with pytest.raises(TrainingError, match="is not a CSV file in UTF-8"):
+        read_labels(call / "bytes.csv", call, base.labels)

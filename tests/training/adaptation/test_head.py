@@ -1,91 +1,68 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
-import torch
 
-from nnpm.training.adaptation.head import AdaptedHead, Target
-
-
-@pytest.fixture
-def adapted(problem) -> AdaptedHead:
-    """Another head than the base's, with statistics of its own for the target."""
-    adapted = AdaptedHead(problem.head.export(), problem.target, target_statistics=True).eval()
-    with torch.no_grad():
-        adapted.head.projection.weight += 0.3
-        adapted.head.classes += 0.1
-    return adapted
+from nnpm.service.inference.bundle import Memory
+from nnpm.training.adaptation.config import StatisticsConfig
+from nnpm.training.adaptation.head import Source, Target, evenly, with_statistics
 
 
-def by_hand(adapted: AdaptedHead, pooled: torch.Tensor, mean: np.ndarray, variance: np.ndarray):
-    """z in numpy."""
-    norm = adapted.head.norm
-    standard = (pooled.numpy() - mean) / np.sqrt(variance + norm.eps)
-    standard = standard * norm.weight.detach().numpy() + norm.bias.detach().numpy()
-    projection = adapted.head.projection
-    z = standard @ projection.weight.detach().numpy().T + projection.bias.detach().numpy()
-    return z / np.linalg.norm(z, axis=1, keepdims=True)
-
-
-@torch.no_grad()
-def test_each_side_has_statistics_of_its_own(adapted, problem) -> None:
-    source, target = problem.source.pooled, problem.target.pooled
-    mean, variance = target.numpy().mean(0), target.numpy().var(0)
-    found = adapted.project_target(target).numpy()
-    np.testing.assert_allclose(found, by_hand(adapted, target, mean, variance), atol=1e-5)
-    expected = by_hand(adapted, source, np.zeros(6), np.ones(6))  # those of a head never trained
-    np.testing.assert_allclose(adapted.project_source(source).numpy(), expected, atol=1e-5)
-
-
-@torch.no_grad()
-def test_the_exported_head_is_the_targets(adapted, problem) -> None:
-    head = adapted.export()
-    logits, projection = head(problem.target.pooled)
-    torch.testing.assert_close(projection, adapted.project_target(problem.target.pooled))
-    torch.testing.assert_close(logits, adapted.classify(projection))
-
-
-@torch.no_grad()
-def test_the_exported_head_reads_the_aligned_source_as_the_source(adapted, problem) -> None:
-    aligned = adapted.align(problem.source.pooled)
-    torch.testing.assert_close(
-        adapted.export().project(aligned), adapted.project_source(problem.source.pooled)
+def test_statistics_are_shrunk_to_the_sources_by_the_number_of_clips(problem) -> None:
+    config = StatisticsConfig(mean_clips=30, deviation_clips=60)
+    found = with_statistics(problem.head, problem.target, config)
+    clips = problem.target.pooled
+    np.testing.assert_allclose(found.mean, 20 / 50 * clips.mean(0), rtol=1e-5)  # the source's is 0
+    np.testing.assert_allclose(found.deviation, clips.std(0) ** (20 / 80), rtol=1e-5)  # and 1
+    whole = with_statistics(
+        problem.head, problem.target, StatisticsConfig(mean_clips=0, deviation_clips=0)
     )
-    assert not torch.allclose(aligned, problem.source.pooled, atol=0.1)
+    np.testing.assert_allclose(whole.standardise(clips).mean(0), 0, atol=1e-6)
+    np.testing.assert_allclose(whole.standardise(clips).std(0), 1, rtol=1e-5)
 
 
-@torch.no_grad()
-def test_adapted_to_itself_twice_the_source_stays_where_it_was(adapted, problem) -> None:
-    """The second adaptation starts from the first one's statistics and memory."""
-    again = AdaptedHead(adapted.export(), problem.target, target_statistics=True).eval()
-    aligned = adapted.align(problem.source.pooled)
-    torch.testing.assert_close(again.align(aligned), aligned)
-    torch.testing.assert_close(
-        again.project_source(aligned), adapted.project_source(problem.source.pooled)
-    )
+def test_without_statistics_or_with_clips_that_could_be_read_from_them_they_stay(problem) -> None:
+    off = StatisticsConfig(adapt=False)
+    assert with_statistics(problem.head, problem.target, off) is problem.head
+    few = Target(problem.target.pooled[:9], problem.target.views[:, :9])
+    assert with_statistics(problem.head, few, StatisticsConfig()) is problem.head
 
 
 def test_a_feature_that_hardly_varies_is_not_blown_up(problem) -> None:
-    pooled = problem.target.pooled.clone()
-    pooled[:, 2] = 5.0
-    adapted = AdaptedHead(
-        problem.head.export(), Target(pooled, torch.zeros(0, 20, 6)), target_statistics=True
-    )
-    assert adapted.target_variance[2].item() == pytest.approx(0.01)  # of the source's 1
-    assert adapted.align(problem.source.pooled).isfinite().all()
+    problem.target.pooled[:, 2] = 5.0
+    config = StatisticsConfig(mean_clips=0, deviation_clips=0)
+    found = with_statistics(problem.head, problem.target, config)
+    assert found.deviation[2] == pytest.approx(0.1)  # of the source's 1
+    assert found.deviation.dtype == np.float32
 
 
-def test_without_target_statistics_both_sides_are_the_source(problem) -> None:
-    pooled = problem.target.pooled
-    assert torch.equal(problem.head.project_target(pooled), problem.head.project_source(pooled))
-    assert torch.equal(problem.head.align(pooled), pooled)
+def test_a_large_memory_takes_part_by_an_even_comb_that_keeps_rare_emotions() -> None:
+    emotion = np.repeat([0, 1, 2], [1000, 500, 7])
+    emotion = np.random.default_rng(0).permutation(emotion)
+    chosen = evenly(emotion, 107)
+    assert np.array_equal(chosen, np.unique(chosen))
+    assert np.bincount(emotion[chosen]).tolist() == [50, 50, 7]
+    for own, count in ((np.flatnonzero(emotion == e), c) for e, c in ((0, 1000), (1, 500))):
+        ranks = np.searchsorted(own, chosen[np.isin(chosen, own)])
+        assert (ranks[0], ranks[-1]) == (0, count - 1)
+        assert np.ptp(np.diff(ranks)) <= 1
+    assert np.array_equal(evenly(emotion, 1507), np.arange(1507))
 
 
-def test_only_projection_and_classes_are_trained_and_the_base_is_left_alone(problem) -> None:
-    base = problem.head.export()
-    before = {name: value.clone() for name, value in base.state_dict().items()}
-    adapted = AdaptedHead(base, problem.target, target_statistics=True)
-    trained = {name for name, weight in adapted.named_parameters() if weight.requires_grad}
-    assert trained == {"head.projection.weight", "head.projection.bias", "head.classes"}
-    with torch.no_grad():
-        for weight in adapted.parameters():
-            weight += 1.0
-    assert all(torch.equal(value, before[name]) for name, value in base.state_dict().items())
+def test_speakers_of_two_corpora_with_one_name_are_two() -> None:
+    memory = Memory(
+        np.zeros((4, 2), np.float32), np.array([0, 1, 0, 1]), ("a", "a", "b", "b"),
+        ("en",) * 4, ("1", "1", "1", "2"),
+    )  # fmt: skip
+    source = Source.from_memory(memory)
+    assert source.speaker[0] == source.speaker[1]
+    assert len(set(source.speaker[1:].tolist())) == 3
+
+
+def test_labels_can_be_hidden(problem) -> None:
+    known = replace(problem.target, labelled=np.array([4, 7, 9]), emotion=np.array([0, 1, 2]))
+    fewer = known.without_labels(np.array([1]))
+    assert (fewer.labelled.tolist(), fewer.emotion.tolist()) == ([4, 9], [0, 2])
+    assert len(known.without_labels().labelled) == 0
+    assert known.open(4).all()
+    assert replace(known, occurs=(1,)).open(4).tolist() == [False, True, False, False]

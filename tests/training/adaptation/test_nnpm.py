@@ -3,263 +3,221 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
+from nnpm.service.inference.head import Head
 from nnpm.training.adaptation.config import AdaptConfig
-from nnpm.training.adaptation.head import AdaptedHead, Source, Target
-from nnpm.training.adaptation.methods.entropy import information_maximisation
-from nnpm.training.adaptation.methods.nnpm import NNPM, _evenly
-from nnpm.training.adaptation.pseudo_labels import confidence, prior, pseudo_labels
+from nnpm.training.adaptation.head import Source, Target
+from nnpm.training.adaptation.methods.method import softmax
+from nnpm.training.adaptation.methods.nnpm import NNPM
 from nnpm.training.adaptation.train import adapt_head
-from nnpm.training.config import HeadConfig
-from nnpm.training.network.head import Head
 
 ALONE = {"pseudo_label_weight": 0.0, "multilabel_weight": 0.0, "information_weight": 0.0}
+WEIGHTS = {"pseudo_label_weight": 0.4, "multilabel_weight": 0.3, "information_weight": 0.2}
 
 
 def refreshed(problem, **section: object) -> NNPM:
     method = problem.method(NNPM, **section)
-    with torch.no_grad():
-        method.refresh(problem.head)
+    method.refresh(problem.head)
     return method
 
 
-@pytest.mark.parametrize(("share", "consistency"), [(0.1, 0.25), (0.02, 0.1), (0.33, 0.5)])
-def test_positives_are_similar_slots_of_the_emotion_to_which_the_clip_is_near(
-    problem, share: float, consistency: float
+def of_slots(method: NNPM, weights: np.ndarray) -> np.ndarray:
+    """Columns in the order of the memory again."""
+    back = np.empty_like(weights)
+    back[:, method.order] = weights
+    return back
+
+
+@pytest.mark.parametrize(("positives", "negatives"), [(3, 6), (1, 30), (30, 1)])
+@pytest.mark.parametrize("consistency", [0.0, 0.25])
+def test_positives_and_negatives_are_those_of_loops(
+    problem, positives: int, negatives: int, consistency: float
 ) -> None:
-    method = refreshed(problem, positive_share=share, consistency=consistency)
-    clips = problem.head.project_target(problem.target.pooled).detach()
-    similarities = (clips @ method.memory.slots.T).numpy().astype(np.float64)
+    method = refreshed(
+        problem, positives=positives, negatives=negatives, consistency=consistency,
+        reliable_share=0.0,
+    )  # fmt: skip
+    clips = problem.batch().target_projection
+    known = problem.head.project(problem.source.features)
+    similarities = clips @ known.T
     emotion = method.labels.argmax(1)
-    positives, negatives = method.multilabel(torch.from_numpy(similarities).float(), emotion)
-    of_slot = problem.source.emotion.tolist()
-    most, nearest = max(1, round(share * 30)), max(1, round(consistency * 20))
+    pull, push = method.multilabel(clips @ method.slots.T, emotion)
+    pull, push = of_slots(method, pull), of_slots(method, push)
+    each, nearest = -(-negatives // 3), round(consistency * 20)
     for clip, row in enumerate(similarities):
-        own = [slot for slot in range(30) if of_slot[slot] == emotion[clip]]
-        best = sorted(own, key=lambda slot: -row[slot])[:most]
-        expected = [
-            slot
-            for slot in best
-            if clip in sorted(range(20), key=lambda c: -similarities[c, slot])[:nearest]
-        ]
-        assert torch.nonzero(positives[clip])[:, 0].tolist() == sorted(expected)
-        others = [slot for slot in range(30) if slot not in own]
-        assert torch.nonzero(negatives[clip])[:, 0].tolist() == others
+        near = np.flatnonzero(pull[clip])
+        own = [s for s in range(30) if problem.source.emotion[s] == emotion[clip]]
+        best = sorted(own, key=lambda slot: -row[slot])[:positives]
+        if consistency:
+            best = [
+                slot
+                for slot in best
+                if clip in sorted(range(20), key=lambda c: -similarities[c, slot])[:nearest]
+            ]
+        assert near.tolist() == sorted(best)
+        far = []
+        for other in set(range(4)) - {emotion[clip]}:
+            slots = [s for s in range(30) if problem.source.emotion[s] == other]
+            far += sorted(slots, key=lambda slot: -row[slot])[:each]
+        assert np.flatnonzero(push[clip]).tolist() == sorted(far)
+        np.testing.assert_allclose(pull[clip][near], 1 / max(1, len(near)), rtol=1e-5)
+        np.testing.assert_allclose(push[clip][far], 1 / len(far), rtol=1e-5)
 
 
-def test_without_consistency_every_clip_has_its_share(problem) -> None:
-    method = refreshed(problem, consistency=0.0, positive_share=0.1)
-    clips = problem.head.project_target(problem.target.pooled).detach()
-    positives, _ = method.multilabel(clips @ method.memory.slots.T, method.labels.argmax(1))
-    assert positives.sum(1).tolist() == [3] * 20
-
-
-def test_the_memory_begins_with_the_projections_and_only_what_is_drawn_moves(problem) -> None:
-    method = refreshed(problem, memory_momentum=0.25)
-    first = problem.head.project_source(problem.source.pooled).detach()
-    torch.testing.assert_close(method.memory.slots, first)
-    batch = problem.batch()
-    drawn = torch.tensor([3, 7, 3])
-    seen = F.normalize(batch.source_projection[[9, 4, 12]] + 0.3, dim=1)
-    method.loss(replace(batch, source_index=drawn, source_projection=seen), 0.5)
-    expected = first.numpy().copy()
-    for slot, rows in ((3, [0, 2]), (7, [1])):
-        mean = seen.detach().numpy()[rows].sum(0)
-        mixed = 0.25 * expected[slot] + 0.75 * mean / np.linalg.norm(mean)
-        expected[slot] = mixed / np.linalg.norm(mixed)
-    np.testing.assert_allclose(method.memory.slots, expected, atol=1e-6)
-
-
-def test_a_large_memory_takes_part_by_an_even_comb_that_keeps_rare_emotions() -> None:
-    emotion = torch.cat([torch.zeros(1000), torch.ones(500), torch.full((7,), 2.0)]).long()
-    emotion = emotion[torch.randperm(1507, generator=torch.Generator().manual_seed(0))]
-    chosen = _evenly(emotion, 107)
-    assert chosen.equal(chosen.unique())
-    assert emotion[chosen].bincount().tolist() == [50, 50, 7]
-    places = [torch.nonzero(emotion == e)[:, 0].tolist() for e in (0, 1)]
-    for own, count in zip(places, (1000, 500), strict=True):
-        ranks = [own.index(place) for place in chosen.tolist() if place in set(own)]
-        assert ranks[0] == 0
-        assert ranks[-1] == count - 1
-        assert max(np.diff(ranks)) - min(np.diff(ranks)) <= 1
-    assert _evenly(emotion, 1507).equal(torch.arange(1507))
-
-
-def test_slots_that_take_no_part_are_not_updated(problem) -> None:
-    method = refreshed(problem, most_slots=8)
-    chosen = _evenly(problem.source.emotion, 8)
-    assert method.memory.emotion.tolist() == problem.source.emotion[chosen].tolist()
-    first = problem.head.project_source(problem.source.pooled[chosen]).detach()
-    torch.testing.assert_close(method.memory.slots, first)
-    method.loss(problem.batch(), 0.5)  # draws all 30, each as it is
-    torch.testing.assert_close(method.memory.slots, first)
-
-
-def parts(problem, method: NNPM, batch) -> dict[str, float]:
-    """The three parts again, clip by clip, without their weights."""
-    nnpm = method.config.nnpm
-    with torch.no_grad():
-        z = problem.head.project_target(problem.target.pooled)
-        known = problem.head.project_source(problem.source.pooled)
-        logits = problem.head.classify(z)
-        labels = pseudo_labels(nnpm, logits, z, known, problem.source.emotion)
-    weight = confidence(labels) if nnpm.confidence_weights else torch.ones(20)
-    answer = batch.target_logits.log_softmax(1).detach()
-    soft = [
-        -float(w) * sum(float(p) * float(a) for p, a in zip(row, clip, strict=True))
-        for w, row, clip in zip(weight, labels, answer, strict=True)
-    ]
-    similarities = (batch.target_projection @ known.T).detach()
-    positives, negatives = method.multilabel(similarities, labels.argmax(1))
-    multi = []
-    for w, row, near, far in zip(weight, similarities, positives, negatives, strict=True):
-        if not near.any():
-            multi.append(0.0)
-            continue
-        hardest = row[far].sort(descending=True).values
-        hardest = hardest[: int(np.ceil(len(hardest) * nnpm.hard_negative_share))]
-        cost = (1 - row[near]).square().mean() + (1 + hardest).square().mean()
-        multi.append(float(w * cost))
-    information = information_maximisation(
-        batch.target_logits.detach(), prior(logits.softmax(1), nnpm.balance)
+def test_unreliable_slots_do_not_attract_and_an_emotion_of_such_keeps_all(problem) -> None:
+    known = problem.head.project(problem.source.features)
+    emotion, speaker = problem.source.emotion, problem.source.speaker
+    method = refreshed(problem, reliable_share=0.5, reliable_neighbours=4, consistency=0.0)
+    expected = []
+    for i in range(30):
+        others = [j for j in range(30) if speaker[j] != speaker[i]]
+        others.sort(key=lambda j: -float(known[i] @ known[j]))
+        expected.append(np.mean([emotion[j] == emotion[i] for j in others[:4]]) >= 0.5)
+    expected = np.array(expected)
+    for one in range(4):
+        if not expected[emotion == one].any():
+            expected[emotion == one] = True
+    found = np.empty(30, bool)
+    found[method.order] = method.reliable
+    assert found.tolist() == expected.tolist()
+    assert 0 < found.sum() < 30
+    pull, push = method.multilabel(
+        problem.batch().target_projection @ method.slots.T, method.labels.argmax(1)
     )
-    return {
-        "pseudo_label_weight": float(np.mean(soft)),
-        "multilabel_weight": float(np.mean(multi)),
-        "information_weight": float(information),
+    assert (of_slots(method, pull)[:, ~found] == 0).all()
+    assert (of_slots(method, push)[:, ~found] > 0).any()  # they repel all the same
+
+
+def in_torch(problem, method: NNPM) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """The three parts again and the gradient of their weighted sum, clip by clip in torch."""
+    w = {n: torch.from_numpy(v.copy()).requires_grad_() for n, v in problem.weights().items()}
+    x = torch.from_numpy(problem.head.standardise(problem.target.pooled))
+    z = torch.nn.functional.normalize(x @ w["weight"].T + w["bias"], dim=1)
+    logits = 8.0 * z @ torch.nn.functional.normalize(w["classes"], dim=1).T
+    slots = torch.from_numpy(method.slots)
+    pull, push = method.multilabel((z @ slots.T).detach().numpy(), method.labels.argmax(1))
+    soft, multi = [], []
+    for clip, sure in enumerate(method.weight.tolist()):
+        answer = logits[clip].log_softmax(0)
+        soft.append(-sure * (torch.from_numpy(method.labels[clip]) * answer).sum())
+        near, far = np.flatnonzero(pull[clip]), np.flatnonzero(push[clip])
+        if len(near):
+            similar = z[clip] @ slots.T
+            cost = (1 - similar[near]).square().mean() + (1 + similar[far]).square().mean()
+            multi.append(sure * cost)
+    mean = logits.softmax(1).mean(0)
+    entropy = -(logits.softmax(1) * logits.log_softmax(1)).sum(1).mean()
+    shares = torch.from_numpy(method.shares).clamp(min=1e-6)  # a closed emotion has none
+    divergence = (mean * (mean / shares).log()).sum()
+    parts = {
+        "pseudo_label_weight": torch.stack(soft).mean(),
+        "multilabel_weight": torch.stack(multi).sum() / 20,
+        "information_weight": entropy + method.diversity * divergence,
     }
+    sum(getattr(method.config.nnpm, name) * value for name, value in parts.items()).backward()
+    return {n: v.item() for n, v in parts.items()}, {n: v.grad.numpy() for n, v in w.items()}
 
 
 @pytest.mark.parametrize("weighed", [True, False])
-def test_the_loss_is_the_sum_of_its_parts_and_a_weight_of_0_leaves_one_out(
-    problem, weighed: bool
-) -> None:
-    method = refreshed(problem, confidence_weights=weighed)
-    found = parts(problem, method, problem.batch())
+def test_the_loss_is_the_sum_of_its_parts_with_torchs_gradients(problem, weighed: bool) -> None:
+    section = {**WEIGHTS, "confidence_weights": weighed}
+    method = refreshed(problem, **section)
+    found, gradients = in_torch(problem, method)
     assert all(abs(value) > 1e-3 for value in found.values())
     for name, value in found.items():
-        section = {**ALONE, "confidence_weights": weighed, name: 0.7}
-        loss = refreshed(problem, **section).loss(problem.batch(), 0.5)
-        assert loss.item() == pytest.approx(0.7 * value, rel=1e-4), name
-    nnpm = method.config.nnpm
-    expected = sum(getattr(nnpm, name) * value for name, value in found.items())
-    assert method.loss(problem.batch(), 0.5).item() == pytest.approx(expected, rel=1e-4)
-    assert refreshed(problem, **ALONE).loss(problem.batch(), 0.5).item() == 0.0
+        alone = refreshed(problem, **{**section, **ALONE, name: 0.7})
+        assert problem.loss(alone) == pytest.approx(0.7 * value, rel=1e-3), name
+    loss, slope = problem.slope(method)
+    expected = sum(WEIGHTS[name] * value for name, value in found.items())
+    assert loss == pytest.approx(expected, rel=1e-3)
+    for name, gradient in gradients.items():
+        np.testing.assert_allclose(slope[name], gradient, rtol=2e-3, atol=2e-5)
+    assert problem.loss(refreshed(problem, **ALONE)) == 0.0
 
 
-def test_a_clip_without_positives_costs_nothing_in_the_multilabel_part(problem) -> None:
+def test_a_clip_without_positives_waits(problem) -> None:
     method = refreshed(problem, **{**ALONE, "multilabel_weight": 1.0})
-    batch = problem.batch()
-    batch.target_projection.retain_grad()
-    similarities = (batch.target_projection @ method.memory.slots.T).detach()
-    positives, _ = method.multilabel(similarities, method.labels.argmax(1))
-    waiting = ~positives.any(1)
-    assert 0 < waiting.sum() < 20
-    method.loss(batch, 0.5).backward()
-    moved = batch.target_projection.grad.abs().amax(1) > 0
-    assert moved.equal(~waiting)
-    method.reach[:] = 2.0  # nobody is near enough
-    assert method.loss(problem.batch(), 0.5).item() == 0.0
+    assert problem.loss(method) > 0
+    method.reach[:] = 2.0  # no clip is near enough
+    assert problem.loss(method) == 0.0
 
 
 @pytest.mark.parametrize("part", ["pseudo_label_weight", "multilabel_weight"])
 def test_steps_pull_clips_to_their_pseudo_labels(problem, part: str) -> None:
-    method = refreshed(problem, **{**ALONE, part: 1.0, "memory_momentum": 1.0, "consistency": 0.0})
-    own = method.labels.argmax(1)
-
-    @torch.no_grad()
-    def reported() -> float:
-        batch = problem.batch()
-        if part == "pseudo_label_weight":
-            return float((method.labels * batch.target_logits.log_softmax(1)).sum(1).mean())
-        similar = batch.target_projection @ method.memory.slots.T
-        same = method.memory.emotion == own[:, None]
-        return float(similar[same].mean() - similar[~same].mean())
-
-    before, weight = reported(), problem.head.head.projection.weight
-    for _ in range(10):
-        problem.head.zero_grad()
-        method.loss(problem.batch(), 0.5).backward()
-        with torch.no_grad():
-            weight -= 0.1 * weight.grad
-    assert reported() > before + 0.01
+    method = refreshed(problem, **{**ALONE, part: 1.0, "consistency": 0.0})
+    losses = problem.descend(method, steps=10)
+    assert losses[-1] < losses[0] - 0.01
 
 
-def test_labels_belong_to_clips_whatever_the_batch(problem) -> None:
-    section = {**ALONE, "pseudo_label_weight": 1.0}
-    batch, clips = problem.batch(), torch.tensor([7, 3])
-    method = refreshed(problem, **section)
-    part = replace(
-        batch,
-        target_index=clips,
-        target_projection=batch.target_projection[clips],
-        target_logits=batch.target_logits[clips],
-    )
-    costs = -(method.labels * batch.target_logits.log_softmax(1)).sum(1) * method.weight
-    torch.testing.assert_close(method.loss(part, 0.5), costs[clips].mean())
+def test_the_prior_moves_the_labels_and_its_doubt_lowers_the_diversity(problem) -> None:
+    method = refreshed(problem)
+    assert 0.0 < method.diversity < 1.0
+    assert refreshed(problem, doubt=False).diversity == 1.0
+    config = AdaptConfig.model_validate({"prior": {"estimate": False}})
+    even = NNPM(config, problem.source, problem.target, problem.head, np.random.default_rng(0), 1.0)
+    even.refresh(problem.head)
+    np.testing.assert_allclose(even.shares, 0.25)
+    assert not np.allclose(method.shares, 0.25, atol=0.02)
+    assert not np.allclose(method.labels, even.labels, atol=0.01)
+
+
+def test_given_labels_are_pseudo_labels(problem) -> None:
+    problem.target = replace(problem.target, labelled=np.array([3, 5]), emotion=np.array([2, 0]))
+    method = refreshed(problem)
+    np.testing.assert_array_equal(method.labels[[3, 5]], np.eye(4)[[2, 0]])
+    np.testing.assert_allclose(method.weight[[3, 5]], 1.0)
+
+
+def test_voices_change_who_smooths(problem) -> None:
+    plain, split = refreshed(problem), refreshed(problem, voices=3)
+    assert plain.voice is None
+    assert len(set(split.voice.tolist())) == 3
+    assert not np.allclose(plain.labels, split.labels)
+
+
+def test_a_refresh_projects_the_memory_with_the_head_of_now(problem) -> None:
+    method = refreshed(problem)
+    turned = replace(problem.head, weight=problem.head.weight[::-1].copy())
+    method.refresh(turned)
+    expected = turned.project(problem.source.features[method.order])
+    np.testing.assert_allclose(method.slots, expected, rtol=1e-5)
 
 
 @pytest.fixture(scope="module")
-def blobs() -> tuple[Head, Source, Target, torch.Tensor]:
-    """Four overlapping blobs in two blocks; the target is turned, moved, and unevenly filled."""
-    generator = torch.Generator().manual_seed(2)
-    centres = 1.0 * torch.randn(4, 16, generator=generator)
-    emotion = torch.arange(400) % 4
-    source = Source(centres[emotion] + torch.randn(400, 16, generator=generator), emotion)
-    truth = torch.repeat_interleave(torch.arange(4), torch.tensor([120, 80, 60, 40]))
-    turn = torch.linalg.qr(torch.eye(16) + 0.3 * torch.randn(16, 16, generator=generator)).Q
-    turn = turn * torch.linalg.diagonal(turn).sign()
-    target_features = (centres[truth] + torch.randn(300, 16, generator=generator)) @ turn
-    target_features = target_features + 2.0 * torch.randn(16, generator=generator)
-    views = target_features + 0.2 * torch.randn(2, 300, 16, generator=generator)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        head = Head(HeadConfig(projection=8, dropout=0.0), blocks=(9, 7), num_emotions=4)
-        optimizer = torch.optim.AdamW(head.parameters(), lr=1e-2)
-        for _ in range(100):
-            optimizer.zero_grad()
-            F.cross_entropy(head(source.pooled)[0], emotion).backward()
-            optimizer.step()
-    return head.eval(), source, Target(target_features, views), truth
+def blobs() -> tuple[Head, Source, Target, np.ndarray]:
+    """Four overlapping blobs; the target is turned, moved, and unevenly filled."""
+    rng = np.random.default_rng(2)
+
+    def normal(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape).astype(np.float32)
+
+    centres = normal(4, 16)
+    emotion = np.arange(400) % 4
+    source = Source(centres[emotion] + normal(400, 16), emotion, np.arange(400) % 9)
+    truth = np.repeat(np.arange(4), [120, 80, 60, 40])
+    turn = np.linalg.qr(np.eye(16) + 0.25 * normal(16, 16))[0]
+    turn = (turn * np.sign(np.diag(turn))).astype(np.float32)
+    clips = (centres[truth] + normal(300, 16)) @ turn + 2.0 * normal(16)
+    # the best linear head for such blobs: classes at their centres
+    directions = centres - centres.mean(0)
+    unit = directions / np.linalg.norm(directions, axis=1, keepdims=True)
+    head = Head(
+        source.features.mean(0), source.features.std(0), np.eye(16, dtype=np.float32),
+        np.zeros(16, np.float32), unit, np.float32(6.0),
+    )  # fmt: skip
+    source = replace(source, features=head.standardise(source.features))
+    return head, source, Target(clips, clips[None] + 0.2 * normal(2, 300, 16)), truth
 
 
-def adapted(blobs, method: str, **changes: object) -> tuple[AdaptedHead, float]:
+def recall(blobs, method: str, **changes: object) -> float:
     head, source, target, truth = blobs
-    config = AdaptConfig(steps=150, ramp_steps=30, learning_rate=1e-3).model_copy(update=changes)
+    config = AdaptConfig.model_validate({"steps": 100, "learning_rate": 3e-3} | changes)
     found = adapt_head(head, source, target, method, config, 0)
-    answer = found.classify(found.project_target(target.pooled)).argmax(1)
-    recall = [(answer[truth == e] == e).float().mean() for e in range(4)]
-    return found, float(torch.stack(recall).mean())
+    answer = softmax(found.classify(found.project(found.standardise(target.pooled)))).argmax(1)
+    return float(np.mean([(answer[truth == e] == e).mean() for e in range(4)]))
 
 
 def test_nnpm_learns_a_target_that_was_moved_and_turned(blobs) -> None:
-    before = adapted(blobs, "source_only")[1]
-    statistics = adapted(blobs, "adabn")[1]
-    after = adapted(blobs, "nnpm")[1]
-    assert after > before + 0.2
-    assert after > statistics + 0.01
-
-
-def test_anchored_blocks_hold_still_bit_by_bit(blobs) -> None:
-    base = AdaptedHead(blobs[0], blobs[2], target_statistics=1.0).head
-    for anchor in (True, False):
-        head = adapted(blobs, "nnpm", anchor=anchor, steps=20)[0].head
-        pairs = [
-            (head.projection.weight, base.projection.weight, 9),
-            (head.projection.bias, base.projection.bias, 8),
-            (head.classes, base.classes, 8),
-        ]
-        for new, old, first in pairs:
-            assert not torch.equal(new[..., :first], old[..., :first])
-            assert torch.equal(new[..., first:], old[..., first:]) is anchor
-
-
-def test_anchored_blocks_have_no_gradient(blobs) -> None:
-    for anchored in (True, False):
-        head = AdaptedHead(blobs[0], blobs[2], target_statistics=1.0, anchored=anchored)
-        head.classify(head.project_target(blobs[2].pooled)).square().sum().backward()
-        grads = [head.head.projection.weight.grad[:, 9:], head.head.classes.grad[:, 8:]]
-        grads.append(head.head.projection.bias.grad[8:])
-        assert all(bool((grad == 0).all()) is anchored for grad in grads)
-        assert (head.head.projection.weight.grad[:, :9] != 0).all()
+    statistics = recall(blobs, "adabn")
+    assert statistics >= recall(blobs, "source_only")
+    assert recall(blobs, "nnpm") > statistics + 0.01

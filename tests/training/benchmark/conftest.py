@@ -11,7 +11,7 @@ from nnpm.service.inference.bundle import Bundle
 from nnpm.training.adaptation.config import AdaptConfig
 from nnpm.training.benchmark.cases import Protocol, all_methods
 from nnpm.training.benchmark.command import Request
-from nnpm.training.bundle.files import voice
+from nnpm.training.bundle.parts import voice
 from nnpm.training.config import load
 
 SPEAKERS = {"gita": "f", "hans": "m", "ines": "f", "jack": "m", "kate": "f", "liam": "m"}

@@ -1,20 +1,19 @@
 """What the benchmark scores is what the service would answer."""
 
 import numpy as np
-import torch
 
 from nnpm.service.inference.bundle import Bundle
 from nnpm.service.inference.recognizer import Recognizer
 from nnpm.training.adaptation.config import AdaptConfig
-from nnpm.training.adaptation.features import FeatureViews
-from nnpm.training.adaptation.head import AdaptedHead, Source, Target
+from nnpm.training.adaptation.features import Encoder
+from nnpm.training.adaptation.head import Source, Target
 from nnpm.training.adaptation.publish import Adapted, publish
-from nnpm.training.adaptation.report import AdaptationReport, Clips
+from nnpm.training.adaptation.report import AdaptationReport, Change, Clips, EmotionChange
 from nnpm.training.adaptation.report import Base as Parent
 from nnpm.training.adaptation.train import adapt_head
 from nnpm.training.benchmark.networks import Base
 from nnpm.training.benchmark.trial import answer
-from nnpm.training.bundle.files import restore_network, voice
+from nnpm.training.bundle.parts import voice
 
 VOICES = [voice(100.0 + 9 * number, 0.7, seed=number) for number in range(20)]
 
@@ -27,6 +26,10 @@ def report() -> AdaptationReport:
         base=Parent(version="1", digest="0" * 64),
         clips=Clips(accepted=20, skipped={}, examples={}),
         windows=20,
+        answered_share=Change(before=1.0, after=1.0),
+        confidence=Change(before=0.5, after=0.5),
+        emotions=EmotionChange(before={}, after={}),
+        changed=0,
         verdict="improved",
         reasons=(),
         estimated_accuracy=None,
@@ -36,35 +39,29 @@ def report() -> AdaptationReport:
     )
 
 
-def test_an_adapted_head_answers_as_its_bundle(bundle: Bundle, tmp_path) -> None:
-    network, memory = restore_network(bundle), bundle.memory()
-    decision = bundle.card.decision.model_copy(update={"vote_weight": 0.4, "temperature": 1.7})
-    base = Base(network, memory, decision, "")
-    extract = FeatureViews(network, num_views=0, seed=0)
-    pooled = torch.cat([extract(sound) for sound in VOICES])
-    target, config = Target(pooled, torch.zeros(0, *pooled.shape)), AdaptConfig(steps=3)
-    head = adapt_head(network.head, Source.from_memory(memory), target, "adabn", config, 0)
-    ours = answer(base, head, decision, pooled)
+def pooled(bundle: Bundle) -> np.ndarray:
+    encoder = Encoder(bundle.path / "model.onnx", num_views=0, seed=0)
+    return np.concatenate([encoder(sound) for sound in VOICES])
 
-    adapted = Adapted(network, memory, head, decision)
-    published = publish(tmp_path / "adapted", bundle, adapted, report(), config, VOICES[:2])
-    recognizer = Recognizer(published)
+
+def test_an_adapted_head_answers_as_its_bundle(base: Bundle, tmp_path) -> None:
+    decision = base.card.decision.model_copy(update={"vote_weight": 0.4, "temperature": 1.7})
+    network, clips = Base.of(base, ""), pooled(base)
+    target, config = Target(clips, clips[None][:0]), AdaptConfig(steps=3)
+    head = adapt_head(network.head, Source.from_memory(network.memory), target, "adabn", config, 0)
+    ours = answer(network, head, decision, clips)
+
+    adapted = Adapted(head, decision)
+    recognizer = Recognizer(publish(tmp_path / "adapted", base, adapted, report(), config))
     for row, sound in enumerate(VOICES):
-        probabilities, embedding, projection = recognizer.score(sound)
-        np.testing.assert_allclose(ours.probabilities[row], probabilities[0], atol=2e-3)
-        np.testing.assert_allclose(ours.projection[row], projection[0], atol=1e-3)
-        far = recognizer.memory.out_of_domain(embedding)[0] > decision.out_of_domain
-        assert ours.out_of_domain[row] == far
+        theirs = recognizer.score(sound)
+        np.testing.assert_allclose(ours.probabilities[row], theirs.probabilities, atol=1e-4)
+        assert ours.out_of_domain[row] == (theirs.out_of_domain > decision.out_of_domain)
 
 
-def test_an_unmoved_head_answers_as_the_base(bundle: Bundle) -> None:
-    network = restore_network(bundle)
-    base = Base(network, bundle.memory(), bundle.card.decision, "")
-    extract = FeatureViews(network, num_views=0, seed=0)
-    pooled = torch.cat([extract(sound) for sound in VOICES])
-    target = Target(pooled, torch.zeros(0, *pooled.shape))
-    head = AdaptedHead(network.head, target, target_statistics=False).eval()
-    ours = answer(base, head, base.decision, pooled)
-    recognizer = Recognizer(bundle)
-    theirs = np.concatenate([recognizer.score(sound)[0] for sound in VOICES])
+def test_an_unmoved_head_answers_as_the_base(base: Bundle) -> None:
+    network = Base.of(base, "")
+    ours = answer(network, network.head, network.decision, pooled(base))
+    recognizer = Recognizer(base)
+    theirs = [recognizer.score(sound).probabilities for sound in VOICES]
     np.testing.assert_allclose(ours.probabilities, theirs, atol=1e-4)

@@ -11,7 +11,6 @@ import pytest
 
 from nnpm.service.inference.card import CORE_EMOTIONS
 from nnpm.training import cli
-from nnpm.training.adaptation.command import one_torch_thread
 from nnpm.training.adaptation.config import AdaptConfig
 from nnpm.training.benchmark import command, work
 from nnpm.training.benchmark.cases import all_methods
@@ -218,8 +217,7 @@ def test_a_crash_costs_half_a_row(few: Request) -> None:
 
 def test_a_network_is_trained_where_no_run_is_given(few: Request) -> None:
     asked = replace(few, runs=())
-    with one_torch_thread():  # as in the fixture: two may wait for one another
-        benchmark(asked)
+    benchmark(asked)
     trained = asked.out / "runs" / "tiny-0" / "network.safetensors"
     stamp = trained.stat().st_mtime_ns
     benchmark(asked)

@@ -78,6 +78,11 @@ LAYOUTS: dict[str, Expected] = {
         "AudioWAV/1076_MTI_SAD_XX.wav": None,
         "AudioMP3/1001_DFA_ANG_XX.mp3": None,
     },
+    "banglaser": {
+        "Actor 01/03-01-02-01-03-02-01.wav": ("01", "m", "sad", "02", "03"),
+        "Actor 02/03-01-05-01-01-01-02.wav": ("02", "f", "neutral", "05", "01"),
+        "Actor 34/03-01-04-02-02-01-34.wav": ("34", "f", "surprise", "04", "02"),
+    },
     "shemo": {
         "female/F01F02.wav": ("F01", "f", "fear", "F", ""),
         "male/M01A01.wav": ("M01", "m", "angry", "A", ""),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from nnpm.training.corpora import CorpusError, Utterance, load_folder
-from nnpm.training.corpora.manifest import read_manifest
+from nnpm.training.corpora.manifest import VOTES, read_manifest
 
 
 @pytest.fixture
@@ -166,3 +166,37 @@ def test_many_unknown_emotions_are_counted_in_one_short_line(
     write(folder, HEADER + "\n".join(["a.wav,sad", *rows]))
     assert len(load_folder(folder)) == 1
     assert caplog.messages[0].endswith(", mood09 (1), 2 other labels")
+
+
+def test_what_listeners_heard_is_read_beside_the_manifest(folder: Path):
+    write(folder, "path,emotion\na.wav,sad\nb.wav,sad\nclips/c.opus,happy\n")
+    votes = (
+        "path,voice_vote,level\nb.wav,happy|sad,50\nclips/c.opus,bored|happy,9\nelse.wav,sad,1\n"
+    )
+    (folder / VOTES).write_text(votes)
+    heard = {each.path.name: each.heard for each in load_folder(folder)}
+    assert heard == {"a.wav": (), "b.wav": ("happy", "sad"), "c.opus": ("happy",)}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "has no header: the columns path and voice_vote are required"),
+        ("path,vote\na.wav,sad\n", "has no column voice_vote in its header (path, vote)"),
+        ("path,voice_vote\n", "has a header and 0 clips"),
+        ("path,voice_vote\na.wav,sad,more\n", "line 2 of "),
+        ("path,voice_vote\n\xff,sad\n", "is not a CSV file in UTF-8"),
+    ],
+)
+def test_votes_that_cannot_be_read_are_one_line(folder: Path, text: str, said: str):
+    write(folder, "path,emotion\na.wav,sad\n")
+    (folder / VOTES).write_bytes(text.encode("latin-1"))
+    with pytest.raises(CorpusError, match=re.escape(said)) as error:
+        load_folder(folder)
+    assert VOTES in str(error.value)
+
+
+def test_a_vote_may_be_missing(folder: Path):
+    write(folder, "path,emotion\na.wav,sad\n")
+    (folder / VOTES).write_text("voice_vote,path\n,a.wav\nsad\n")
+    assert load_folder(folder)[0].heard == ()

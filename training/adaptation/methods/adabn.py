@@ -1,7 +1,7 @@
 """AdaBN: the statistics of the target, and no training steps."""
 
-import torch
-from torch import Tensor
+from collections.abc import Mapping
+from typing import Any
 
 from .method import Batch, Method
 
@@ -12,12 +12,12 @@ class AdaBN(Method):
     References:
         Li et al., *Revisiting Batch Normalization for Practical Domain Adaptation*, arXiv
         1603.04779. Theirs adapts every layer; here only the normalisation at the head's entrance,
-        in :class:`nnpm.training.adaptation.head.AdaptedHead`, which all methods share.
+        by :func:`nnpm.training.adaptation.head.with_statistics`, which all methods share.
     """
 
     name = "adabn"
     trains = False
 
-    def loss(self, batch: Batch, progress: float) -> Tensor:
+    def loss(self, batch: Batch, progress: float, weights: Mapping[str, Any]) -> Any:
         """Zero: the method takes no steps."""
-        return torch.zeros(())
+        return 0.0

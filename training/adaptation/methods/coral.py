@@ -1,13 +1,15 @@
 """Correlation alignment: equal covariances."""
 
-import torch
-from torch import Tensor
+from collections.abc import Mapping
+from typing import Any
+
+import autograd.numpy as anp
 
 from ...errors import TrainingError
 from .method import Batch, Method
 
 
-def coral_loss(source: Tensor, target: Tensor) -> Tensor:
+def coral_loss(source: Any, target: Any) -> Any:
     """Squared Frobenius distance between two covariances.
 
     Args:
@@ -21,16 +23,21 @@ def coral_loss(source: Tensor, target: Tensor) -> Tensor:
         TrainingError: if a side has a single clip.
 
     Examples:
-        >>> points = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])  # their variance is 2, and 0
-        >>> coral_loss(points, points + 3.0), coral_loss(points, points * 2.0)
-        (tensor(0.), tensor(36.))
+        >>> points = anp.array([[1.0, 0.0], [-1.0, 0.0]])  # their variance is 2, and 0
+        >>> float(coral_loss(points, points + 3.0)), float(coral_loss(points, points * 2.0))
+        (0.0, 36.0)
     """
     if min(len(source), len(target)) < 2:
         raise TrainingError(
             f"coral needs at least 2 source and 2 target clips in a step; "
             f"it has {len(source)} and {len(target)}"
         )
-    return (torch.cov(source.T) - torch.cov(target.T)).square().sum()
+    return anp.sum((_covariance(source) - _covariance(target)) ** 2)
+
+
+def _covariance(points: Any) -> Any:
+    centred = points - anp.mean(points, axis=0)
+    return anp.dot(centred.T, centred) / (len(points) - 1)
 
 
 class Coral(Method):
@@ -44,7 +51,7 @@ class Coral(Method):
 
     name = "coral"
 
-    def loss(self, batch: Batch, progress: float) -> Tensor:
+    def loss(self, batch: Batch, progress: float, weights: Mapping[str, Any]) -> Any:
         """Weighted distance between the covariances of the batch's two sides."""
         distance = coral_loss(batch.source_projection, batch.target_projection)
         return self.config.coral.weight * distance

@@ -1,27 +1,29 @@
 """Domain-adversarial training: projections that a discriminator cannot tell apart."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
+from typing import Any
 
-from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - torch's own convention
+import autograd.numpy as anp
+import numpy as np
+from autograd.tracer import getval
 
+from ....service.inference.head import Head
 from ..config import AdaptConfig
-from ..head import AdaptedHead, Source, Target
+from ..head import Floats, Source, Target
 from .method import Batch, Method
 
 
-def reverse_gradient(features: Tensor, strength: float) -> Tensor:
+def reverse_gradient(features: Any, strength: float) -> Any:
     """The same values (but for rounding), and ``-strength`` times the gradient.
 
     Examples:
-        >>> import torch
-        >>> x = torch.tensor([2.0], requires_grad=True)
-        >>> (3.0 * reverse_gradient(x, 0.5)).sum().backward()
-        >>> x.grad
-        tensor([-1.5000])
+        >>> from autograd import grad
+        >>> slope = grad(lambda x: anp.sum(3.0 * reverse_gradient(x, 0.5)))
+        >>> slope(np.array([2.0])).tolist()
+        [-1.5]
     """
-    return (1.0 + strength) * features.detach() - strength * features
+    return (1.0 + strength) * getval(features) - strength * features
 
 
 def reversal_strength(progress: float) -> float:
@@ -34,14 +36,15 @@ def reversal_strength(progress: float) -> float:
     return 2.0 / (1.0 + math.exp(-10.0 * progress)) - 1.0
 
 
-def domain_loss(source: Tensor, target: Tensor) -> Tensor:
+def domain_loss(source: Any, target: Any) -> Any:
     """Cross-entropy of the domains, source 0 and target 1; the mean of each side, added up.
 
     Args:
         source: logits of "is target", shape ``(num_source,)``.
         target: the same of target clips, shape ``(num_target,)``.
     """
-    return F.softplus(source).mean() + F.softplus(-target).mean()
+    zero = np.float32(0.0)
+    return anp.mean(anp.logaddexp(zero, source)) + anp.mean(anp.logaddexp(zero, -target))
 
 
 class DANN(Method):
@@ -57,28 +60,44 @@ class DANN(Method):
     name = "dann"
 
     def __init__(
-        self, config: AdaptConfig, source: Source, target: Target, head: AdaptedHead
+        self,
+        config: AdaptConfig,
+        source: Source,
+        target: Target,
+        head: Head,
+        rng: np.random.Generator,
+        temperature: float = 1.0,
     ) -> None:
-        super().__init__(config, source, target, head)
-        width = head.head.projection.out_features
+        super().__init__(config, source, target, head, rng, temperature)
+        width, hidden = len(head.bias), config.dann.hidden
         self.scale = math.sqrt(width)
-        self.domain_discriminator = nn.Sequential(
-            nn.Linear(width, config.dann.hidden), nn.ReLU(), nn.Linear(config.dann.hidden, 1)
-        )
 
-    def parameters(self) -> Iterable[nn.Parameter]:
+        def drawn(fan_in: int, *shape: int) -> Floats:
+            return rng.uniform(-1.0, 1.0, shape).astype(np.float32) / np.float32(fan_in**0.5)
+
+        self._start = {
+            "domain_weight": drawn(width, width, hidden),
+            "domain_bias": drawn(width, hidden),
+            "domain_last": drawn(hidden, hidden),
+            "domain_last_bias": drawn(hidden, 1),
+        }
+
+    def parameters(self) -> dict[str, Floats]:
         """Those of the discriminator, which lower the loss that the head raises."""
-        return self.domain_discriminator.parameters()
+        return self._start
 
-    def loss(self, batch: Batch, progress: float) -> Tensor:
+    def loss(self, batch: Batch, progress: float, weights: Mapping[str, Any]) -> Any:
         """The discriminator's loss; on its way to the head the gradient is reversed.
 
         The weight scales the reversed gradient only: with 0 the discriminator is trained and the
         head is not affected.
         """
         strength = self.config.dann.weight * reversal_strength(progress)
-        source, target = (
-            self.domain_discriminator(self.scale * reverse_gradient(side, strength))[:, 0]
-            for side in (batch.source_projection, batch.target_projection)
-        )
-        return domain_loss(source, target)
+
+        def is_target(side: Any) -> Any:
+            scaled = self.scale * reverse_gradient(side, strength)
+            hidden = anp.dot(scaled, weights["domain_weight"]) + weights["domain_bias"]
+            hidden = anp.maximum(hidden, np.float32(0.0))
+            return anp.dot(hidden, weights["domain_last"]) + weights["domain_last_bias"]
+
+        return domain_loss(is_target(batch.source_projection), is_target(batch.target_projection))

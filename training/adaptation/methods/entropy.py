@@ -1,37 +1,49 @@
 """Information maximisation: confident answers for each clip, and all emotions among them."""
 
-import torch
-from torch import Tensor
+import math
+from collections.abc import Mapping
+from typing import Any
 
+import autograd.numpy as anp
+import numpy as np
+
+from ....service.inference.head import Head
 from ..config import AdaptConfig
-from ..head import AdaptedHead, Source, Target
-from .method import Batch, Method
+from ..head import Floats, Source, Target
+from .method import Batch, Method, log_softmax
+from .prior import estimate_prior
+
+_TINY = 1e-6
 
 
-def information_maximisation(logits: Tensor, prior: Tensor) -> Tensor:
+def information_maximisation(logits: Any, prior: Floats, diversity: float = 1.0) -> Any:
     """Mean entropy of the answers, plus the divergence of their mean from a prior.
 
-    ``mean_i H(p_i) + KL(mean_i p_i || prior)``: with an equal prior over C emotions it is
-    ``log C`` less the mutual information of clip and answer.
+    ``mean_i H(p_i) + diversity * KL(mean_i p_i || prior)``: with an equal prior over C emotions it
+    is ``log C`` less the mutual information of clip and answer.
 
     Args:
         logits: shape ``(batch, emotions)``.
-        prior: shares above 0 that sum to 1, shape ``(emotions,)``.
+        prior: shares that sum to 1, shape ``(emotions,)``; 0 counts as 1e-6.
+        diversity: weight of the divergence.
 
     Returns:
-        A scalar, at least 0.
+        A scalar, at least 0 if the diversity is 1.
 
     Examples:
-        >>> sure = torch.tensor([[200.0, 0.0], [0.0, 200.0]])
-        >>> unsure, even = torch.zeros(2, 2), torch.tensor([0.5, 0.5])
-        >>> information_maximisation(sure, even), information_maximisation(unsure, even)
-        (tensor(0.), tensor(0.6931))
+        >>> sure = np.array([[200.0, 0.0], [0.0, 200.0]])
+        >>> unsure, even = np.zeros((2, 2)), np.array([0.5, 0.5])
+        >>> [round(float(information_maximisation(x, even)), 4) for x in (sure, unsure)]
+        [0.0, 0.6931]
     """
-    answers = logits.log_softmax(1)
-    entropy = -(answers.exp() * answers).sum(1).mean()
+    answers = log_softmax(logits)
+    entropy = -anp.sum(anp.exp(answers) * answers) / len(logits)
     # the mean taken of logarithms: a share too small for float32 is no log(0)
-    mean = answers.logsumexp(0) - torch.tensor(float(len(answers))).log()
-    return entropy + (mean.exp() * (mean - prior.log())).sum()
+    top = anp.max(answers, axis=0, keepdims=True)
+    mean = anp.log(anp.sum(anp.exp(answers - top), axis=0)) + top[0] - math.log(len(logits))
+    wanted = np.log(np.maximum(prior, prior.dtype.type(_TINY)))
+    divergence = anp.sum(anp.exp(mean) * (mean - wanted))
+    return entropy + diversity * divergence
 
 
 class Entropy(Method):
@@ -47,17 +59,31 @@ class Entropy(Method):
     name = "entropy"
 
     def __init__(
-        self, config: AdaptConfig, source: Source, target: Target, head: AdaptedHead
+        self,
+        config: AdaptConfig,
+        source: Source,
+        target: Target,
+        head: Head,
+        rng: np.random.Generator,
+        temperature: float = 1.0,
     ) -> None:
-        super().__init__(config, source, target, head)
-        emotions = len(head.head.classes)
+        super().__init__(config, source, target, head, rng, temperature)
         # add one to each count: an emotion that the source lacks has a small share instead of 0
-        count = torch.bincount(source.emotion, minlength=emotions).float() + 1.0
-        if config.entropy.prior == "uniform":
-            count = torch.ones(emotions)
-        self.prior = count / count.sum()
+        count = np.bincount(source.emotion, minlength=len(self.open)).astype(np.float32) + 1
+        if config.entropy.prior != "source":
+            count = np.ones_like(count)
+        count = count * self.open
+        self.prior: Floats = count / count.sum()
+        self.rng = rng
 
-    def loss(self, batch: Batch, progress: float) -> Tensor:
+    def refresh(self, head: Head) -> None:
+        """Estimate the prior, if the settings say so."""
+        if self.config.entropy.prior == "estimated":
+            projection = head.project(head.standardise(self.target.pooled))
+            logits = self.logits(head, projection) / self.temperature
+            self.prior = estimate_prior(logits, self.config.prior, self.open, self.rng).shares
+
+    def loss(self, batch: Batch, progress: float, weights: Mapping[str, Any]) -> Any:
         """Weighted loss of the target clips of the batch, a scalar."""
         return self.config.entropy.weight * information_maximisation(
             batch.target_logits, self.prior

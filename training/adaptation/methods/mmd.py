@@ -1,20 +1,23 @@
 """Maximum mean discrepancy: equal means under a bank of kernels."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import torch
-from torch import Tensor
+import autograd.numpy as anp
+import numpy as np
+from autograd.tracer import getval
 
 from .method import Batch, Method
 
 
-def squared_distances(points: Tensor) -> Tensor:
+def squared_distances(points: Any) -> Any:
     """Squared Euclidean distances between all pairs of rows; shape ``(rows, rows)``."""
-    square = points.square().sum(1)
-    return (square[:, None] + square - 2.0 * points @ points.T).clamp(min=0.0)
+    square = anp.sum(points**2, axis=1)
+    distances = square[:, None] + square[None] - 2.0 * anp.dot(points, points.T)
+    return anp.maximum(distances, np.float32(0.0))
 
 
-def maximum_mean_discrepancy(source: Tensor, target: Tensor, bandwidths: Sequence[float]) -> Tensor:
+def maximum_mean_discrepancy(source: Any, target: Any, bandwidths: Sequence[float]) -> Any:
     """Squared distance between two sets' means, under the mean of a bank of Gaussian kernels.
 
     ``mean k(s, s') + mean k(t, t') - 2 mean k(s, t)`` over all pairs, each clip with itself as
@@ -31,19 +34,20 @@ def maximum_mean_discrepancy(source: Tensor, target: Tensor, bandwidths: Sequenc
         A scalar in [0, 2].
 
     Examples:
-        >>> near, far = torch.tensor([[0.0], [0.1]]), torch.tensor([[9.0], [9.1]])
-        >>> maximum_mean_discrepancy(near, near, [1.0]) < maximum_mean_discrepancy(near, far, [1.0])
-        tensor(True)
+        >>> near, far = np.array([[0.0], [0.1]]), np.array([[9.0], [9.1]])
+        >>> same = maximum_mean_discrepancy(near, near, [1.0])
+        >>> bool(same < maximum_mean_discrepancy(near, far, [1.0]))
+        True
     """
-    points = torch.cat([source, target])
-    distances = squared_distances(points)
-    pairs = torch.triu_indices(len(points), len(points), offset=1)
+    distances = squared_distances(anp.concatenate([source, target]))
+    known = getval(distances)
     # if most clips are equal, the median is 0: any positive width separates the others
-    median = distances.detach()[pairs[0], pairs[1]].median().clamp(min=1e-6)
-    kernel = torch.stack([(-distances / (width * median)).exp() for width in bandwidths]).mean(0)
+    median = max(float(np.median(known[np.triu_indices(len(known), 1)])), 1e-6)
+    kernels = [anp.exp(distances * (-1.0 / (width * median))) for width in bandwidths]
+    kernel = sum(kernels[1:], start=kernels[0]) / len(kernels)
     n = len(source)
-    within = kernel[:n, :n].mean() + kernel[n:, n:].mean()
-    return within - 2.0 * kernel[:n, n:].mean()
+    within = anp.mean(kernel[:n, :n]) + anp.mean(kernel[n:, n:])
+    return within - 2.0 * anp.mean(kernel[:n, n:])
 
 
 class MMD(Method):
@@ -59,7 +63,7 @@ class MMD(Method):
 
     name = "mmd"
 
-    def loss(self, batch: Batch, progress: float) -> Tensor:
+    def loss(self, batch: Batch, progress: float, weights: Mapping[str, Any]) -> Any:
         """Weighted discrepancy between the batch's two sides."""
         section = self.config.mmd
         return section.weight * maximum_mean_discrepancy(

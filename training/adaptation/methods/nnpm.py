@@ -1,14 +1,20 @@
 """NNPM: pseudo multilabels between the target's clips and the memory of the source."""
 
-import torch
-from torch import Tensor
+from collections.abc import Mapping
+from typing import Any
 
-from ...network.memory import ExternalMemory, multilabel_loss, soft_cross_entropy
+import autograd.numpy as anp
+import numpy as np
+from autograd.tracer import getval
+from numpy.typing import NDArray
+
+from ....service.inference.head import Head
 from ..config import AdaptConfig
-from ..head import AdaptedHead, Source, Target
-from ..pseudo_labels import confidence, prior, pseudo_labels
+from ..head import Floats, Ints, Source, Target
 from .entropy import information_maximisation
-from .method import Batch, Method
+from .method import Batch, Method, log_softmax
+from .prior import estimate_prior
+from .pseudo_labels import confidence, neighbours, pseudo_labels, voices, vote
 
 _ROWS_AT_ONCE = 1024
 _ROUNDING = 1e-5
@@ -16,118 +22,152 @@ _ROUNDING = 1e-5
 
 
 class NNPM(Method):
-    """Soft pseudo labels and pseudo multilabels, information maximisation, confidence weights.
+    """Pseudo multilabels with hard negatives, information maximisation, confidence weights.
 
     References:
         Li, Yan, Wang, arXiv 2108.08663: external memory of source features, pseudo multilabels of
-        target clips. Per-slot update after Zhong et al. (CVPR 2019); positives by reciprocal
-        neighbourhood after MPLP, loss after MMCL (Wang & Zhang, CVPR 2020). Ours: pseudo
-        labels are computed over the whole target set
-        (:mod:`nnpm.training.adaptation.pseudo_labels`) and also train the classifier, and
-        information maximisation approaches an estimated prior instead of equal shares.
+        target clips. Positives by reciprocal neighbourhood after MPLP, loss after MMCL (Wang &
+        Zhang, CVPR 2020); numbers of positives and negatives are absolute, so that they do not
+        change with the memory's size. Zhong et al. (CVPR 2019) update a slot as its clip is drawn;
+        here all slots are projected anew at every refresh, which their stored features allow.
+        Ours: pseudo labels are computed over the whole target set
+        (:mod:`nnpm.training.adaptation.methods.pseudo_labels`), slots whose own neighbours in the
+        memory have other emotions do not attract, and information maximisation approaches an
+        estimated prior (:mod:`nnpm.training.adaptation.methods.prior`) instead of equal shares.
     """
 
     name = "nnpm"
 
     def __init__(
-        self, config: AdaptConfig, source: Source, target: Target, head: AdaptedHead
+        self,
+        config: AdaptConfig,
+        source: Source,
+        target: Target,
+        head: Head,
+        rng: np.random.Generator,
+        temperature: float = 1.0,
     ) -> None:
-        super().__init__(config, source, target, head)
-        chosen = _evenly(source.emotion, config.nnpm.most_slots)
-        self.place = torch.full((len(source.emotion),), -1)
-        self.place[chosen] = torch.arange(len(chosen))
-        width = head.head.projection.out_features
-        self.memory = ExternalMemory(source.emotion[chosen], width, config.nnpm.memory_momentum)
-        with torch.no_grad():
-            self.memory.fill(
-                torch.cat(
-                    [
-                        head.project_source(p)
-                        for p in torch.split(source.pooled[chosen], _ROWS_AT_ONCE)
-                    ]
-                )
-            )
+        super().__init__(config, source, target, head, rng, temperature)
+        # by emotion: the slots of one are a slice, and not a copy
+        self.order = np.argsort(source.emotion, kind="stable")
+        self.emotion = source.emotion[self.order]
+        self.bounds = np.searchsorted(self.emotion, np.arange(len(self.open) + 1))
+        self.slots = head.project(source.features[self.order])
+        self.reliable = self._reliable()
+        self.rng = rng
+        self.voice: Ints | None = None
+        if config.nnpm.voices:
+            standard = head.standardise(target.pooled)
+            # the row space of the projection is where the emotion is
+            basis = np.linalg.qr(head.weight.T.astype(np.float32))[0]
+            self.voice = voices(standard - standard @ basis @ basis.T, config.nnpm.voices, rng)
 
-    def refresh(self, head: AdaptedHead) -> None:
-        """Compute pseudo labels of all clips, and how near a clip must be to each slot."""
+    def refresh(self, head: Head) -> None:
+        """Project memory and target, estimate the prior, and compute the pseudo labels."""
         nnpm = self.config.nnpm
-        projection = head.project_target(self.target.pooled)
-        logits = head.classify(projection)
-        self.labels = pseudo_labels(
-            nnpm, logits, projection, self.memory.slots, self.memory.emotion
-        )
-        self.shares = prior(logits.softmax(1), nnpm.balance)
-        self.weight = torch.ones(len(logits))
+        self.slots = head.project(self.source.features[self.order])
+        projection = head.project(head.standardise(self.target.pooled))
+        logits = self.logits(head, projection)
+        prior = estimate_prior(logits / self.temperature, self.config.prior, self.open, self.rng)
+        self.shares = prior.shares
+        self.diversity = 1.0 - prior.doubt if nnpm.doubt else 1.0
+        votes = vote(projection, self.slots, self.emotion, len(self.open), nnpm.vote_slots)
+        nearest = neighbours(projection, nnpm.smoothing_neighbours, self.voice)
+        self.labels = pseudo_labels(nnpm, logits, votes, nearest, self.shares, self.open)
+        if len(self.target.labelled):
+            known = np.eye(len(self.open), dtype=np.float32)[self.target.emotion]
+            self.labels[self.target.labelled] = known
+        self.weight = np.ones(len(logits), np.float32)
         if nnpm.confidence_weights:
-            self.weight = confidence(self.labels)
+            self.weight = confidence(self.labels, int((self.shares > 0).sum()))
         self.reach = self._reach(projection)
 
-    def loss(self, batch: Batch, progress: float) -> Tensor:
+    def loss(self, batch: Batch, progress: float, weights: Mapping[str, Any]) -> Any:
         """The sum of the three losses, each with its weight."""
         nnpm = self.config.nnpm
-        slots = self.place[batch.source_index]
-        kept = slots >= 0
-        self.memory.update(slots[kept], batch.source_projection.detach()[kept])
         labels, weight = self.labels[batch.target_index], self.weight[batch.target_index]
-        loss = batch.target_logits.new_zeros(())
+        loss = 0.0
         if nnpm.pseudo_label_weight > 0:
-            costs = soft_cross_entropy(batch.target_logits, labels)
-            loss = loss + nnpm.pseudo_label_weight * (weight * costs).mean()
+            costs = weight[:, None] * labels * log_softmax(batch.target_logits)
+            loss = loss - nnpm.pseudo_label_weight * anp.sum(costs) / len(labels)
         if nnpm.multilabel_weight > 0:
-            similarities = self.memory.similarities(batch.target_projection)
-            positives, negatives = self.multilabel(similarities.detach(), labels.argmax(1))
-            costs = multilabel_loss(
-                similarities, positives, 1.0, nnpm.hard_negative_share, negatives=negatives
-            )
-            counted = weight * positives.any(1)  # a clip without a positive slot is left out
-            loss = loss + nnpm.multilabel_weight * (counted * costs).mean()
+            similarities = anp.dot(batch.target_projection, self.slots.T)
+            pull, push = self.multilabel(getval(similarities), labels.argmax(1))
+            weight = weight * (pull.sum(1) > 0) / len(labels)  # a clip without positives waits
+            pull, push = weight[:, None] * pull, weight[:, None] * push
+            costs = pull * (1.0 - similarities) ** 2 + push * (1.0 + similarities) ** 2
+            loss = loss + nnpm.multilabel_weight * anp.sum(costs)
         if nnpm.information_weight > 0:
-            information = information_maximisation(batch.target_logits, self.shares)
+            information = information_maximisation(batch.target_logits, self.shares, self.diversity)
             loss = loss + nnpm.information_weight * information
         return loss
 
-    def multilabel(self, similarities: Tensor, emotion: Tensor) -> tuple[Tensor, Tensor]:
-        """The slots that attract each clip, and those that repel it.
+    def multilabel(self, similarities: Floats, emotion: Ints) -> tuple[Floats, Floats]:
+        """How strongly each slot attracts each clip, and how strongly it repels it.
+
+        The loss of a clip is ``sum pull (1 - s)^2 + sum push (1 + s)^2``. The positives are the
+        most similar reliable slots of the clip's emotion for which the clip, in turn, is among the
+        nearest; the negatives are the most similar slots of every other emotion.
 
         Args:
             similarities: of clips and slots, shape ``(batch, num_slots)``.
             emotion: of the clips' pseudo labels, shape ``(batch,)``.
 
         Returns:
-            Two bool arrays of that shape. The positives are the most similar slots of the clip's
-            emotion for which the clip, in turn, is among the nearest; the negatives are the slots
-            of other emotions. Other slots of the clip's own emotion are in neither.
+            Two arrays of that shape; a row sums to 1, or to 0 if there are no such slots.
         """
         nnpm = self.config.nnpm
-        own = self.memory.emotion == emotion[:, None]
-        count = max(1, round(nnpm.positive_share * similarities.shape[1]))
-        best = similarities.masked_fill(~own, -2.0).topk(count, dim=1).values[:, -1:]
-        positives = own & (similarities >= best) & (similarities >= self.reach - _ROUNDING)
-        return positives, ~own
+        pull, push = np.zeros_like(similarities), np.zeros_like(similarities)
+        others = max(1, int((np.diff(self.bounds) > 0).sum()) - 1)
+        most = -(-nnpm.negatives // others)
+        for index, (start, end) in enumerate(zip(self.bounds[:-1], self.bounds[1:], strict=True)):
+            if start == end:
+                continue
+            block = similarities[:, start:end]
+            own = emotion == index
+            if own.any():
+                near = np.where(self.reliable[start:end], block[own], -2.0)
+                chosen = _top(near, nnpm.positives)
+                chosen &= (near > -2.0) & (near >= self.reach[start:end] - _ROUNDING)
+                pull[own, start:end] = chosen
+            if not own.all():
+                push[~own, start:end] = _top(block[~own], most)
+        return _mean_weights(pull), _mean_weights(push)
 
-    def _reach(self, projection: Tensor) -> Tensor:
+    def _reach(self, projection: Floats) -> Floats:
         """Minimum similarity of a target clip to be near each slot, shape ``(num_slots,)``."""
         share = self.config.nnpm.consistency
         if share == 0.0:
-            return torch.full((len(self.memory.slots),), -2.0)
+            return np.full(len(self.slots), -2.0, np.float32)
         count = max(1, round(share * len(projection)))
-        reach = [
-            (part @ projection.T).topk(count, dim=1).values[:, -1]
-            for part in torch.split(self.memory.slots, _ROWS_AT_ONCE)
-        ]
-        return torch.cat(reach)
+        reach = np.empty(len(self.slots), np.float32)
+        for start in range(0, len(reach), _ROWS_AT_ONCE):
+            near = self.slots[start : start + _ROWS_AT_ONCE] @ projection.T
+            reach[start : start + len(near)] = np.partition(near, -count, axis=1)[:, -count]
+        return reach
+
+    def _reliable(self) -> NDArray[np.bool_]:
+        """Slots whose neighbours of other speakers share their emotion often enough."""
+        nnpm = self.config.nnpm
+        if nnpm.reliable_share == 0.0 or len(self.slots) < 2:
+            return np.ones(len(self.slots), np.bool_)
+        nearest = neighbours(self.slots, nnpm.reliable_neighbours, self.source.speaker[self.order])
+        share = (self.emotion[nearest] == self.emotion[:, None]).mean(1)
+        reliable: NDArray[np.bool_] = share >= nnpm.reliable_share
+        for start, end in zip(self.bounds[:-1], self.bounds[1:], strict=True):
+            if not reliable[start:end].any():  # an emotion without any keeps all
+                reliable[start:end] = True
+        return reliable
 
 
-def _evenly(emotion: Tensor, most: int) -> Tensor:
-    """Indices of at most ``most`` slots: all of rare emotions, evenly spaced of frequent ones."""
-    if len(emotion) <= most:
-        return torch.arange(len(emotion))
-    groups = sorted(
-        (torch.nonzero(emotion == e)[:, 0] for e in torch.unique(emotion).tolist()), key=len
-    )
-    chosen: list[Tensor] = []
-    for index, group in enumerate(groups):
-        room = (most - sum(map(len, chosen))) // (len(groups) - index)
-        comb = torch.linspace(0, len(group) - 1, min(room, len(group))).round().long()
-        chosen.append(group[comb])
-    return torch.cat(chosen).sort().values
+def _top(values: Floats, count: int) -> NDArray[np.bool_]:
+    """Which values are among the ``count`` largest of their row."""
+    if count >= values.shape[1]:
+        return np.ones(values.shape, np.bool_)
+    least = np.partition(values, -count, axis=1)[:, -count]
+    return values >= least[:, None]
+
+
+def _mean_weights(chosen: Floats) -> Floats:
+    weights: Floats = chosen / np.maximum(chosen.sum(1, keepdims=True), np.float32(1.0))
+    return weights

@@ -1,15 +1,19 @@
 """Self-training: confident answers become labels."""
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 - torch's own convention
+from collections.abc import Mapping
+from typing import Any
 
+import autograd.numpy as anp
+import numpy as np
+from numpy.typing import NDArray
+
+from ....service.inference.head import Head
 from ..config import AdaptConfig, SelfTrainingConfig
-from ..head import AdaptedHead, Source, Target
-from .method import Batch, Method
+from ..head import Floats, Ints, Source, Target
+from .method import Batch, Method, log_softmax, softmax
 
 
-def select(probabilities: Tensor, config: SelfTrainingConfig) -> tuple[Tensor, Tensor]:
+def select(probabilities: Floats, config: SelfTrainingConfig) -> tuple[Ints, NDArray[np.bool_]]:
     """Labels for target clips, and which of them to trust.
 
     With a threshold, the label is the likeliest emotion, and trusted from ``threshold`` on.
@@ -25,22 +29,21 @@ def select(probabilities: Tensor, config: SelfTrainingConfig) -> tuple[Tensor, T
         Labels, int64, and trust, bool; both of shape ``(num_clips,)``.
 
     Examples:
-        >>> answers = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.45, 0.55]])
-        >>> select(answers, SelfTrainingConfig(selection="threshold", threshold=0.8))
-        (tensor([0, 0, 0, 1]), tensor([ True,  True, False, False]))
-        >>> select(answers, SelfTrainingConfig(selection="balanced", share=0.5))
-        (tensor([0, 0, 0, 1]), tensor([ True,  True, False,  True]))
+        >>> answers = np.array([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.45, 0.55]], np.float32)
+        >>> half = SelfTrainingConfig(selection="balanced", share=0.5)
+        >>> [found.tolist() for found in select(answers, half)]
+        [[0, 0, 0, 1], [True, True, False, True]]
     """
-    confidence, answer = probabilities.max(1)
+    confidence, answer = probabilities.max(1), probabilities.argmax(1)
     if config.selection == "threshold":
         return answer, confidence >= config.threshold
     # an emotion that is no clip's answer keeps 1, which only certainty reaches
-    thresholds = torch.ones(probabilities.shape[1])
-    for emotion in sorted(set(answer.tolist())):
-        ranked = confidence[answer == emotion].sort(descending=True).values
+    thresholds = np.ones(probabilities.shape[1], np.float32)
+    for emotion in np.unique(answer):
+        ranked = np.sort(confidence[answer == emotion])[::-1]
         thresholds[emotion] = ranked[max(1, round(config.share * len(ranked))) - 1]
-    relative, label = (probabilities / thresholds).max(1)
-    return label, relative >= 1.0
+    relative = probabilities / thresholds
+    return relative.argmax(1), relative.max(1) >= 1.0
 
 
 class SelfTraining(Method):
@@ -59,19 +62,27 @@ class SelfTraining(Method):
     name = "self_training"
 
     def __init__(
-        self, config: AdaptConfig, source: Source, target: Target, head: AdaptedHead
+        self,
+        config: AdaptConfig,
+        source: Source,
+        target: Target,
+        head: Head,
+        rng: np.random.Generator,
+        temperature: float = 1.0,
     ) -> None:
-        super().__init__(config, source, target, head)
-        self.label = torch.zeros(len(target.pooled), dtype=torch.int64)
-        self.trusted = torch.zeros(len(target.pooled), dtype=torch.bool)
+        super().__init__(config, source, target, head, rng, temperature)
+        self.label = np.zeros(len(target.pooled), np.int64)
+        self.trusted = np.zeros(len(target.pooled), np.bool_)
 
-    def refresh(self, head: AdaptedHead) -> None:
+    def refresh(self, head: Head) -> None:
         """Compute the labels of the whole target set."""
-        probabilities = head.classify(head.project_target(self.target.pooled)).softmax(1)
-        self.label, self.trusted = select(probabilities, self.config.self_training)
+        logits = self.logits(head, head.project(head.standardise(self.target.pooled)))
+        self.label, self.trusted = select(softmax(logits), self.config.self_training)
 
-    def loss(self, batch: Batch, progress: float) -> Tensor:
+    def loss(self, batch: Batch, progress: float, weights: Mapping[str, Any]) -> Any:
         """Weighted mean over the batch; clips without a label add 0."""
         clips = batch.target_index
-        cost = F.cross_entropy(batch.target_logits, self.label[clips], reduction="none")
-        return self.config.self_training.weight * (cost * self.trusted[clips]).mean()
+        chosen = np.zeros(batch.target_logits.shape, np.float32)
+        chosen[np.arange(len(clips)), self.label[clips]] = self.trusted[clips]
+        cost = -anp.sum(chosen * log_softmax(batch.target_logits)) / len(clips)
+        return self.config.self_training.weight * cost
