@@ -44,7 +44,8 @@ BUNDLE ?= build/default-bundle
 .NOTPARALLEL:
 .PHONY: help serve test test-main check check-lint check-format check-types check-imports \
 	check-security audit fuzz hostile schemathesis soak train bench bench-serving bench-adapting bench-long \
-	bench-bulk bench-scale bench-registry bench-formats benchmark charts picture formats docs clean lock image image-release image-check monitoring-check kubernetes
+	bench-bulk bench-scale bench-registry bench-formats benchmark charts picture screenshots formats docs \
+	clean lock image image-release image-check monitoring-check kubernetes
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -157,6 +158,9 @@ charts: $(VENV)/installed ## Draw docs/charts/ from benchmarks/results/
 picture: $(VENV)/installed ## Draw docs/architecture.svg and list the files in docs/architecture.md, from the code
 	@$(VENV)/bin/python scripts/picture.py
 
+screenshots: $(VENV)/installed ## Take docs/screenshots/ of the page, with Chromium
+	@$(VENV)/bin/python -m scripts.screenshots $(ARGS)
+
 formats: $(VENV)/installed ## Write docs/operate/formats.md from the code: containers and codecs that are read
 	@$(VENV)/bin/python -m scripts.formats_page
 
@@ -229,7 +233,7 @@ endef
 $(VENV)/installed: pyproject.toml
 	$(new_environment)
 	@$(@D)/$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[train,scale]' --group test --group test-train \
-		--group test-scale --group test-deploy --group check
+		--group test-scale --group test-browser --group test-deploy --group check
 	@touch $@
 
 $(VENV)/fuzz: $(VENV)/installed

@@ -283,6 +283,13 @@ class ApiKeys:
             self._follow()
         return find_key(self._keys, text)
 
+    def active(self, key_id: str) -> Key | None:
+        """The key of an id, unless it is unknown or was revoked."""
+        if self._clock() >= self._next_look_s:
+            self._follow()
+        key = self._keys.get(key_id)
+        return key if key is not None and key.active else None
+
     def _follow(self) -> None:
         """Take the file's keys if it has changed; keep those that were good if it is not."""
         self._next_look_s = self._clock() + LOOK_S

@@ -154,6 +154,9 @@ class Settings(BaseSettings):
     adapt_max_ratio: PositiveInt = 200
     """Most unpacked bytes per byte of an archive."""
 
+    keep_audio_s: PositiveFloat = 86400.0
+    """Seconds that recordings of a job sent with ``keep_audio`` can be listened to."""
+
     job_lease_s: PositiveFloat = 30.0
     """Seconds without a sign of life after which another worker takes over a worker's job."""
 

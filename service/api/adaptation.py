@@ -49,7 +49,7 @@ class FolderRequest(AdaptRequest):
     """An absolute path under one of NNPM_ADAPT_ROOTS."""
 
 
-_SINCE = ("emotions", "channels", "callback_url")
+_SINCE = ("emotions", "channels", "callback_url", "keep_audio")
 """Fields that earlier releases did not have: at their defaults they are not in a digest, so that a
 request that is repeated after an upgrade is known again."""
 

@@ -27,9 +27,11 @@ from .metrics import JobsCollector, Metrics, Streams, TrafficCollector
 from .middleware.access import OPEN_PATHS, Authenticate
 from .middleware.observe import HeadAsGet, Observe
 from .middleware.origin import HostAndOriginCheck
+from .middleware.tickets import Tickets
 from .middleware.uploads import UploadLimits
 from .openapi import DocumentedApp
 from .routes import adapt, batch, models, predict, stream, system, v2
+from .routes import tickets as ticket_routes
 from .services import Services
 from .tracing import Tracing
 
@@ -122,22 +124,24 @@ def create_app(
         open_paths=OPEN_PATHS,
     )
     app.state.services = services
-    for routes in (predict, batch, stream, v2, adapt, models, system):
+    for routes in (predict, batch, stream, v2, adapt, models, ticket_routes, system):
         app.include_router(routes.router)
     handlers.install(app)
-    _add_middleware(app, settings, keys)
+    _add_middleware(app, settings, keys, Tickets(services.jobs.store.database))
     app.add_middleware(Observe, metrics=metrics, tracing=tracing)
     app.add_middleware(HeadAsGet)
     return app
 
 
-def _add_middleware(app: FastAPI, settings: Settings, keys: ApiKeys | None) -> None:
+def _add_middleware(
+    app: FastAPI, settings: Settings, keys: ApiKeys | None, tickets: Tickets
+) -> None:
     """Add what a request passes before a route sees it; the last one added is the outermost."""
     if settings.rate_limit is not None:
         from .middleware.access import RateLimit  # slow to import, and seldom used
 
         app.add_middleware(RateLimit, rate=settings.rate_limit)
-    app.add_middleware(Authenticate, keys=keys)
+    app.add_middleware(Authenticate, keys=keys, tickets=tickets)
     if settings.allowed_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -72,11 +72,11 @@ class NoReportError(NnpmError):
     title = "The job has no report"
 
 
-class StreamMessageError(NnpmError):
-    """An invalid message on a stream: no hello, text among the audio, half a sample."""
+class NoClipError(NnpmError):
+    """Audio that a job does not have, or has no longer."""
 
-    status, code, detail = 422, "bad_message", None
-    title = "Invalid stream message"
+    status, code, detail = 404, "no_clip", None
+    title = "The job has no such audio"
 
 
 class StreamIdleError(NnpmError):
@@ -114,6 +114,13 @@ class KeyUnknownError(RefusedError):
 
     status, code = 401, "key_unknown"
     title = "Unknown API key"
+
+
+class TicketRefusedError(RefusedError):
+    """A ticket that is unknown, used, expired, or of another key, page or purpose."""
+
+    status, code = 401, "ticket_refused"
+    title = "Ticket refused"
 
 
 class ScopeMissingError(RefusedError):

@@ -1,15 +1,16 @@
 """Paths and headers: common headers, a path's methods and prefix, the format of an answer."""
 
+import re
 from functools import lru_cache
 from pathlib import PurePath
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote, urlencode
 
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import compile_path
-from starlette.types import Message
+from starlette.types import Message, Scope
 
 from ..predict.predict import PredictQuery
 from ..predict.tables import FORMATS, require_format
@@ -51,6 +52,24 @@ def without_prefix(path: str, prefix: str) -> str:
     if path == prefix or path.startswith(f"{prefix}/"):
         return path.removeprefix(prefix) or "/"
     return path
+
+
+REALM = 'Bearer realm="nnpm"'
+"""How a request says who it is: the WWW-Authenticate header of a refusal."""
+
+TICKET_PATHS = re.compile(r"/stream|/adapt/[^/]+/(events|report)")
+"""Paths that a browser opens without headers of its own, and that a ticket may open."""
+
+
+def hide_ticket(scope: Scope) -> Scope:
+    """Move the ticket of a request from its query to ``state.ticket``: no trace or log shows it."""
+    if not TICKET_PATHS.fullmatch(scope["path"]):
+        return scope
+    pairs = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    tickets = [value for name, value in pairs if name == "ticket"]
+    query = urlencode([pair for pair in pairs if pair[0] != "ticket"])
+    state = {**scope.get("state", {}), "ticket": tickets[0] if len(tickets) == 1 else ""}
+    return {**scope, "query_string": query.encode("latin-1"), "state": state}
 
 
 def allowed_methods(app: FastAPI, path: str) -> str | None:

@@ -8,7 +8,7 @@ from starlette.types import Receive, Scope, Send
 
 from ..predict.oip import InferRequest
 from .errors import MEDIA_TYPE, InferenceProblem, Kind, Problem, all_kinds
-from .headers import without_prefix
+from .headers import hide_ticket, without_prefix
 
 FILE = {"type": "string", "format": "binary"}
 """Schema of a file in a request body."""
@@ -65,7 +65,8 @@ class DocumentedApp(FastAPI):
     """An app whose document knows the schema of problems, how keys are sent, and its prefix.
 
     A proxy may serve the app below a prefix, and take it off or leave it on: all that is inside
-    sees the path without it, and addresses that it writes have it.
+    sees the path without it, and addresses that it writes have it. A ticket is taken out of the
+    query before anything can log it.
 
     Args:
         keyed: requests need a key.
@@ -89,6 +90,8 @@ class DocumentedApp(FastAPI):
             path = without_prefix(scope["path"], self._prefix)
             # not root_path: Starlette would take that off again where a route begins with it
             scope = {**scope, "path": path, "app_root_path": self._prefix}
+        if b"ticket=" in scope.get("query_string", b""):
+            scope = hide_ticket(scope)
         await super().__call__(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:

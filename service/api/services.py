@@ -1,10 +1,13 @@
 """The services that routes work with, made once per app."""
 
 import asyncio
+import importlib.util
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeVar
 
+from pydantic import BaseModel
 from starlette.requests import HTTPConnection, Request
 
 from ..inference.audio.waveform import Limits
@@ -30,6 +33,13 @@ class Readiness:
     obstacle: str = "The default model is being loaded."
 
 
+class Off(BaseModel):
+    """Something that this service does not do, and how its operator changes that."""
+
+    what: str
+    how: str
+
+
 @dataclass(frozen=True)
 class Services:
     """Everything behind the routes of one app."""
@@ -46,6 +56,29 @@ class Services:
     shadows: Shadows
     streams: Streams
     readiness: Readiness = field(default_factory=Readiness)
+
+    @cached_property
+    def off(self) -> list[Off]:
+        """What this service does not do, for lack of an extra or of a setting."""
+        found = {
+            "MP4, M4A, WebM, AMR, WMA and the audio of videos": (
+                importlib.util.find_spec("av") is None,
+                "pip install 'nnpm[media]'",
+            ),
+            "Parquet and XLSX": (
+                any(importlib.util.find_spec(one) is None for one in ("pandas", "pyarrow")),
+                "pip install 'nnpm[tables]'",
+            ),
+            "adaptation": (
+                not self.jobs.takes_jobs,
+                "pip install 'nnpm[adapt]', or NNPM_ADAPT_WORKERS=0 and nnpm worker elsewhere",
+            ),
+            "adaptation from folders of the server": (
+                not self.settings.adapt_roots,
+                "NNPM_ADAPT_ROOTS=/srv/recordings",
+            ),
+        }
+        return [Off(what=what, how=how) for what, (is_off, how) in found.items() if is_off]
 
     def answered(self, request: HTTPConnection, answer: PredictAnswer) -> None:
         """Count an answer, and note it for the trace and the log, which do not get its emotion."""

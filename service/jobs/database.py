@@ -1,4 +1,4 @@
-"""The database of the jobs: SQLite in a file or Postgres by URL, and the table in it."""
+"""The database that replicas share: SQLite in a file or Postgres by URL; its tables."""
 
 import importlib.util
 import json
@@ -84,7 +84,7 @@ class Sentence(TypeDecorator[str]):
         return value.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
 
 
-# migrations/ makes the table; these are its columns for queries.
+# migrations/ makes the tables; these are their columns for queries.
 jobs = Table(
     "jobs",
     metadata,
@@ -102,6 +102,7 @@ jobs = Table(
     Column("seed", BigInteger, nullable=False),
     Column("auto_promote", Boolean, nullable=False),
     Column("force", Boolean, nullable=False),
+    Column("keep_audio", Boolean, nullable=False),
     Column("idempotency_key", Text),
     Column("body_digest", Text),
     Column("state", String(16), nullable=False),
@@ -130,6 +131,18 @@ jobs = Table(
     Index("jobs_by_state", "state", "created_at"),
     Index("jobs_by_owner", "owner", "created_at"),
     Index("jobs_by_callback", "callback_at"),
+)
+
+tickets = Table(
+    "tickets",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("scope", String(16), nullable=False),
+    Column("key_id", Text, nullable=False),
+    Column("origin", Text, nullable=False),
+    Column("page", Text),
+    Column("expires_at", Time, nullable=False),
+    Index("tickets_by_expiry", "expires_at"),
 )
 
 _WAIT_S = 10

@@ -128,6 +128,9 @@ class JobRequest(BaseModel):
     force: bool = False
     """Publish the new version even if the evidence says reject."""
 
+    keep_audio: bool = False
+    """Keep recordings whose answer changed for a while, so that people can listen to them."""
+
     @field_validator("method")
     @classmethod
     def _is_known(cls, method: str) -> str:
@@ -345,6 +348,8 @@ class JobFolder:
         """Why the child failed: ``{"detail", "errno"}``."""
         self.out = self.path / "out"
         """The bundle that the child made."""
+        self.clips = self.path / "clips"
+        """With ``keep_audio``: recordings whose answer changed, ``<number in the report>.wav``."""
         self.lock = self.path / "child.lock"
         """Locked while the child runs; holds its process id and host: ``{"pid", "host"}``."""
         self.log = self.path / "child.log"
@@ -355,8 +360,8 @@ class JobFolder:
         self.path.mkdir(mode=0o700, parents=True)
 
     def remove_work(self) -> None:
-        """Remove everything but report, error and request; no error if it is gone."""
-        kept = {self.report, self.error, self.request}
+        """Remove all but report, error, request and kept audio; no error if it is gone."""
+        kept = {self.report, self.error, self.request, self.clips}
         with contextlib.suppress(FileNotFoundError):
             for path in set(self.path.iterdir()) - kept:
                 if path.is_dir():

@@ -1,12 +1,25 @@
-"""The audio of a job as a folder: one of the server's, uploaded files, or an archive unpacked."""
+"""The audio of a job as a folder: one of the server's, uploaded files, or an archive unpacked.
 
+Also the folders that a request may name, and what is kept of the audio when the job has ended.
+"""
+
+import io
+import logging
 import shutil
+import wave
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from ..inference.audio.formats import PassedOver
-from ..inference.errors import original_name
+import numpy as np
+
+from ..files import write_new
+from ..inference.audio.decode import decode
+from ..inference.audio.formats import PassedOver, why_not_a_recording
+from ..inference.audio.waveform import SAMPLE_RATE_HZ, Limits
+from ..inference.errors import NnpmError, original_name
 from ..settings import Settings
 from .archive import IntakeLimits, unpack
 from .errors import ArchiveError, FolderRefusedError
@@ -46,6 +59,91 @@ def allowed_folder(text: str, roots: Iterable[Path]) -> Path:
     except OSError:
         raise FolderRefusedError("The service may not read this folder.") from None
     return folder
+
+
+MAX_FOLDERS = 1000
+"""Most folders that are listed below one root."""
+
+
+def subfolders(root: Path) -> tuple[list[Path], bool]:
+    """List the folders below an allowed one, those that are nearest first.
+
+    Hidden folders, those of NAS devices and operating systems, and links are left out.
+
+    Returns:
+        At most :data:`MAX_FOLDERS` paths, and whether there are more.
+    """
+    found: list[Path] = []
+    waiting = deque([root])
+    while waiting:
+        try:
+            inside = sorted(path for path in waiting.popleft().iterdir() if _is_listed(path))
+        except OSError:  # it is not ours to read, or has gone
+            continue
+        for path in inside:
+            if len(found) == MAX_FOLDERS:
+                return found, True
+            found.append(path)
+            waiting.append(path)
+    return found, False
+
+
+def _is_listed(path: Path) -> bool:
+    inside = Path(path.name) / "a.wav"
+    return (
+        why_not_a_recording(inside, io.BytesIO) is None and path.is_dir() and not path.is_symlink()
+    )
+
+
+KEPT_S = 60.0
+"""Most seconds that are kept of one recording."""
+
+log = logging.getLogger("nnpm")
+
+
+def keep_changed(folder: JobFolder, target: Path, report: dict[str, Any], limits: Limits) -> None:
+    """Keep what people want to hear: the recordings whose answer changed, as 16 kHz WAV.
+
+    They are decoded, and written anew: what a client sent is never sent to a browser. What cannot
+    be kept is left out, as the adaptation itself is done.
+
+    Args:
+        folder: of the job.
+        target: of its recordings.
+        report: lists what changed; its numbers are the names of the files.
+        limits: for decoding.
+    """
+    shutil.rmtree(folder.clips, ignore_errors=True)
+    folder.clips.mkdir(mode=0o700)
+    for number, clip in enumerate(report.get("changed_clips", ())):
+        try:
+            data = _as_wav(target, clip, limits)
+            write_new(folder.clips / f"{number}.wav", data, 0o600)
+        except (NnpmError, OSError) as error:
+            log.warning("recording %d of job %s is not kept: %s", number, folder.path.name, error)
+
+
+def _as_wav(target: Path, clip: dict[str, Any], limits: Limits) -> bytes:
+    path = target / clip["path"]
+    if not path.exists():
+        path = target / original_name(clip["path"])
+    if not path.resolve().is_relative_to(target.resolve()):
+        raise FolderRefusedError("it lies outside of its folder")
+    start_s = float(clip.get("start_s") or 0)
+    end_s = min(float(clip.get("end_s") or start_s + KEPT_S), start_s + KEPT_S)
+    recording = decode(path, limits=limits)
+    try:
+        start, end = (round(at_s * SAMPLE_RATE_HZ) for at_s in (start_s, end_s))
+        samples = recording.waveforms[0].part(start, end).samples
+    finally:
+        recording.close()
+    data = io.BytesIO()
+    with wave.open(data, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE_HZ)
+        file.writeframes(np.round(32767 * samples).astype("<i2").tobytes())
+    return data.getvalue()
 
 
 FOLDER, ARCHIVE, FILES = "folder:", "archive", "files"

@@ -190,6 +190,11 @@ class Job(JobRequest):
         """Whether the job's state is final."""
         return self.state in ENDED
 
+    def keeps_audio(self, seconds: float) -> bool:
+        """Whether its recordings may still be kept, so many seconds after its end."""
+        since = self.ended_at
+        return since is not None and (_now() - since).total_seconds() < seconds
+
     @property
     def running(self) -> bool:
         """Whether a worker has the job."""

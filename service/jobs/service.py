@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -59,7 +60,7 @@ class JobService:
         self._threads.append(
             threading.Thread(
                 target=_keep_clean,
-                args=(settings.jobs, self.store, self._stop),
+                args=(settings.jobs, self.store, settings.keep_audio_s, self._stop),
                 name="nnpm-janitor",
             )
         )
@@ -82,7 +83,7 @@ class JobService:
         self._worker.wake()
 
     def cancel(self, id: str) -> Job:  # noqa: A002 - the job's own word
-        """Cancel a job; the audio of a queued job is removed at once.
+        """Cancel a job; the audio of a queued job, and what an ended one keeps, is removed at once.
 
         Returns:
             The job after the change; a job that has ended does not change.
@@ -92,7 +93,9 @@ class JobService:
         """
         job = self.store.request_cancel(id)
         if job.ended:
-            JobFolder(self._settings.jobs, id).remove_work()
+            folder = JobFolder(self._settings.jobs, id)
+            folder.remove_work()
+            shutil.rmtree(folder.clips, ignore_errors=True)
         return job
 
     def start(self) -> None:
@@ -127,8 +130,16 @@ _ORPHAN_S = 3600.0
 log = logging.getLogger("nnpm")
 
 
-def sweep(root: Path, store: JobStore, *, orphan_s: float = _ORPHAN_S) -> None:
+def sweep(
+    root: Path, store: JobStore, *, orphan_s: float = _ORPHAN_S, keep_audio_s: float = 0.0
+) -> None:
     """Remove the audio of ended jobs, and folders without a job; reports stay.
+
+    Args:
+        root: holds one folder per job.
+        store: holds the jobs.
+        orphan_s: age of a folder without a job at which it is removed.
+        keep_audio_s: time since the end of a job at which its kept audio is removed.
 
     Raises:
         StoreUnavailableError: if the database is unavailable; nothing is removed then.
@@ -140,8 +151,11 @@ def sweep(root: Path, store: JobStore, *, orphan_s: float = _ORPHAN_S) -> None:
             continue
         folder = JobFolder(root, path.name)
         try:
-            if store.get(path.name).ended and not Child(folder).alive():
+            job = store.get(path.name)
+            if job.ended and not Child(folder).alive():
                 folder.remove_work()
+                if not job.keeps_audio(keep_audio_s):
+                    shutil.rmtree(folder.clips, ignore_errors=True)
         except UnknownJobError:
             try:
                 old = time.time() - path.stat().st_mtime > orphan_s
@@ -151,11 +165,11 @@ def sweep(root: Path, store: JobStore, *, orphan_s: float = _ORPHAN_S) -> None:
                 folder.remove()
 
 
-def _keep_clean(root: Path, store: JobStore, stop: threading.Event) -> None:
+def _keep_clean(root: Path, store: JobStore, keep_audio_s: float, stop: threading.Event) -> None:
     """Sweep at once and then every ten minutes until ``stop`` is set."""
     while True:
         try:
-            sweep(root, store)
+            sweep(root, store, keep_audio_s=keep_audio_s)
         except (NnpmError, OSError) as error:
             log.warning("the jobs folder could not be cleaned up: %s", error)
         if stop.wait(_SWEEP_S):

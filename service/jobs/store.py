@@ -35,7 +35,8 @@ class JobStore:
     """
 
     def __init__(self, url: str) -> None:
-        self._database = Database(url)
+        self.database = Database(url)
+        """For what else the replicas of a service share."""
 
     def create(self, job: Job) -> Job:
         """Add a job.
@@ -47,7 +48,7 @@ class JobStore:
             KeyTakenError: if its owner has used its idempotency key before.
         """
         try:
-            with self._database.write() as connection:
+            with self.database.write() as connection:
                 moment = now(connection)
                 job = job.model_copy(update={"created_at": moment, "updated_at": moment})
                 connection.execute(jobs.insert().values(job.model_dump()))
@@ -63,7 +64,7 @@ class JobStore:
         Raises:
             UnknownJobError: if there is no job of that id.
         """
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             return _get(connection, id)
 
     def list(self, owner: str | None = None, *, limit: int = 1000) -> list[Job]:
@@ -76,12 +77,12 @@ class JobStore:
         query = select(jobs).order_by(jobs.c.created_at.desc(), jobs.c.id).limit(limit)
         if owner is not None:
             query = query.where(jobs.c.owner == owner)
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             return [_job_of(row) for row in connection.execute(query).mappings()]
 
     def find_idempotent(self, owner: str, key: str) -> Job | None:
         """Find the job that an owner made with an idempotency key."""
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             query = select(jobs).where(jobs.c.owner == owner, jobs.c.idempotency_key == key)
             row = connection.execute(query).mappings().one_or_none()
             return _job_of(row) if row else None
@@ -99,10 +100,10 @@ class JobStore:
         Returns:
             The job, in the state preparing, with a new fencing token; None if there is no job.
         """
-        with self._database.read() as connection:  # most calls find no job, and need no lock
+        with self.database.read() as connection:  # most calls find no job, and need no lock
             if connection.execute(_waiting(now(connection))).first() is None:
                 return None
-        with self._database.write() as connection:
+        with self.database.write() as connection:
             moment = now(connection)
             while row := connection.execute(_next(moment)).mappings().first():
                 job = _job_of(row)
@@ -136,7 +137,7 @@ class JobStore:
             LostLeaseError: if another worker has the job, or it has ended.
             UnknownJobError: if the job was removed.
         """
-        with self._database.write() as connection:
+        with self.database.write() as connection:
             lease_until = now(connection) + timedelta(seconds=lease_s)
             return _change(connection, id, token, RUNNING, {"lease_until": lease_until})
 
@@ -158,7 +159,7 @@ class JobStore:
         """
         state = changes.get("state")
         before = RUNNING if state is None else (sources(state) | {state}) & RUNNING
-        with self._database.write() as connection:
+        with self.database.write() as connection:
             moment = now(connection)
             changes["updated_at"] = moment
             if state in ENDED:
@@ -187,7 +188,7 @@ class JobStore:
             LostLeaseError: if another worker has the job, or it has ended.
             UnknownJobError: if the job was removed.
         """
-        with self._database.write() as connection:
+        with self.database.write() as connection:
             moment = now(connection)
             attempts = jobs.c.attempts if counts else jobs.c.attempts - 1
             changes: dict[str, Any] = {
@@ -210,7 +211,7 @@ class JobStore:
         Raises:
             UnknownJobError: if there is no job of that id.
         """
-        with self._database.write() as connection:
+        with self.database.write() as connection:
             moment = now(connection)
             job = _get(connection, id, lock=True)
             if job.state is State.QUEUED:
@@ -221,7 +222,7 @@ class JobStore:
 
     def remove(self, id: str) -> None:  # noqa: A002
         """Delete a job; no error if there is none. A worker that has the job stops."""
-        with self._database.write() as connection:
+        with self.database.write() as connection:
             connection.execute(jobs.delete().where(jobs.c.id == id))
 
     def claim_callback(self, waits_s: Sequence[float]) -> Job | None:
@@ -233,10 +234,10 @@ class JobStore:
         Returns:
             The job, its try counted; None if no callback is due.
         """
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             if connection.execute(_due(now(connection))).first() is None:
                 return None
-        with self._database.write() as connection:
+        with self.database.write() as connection:
             moment = now(connection)
             due = _due(moment).with_for_update(skip_locked=True)
             row = connection.execute(due).mappings().first()
@@ -249,13 +250,13 @@ class JobStore:
 
     def end_callback(self, id: str) -> None:  # noqa: A002
         """Try the callback of a job no more."""
-        with self._database.write() as connection:
+        with self.database.write() as connection:
             connection.execute(update(jobs).where(jobs.c.id == id).values(callback_at=None))
 
     def counts(self) -> dict[State, int]:
         """Count the jobs in each state, including states without a job."""
         query = select(jobs.c.state, func.count()).group_by(jobs.c.state)
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             found = {State(state): count for state, count in connection.execute(query)}
         return {state: found.get(state, 0) for state in State}
 
@@ -272,20 +273,20 @@ class JobStore:
             .where(jobs.c.ended_at.is_not(None), jobs.c.started_at.is_not(None))
             .group_by(jobs.c.state)
         )
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             rows = connection.execute(query).all()
         return {State(row[0]): (row[1], float(row[2])) for row in rows}
 
     def oldest_queued_s(self) -> float:
         """Seconds that the oldest queued job has waited; 0 if no job is queued."""
         query = select(func.min(jobs.c.created_at)).where(jobs.c.state == State.QUEUED)
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             oldest = connection.scalar(query)
             return max(0.0, (now(connection) - oldest).total_seconds()) if oldest else 0.0
 
     def close(self) -> None:
         """Close the connections that are not in use."""
-        self._database.close()
+        self.database.close()
 
 
 def _next(moment: datetime) -> Any:

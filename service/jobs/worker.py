@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -28,7 +29,7 @@ from .folder import (
     read_labels,
     write_json,
 )
-from .intake import Prepared, prepare
+from .intake import Prepared, keep_changed, prepare
 from .job import Change, Clips, Estimate, Job, State
 from .process import COMMAND, Child
 from .store import JobStore
@@ -320,6 +321,8 @@ class Worker:
             "estimated_accuracy": Estimate(**estimate) if estimate else None,
             "answered_share": Change(**share) if share else None,
         }
+        if job.keep_audio and (task := read_json(folder.request)) is not None:
+            keep_changed(folder, Path(task["target"]), report, self._settings.limits)
         if report["bundle"] is None:
             self._end(job, folder, state=State.REJECTED, error=" ".join(report["reasons"]), **found)
             return

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal, Self
 
+import numpy as np
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -28,6 +29,7 @@ from ..inference.recognizer import Recognizer
 from ..registry.serving import Route
 from .schemas import (
     DIGITS,
+    PEAK_DIGITS,
     AudioPart,
     ChannelPart,
     Digits,
@@ -124,6 +126,10 @@ class PredictQuery(BaseModel):
     """``turns`` cuts a recording where its speakers pause, ``windows`` by the clock. By default
     turns, unless the recording is no longer than a window, or ``window_s`` or ``hop_s`` is
     given."""
+
+    peaks: int = Field(default=0, ge=0, le=10_000)
+    """For a drawing: add the least and the greatest sample of this many parts of equal length of
+    each channel."""
 
     turns: Turns | None = None
     """Score exactly these, and nothing else: a JSON list of ``{"start_s", "end_s", "channel"?,
@@ -243,7 +249,7 @@ def predict(
         ParameterError: if an option does not fit the bundle.
     """
     started = time.perf_counter()
-    recording = decode(source, channels=query.channels, limits=limits)
+    recording = decode(source, channels=query.channels, limits=limits, num_peaks=query.peaks)
     decode_s = time.perf_counter() - started
     with contextlib.closing(recording):
         answer = recognizer.answer(recording, query.options(name))
@@ -268,6 +274,8 @@ def predict(
         extras["per_speaker"] = [
             SpeakerPart.of(one, speaker=speaker, **how) for speaker, one in shown.per_speaker
         ]
+    if recording.peaks is not None:
+        extras["peaks"] = np.round(recording.peaks.astype(float), PEAK_DIGITS).tolist()
     total_s = queue_s + time.perf_counter() - started
     document = PredictAnswer.of(
         shown,

@@ -19,6 +19,9 @@ DIGITS = 4
 TIME_DIGITS = 4
 """Digits of seconds: a tenth of a millisecond."""
 
+PEAK_DIGITS = 3
+"""Digits of samples for a drawing."""
+
 Digits = Annotated[int, Field(ge=0, le=9)]
 
 
@@ -230,6 +233,9 @@ class PredictAnswer(Verdict):
     """One answer per channel, with ``channels=split``."""
     per_speaker: list[SpeakerPart] = Field(default_factory=list)
     """One answer per speaker, by name, where turns were given with speakers."""
+    peaks: list[list[tuple[float, float]]] = Field(default_factory=list)
+    """With ``peaks=N``: for each channel as it was sent, N pairs of its least and greatest samples,
+    in [-1, 1]."""
 
     @classmethod
     def of(cls, answer: Answer, **more: Any) -> Self:

@@ -63,6 +63,7 @@ def proxy(certificate: Path, tmp_path: Path) -> Iterator[Proxy]:
             port = free.getsockname()[1]
         server = server.replace("listen 443 ", f"listen 127.0.0.1:{port} ")
         server = server.replace("127.0.0.1:8000", address)
+        server = server.replace("/var/log/nginx", str(tmp_path))
         for name in ("emotion.pem", "emotion.key"):
             server = server.replace(f"/etc/ssl/{name}", str(certificate / name))
         places = "".join(

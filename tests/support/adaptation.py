@@ -35,7 +35,8 @@ report = {"method": asked["method"], "full": False, "seed": asked["seed"],
           "confidence": {"before": 0.7, "after": 0.65}, "labels": 0, "default_emotions": [],
           "emotions": {"before": {"angry": 0.75, "sad": 0.25}, "after": {"sad": 1.0}},
           "changed": 3, "changed_clips": [
-              {"path": "<i>.wav", "before": "angry", "after": "sad", "confidence": 0.91}],
+              {"path": path, "before": "angry", "after": "sad", "confidence": 0.91}
+              for path in ("<i>.wav", *names)],
           "seconds": {"listen": 1.0}, "bundle": out, "names": names,
           "asked": {key: asked[key] for key in ("emotions", "channels")}}
 if asked["labels"]:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from nnpm.service.inference import bundle
 from nnpm.service.inference.answer import Answer, Options
 from nnpm.service.inference.audio.waveform import Recording
 from nnpm.service.inference.recognizer import Recognizer
+from nnpm.service.jobs.process import COMMAND
 from nnpm.service.registry.serving import load_recognizer
 from nnpm.service.settings import Settings
 
@@ -60,11 +61,12 @@ def live(
     settings: Settings,
     *,
     load: Callable[[Path], Recognizer] = load_recognizer,
+    adapt_command: Sequence[str] = COMMAND,
     send_buffer_bytes: int | None = None,
 ) -> Iterator[tuple[str, FastAPI]]:
     """Serve on a free port until the block ends; give host:port and the app once it is ready."""
     ready = threading.Event()
-    app = create_app(settings, load=load, on_ready=ready.set)
+    app = create_app(settings, load=load, adapt_command=adapt_command, on_ready=ready.set)
     listener = socket.create_server(("127.0.0.1", 0))
     if send_buffer_bytes is not None:  # which connections inherit
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)

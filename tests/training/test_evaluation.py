@@ -18,7 +18,7 @@ from tests.support.tiny_bundle import LABELS, tiny_card, write_tiny_bundle
 @pytest.fixture(scope="module")
 def recognizer(tmp_path_factory: pytest.TempPathFactory) -> Recognizer:
     """Abstains from the less sure half of all clips."""
-    decision = tiny_card().decision.model_copy(update={"low_confidence": 0.274})
+    decision = tiny_card().decision.model_copy(update={"low_confidence": 0.464})
     path = tmp_path_factory.mktemp("models") / "bundle"
     return Recognizer(write_tiny_bundle(path, decision=decision))
 
@@ -35,6 +35,18 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows.append(f"{number}.wav,{LABELS[number % 4]},s{number // 2}")
     (folder / "metadata.csv").write_text("\n".join(rows))
     return folder
+
+
+def test_the_bundles_own_set_is_answered_unless_others_are_named(
+    corpus: Path, tmp_path: Path
+) -> None:
+    own = Recognizer(write_tiny_bundle(tmp_path / "bundle", emotions=("calm", "sad")))
+    judged = judge(own, load_folder(corpus))
+    assert len(judged) == 8
+    assert {v.prediction for v in judged} - {None} <= {"calm", "sad"}
+    assert report(judged, own.bundle.labels)["per_class"]["angry"]["recall"] == 0
+    named = judge(own, load_folder(corpus), ("angry", "happy"))
+    assert {v.prediction for v in named} - {None} <= {"angry", "happy"}
 
 
 def verdicts(rng: np.random.Generator, count: int = 200) -> list[Verdict]:
@@ -115,7 +127,7 @@ def test_an_answer_is_forced_and_abstention_stands_beside_it(
     for verdict in judged:
         assert verdict.prediction == max(verdict.scores, key=verdict.scores.__getitem__)
         assert verdict.confidence == pytest.approx(max(verdict.scores.values()))
-        assert verdict.abstained == (verdict.confidence < 0.274)
+        assert verdict.abstained == (verdict.confidence < 0.464)
 
 
 def test_emotions_restrict_the_clips_and_the_answers(recognizer: Recognizer, corpus: Path) -> None:

@@ -3,6 +3,7 @@
 A request without a valid key is refused before anything reads its body.
 """
 
+import asyncio
 import ipaddress
 import math
 import time
@@ -13,19 +14,22 @@ from functools import lru_cache
 from limits import parse_many
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
+from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as AsgiScope
 
+from ...inference.errors import NnpmError
 from ...keys import ANONYMOUS_NAME, ApiKeys, Scope
 from ..errors import (
     KeyMissingError,
     KeyUnknownError,
     RateLimitError,
-    RefusedError,
     ScopeMissingError,
     refuse,
 )
+from ..headers import REALM
+from .tickets import KEY_SCOPES, Tickets, ticket_refused, ticket_scope, wrong_origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +39,12 @@ class Caller:
     Attributes:
         name: of the key; ``anonymous`` on a service without keys.
         scopes: of the key; admin includes all others.
+        key_id: of the key; empty on a service without keys.
     """
 
     name: str
     scopes: frozenset[Scope]
+    key_id: str = ""
 
     @property
     def is_admin(self) -> bool:
@@ -60,25 +66,35 @@ def requires(scope: Scope) -> Callable[[HTTPConnection], Awaitable[Caller]]:
 
     async def dependency(connection: HTTPConnection) -> Caller:
         caller = await caller_of(connection)
-        if scope in caller.scopes or caller.is_admin:
-            return caller
-        has = ", ".join(sorted(caller.scopes)) or "none"
-        raise ScopeMissingError(
-            f"The key {caller.name!r} has these scopes: {has}; the request requires {scope}.",
-            WWW_Authenticate=f'Bearer realm="nnpm", error="insufficient_scope", scope="{scope}"',
-        )
+        require(caller, scope)
+        return caller
 
     dependency.__doc__ = f"The caller, who has the scope {scope}."
     return dependency
 
 
+def require(caller: Caller, scope: Scope) -> None:
+    """Check that a caller has a scope.
+
+    Raises:
+        ScopeMissingError: if not.
+    """
+    if scope in caller.scopes or caller.is_admin:
+        return
+    has = ", ".join(sorted(caller.scopes)) or "none"
+    raise ScopeMissingError(
+        f"The key {caller.name!r} has these scopes: {has}; the request requires {scope}.",
+        WWW_Authenticate=f'{REALM}, error="insufficient_scope", scope="{scope}"',
+    )
+
+
 OPEN_PATHS = (
     *("/health/live", "/health/ready", "/docs", "/openapi.json"),
-    *("/v2", "/v2/health/live", "/v2/health/ready"),
+    *("/v2", "/v2/health/live", "/v2/health/ready", "/", "/nnpm.js"),
 )
-"""Paths that need no key: probes have none, and the API's description is public."""
+"""Paths that need no key: probes have none, and the page and the API's description are public."""
 
-_REALM = 'Bearer realm="nnpm"'
+_OPEN_FOLDERS = ("/docs/", "/static/")
 
 
 class Authenticate:
@@ -90,43 +106,68 @@ class Authenticate:
     Args:
         app: the application inside.
         keys: that are valid; None allows everybody everything.
+        tickets: stand for a key on the paths that browsers open without headers.
     """
 
-    def __init__(self, app: ASGIApp, keys: ApiKeys | None) -> None:
+    def __init__(self, app: ASGIApp, keys: ApiKeys | None, tickets: Tickets) -> None:
         self._app = app
         self._keys = keys
+        self._tickets = tickets
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
         if scope["type"] in ("http", "websocket"):
+            state = scope.setdefault("state", {})
             try:
-                caller = self._caller(scope)
-            except RefusedError as error:
+                state["caller"] = await self._caller(scope, state.get("ticket"))
+            except NnpmError as error:
                 await refuse(scope, receive, send, error)
                 return
-            scope.setdefault("state", {})["caller"] = caller
         await self._app(scope, receive, send)
 
-    def _caller(self, scope: AsgiScope) -> Caller:
+    async def _caller(self, scope: AsgiScope, ticket: str | None) -> Caller:
         if self._keys is None:
             return ANONYMOUS
         path = scope["path"]
-        if path in OPEN_PATHS or path.startswith("/docs/"):
+        if path in OPEN_PATHS or path.startswith(_OPEN_FOLDERS):
             return Caller("", frozenset())
         text = _key_of(scope)
+        if text is None and ticket is not None:
+            return await self._holder(self._keys, scope, ticket)
         if text is None:
             raise KeyMissingError(
                 "The request has no API key; send one as 'Authorization: Bearer …' or "
                 "'X-API-Key: …'.",
-                WWW_Authenticate=_REALM,
+                WWW_Authenticate=REALM,
             )
         key = self._keys.find(text)
         if key is None:
             raise KeyUnknownError(
                 "The API key is unknown or was revoked; ask the operator for a new one.",
-                WWW_Authenticate=f'{_REALM}, error="invalid_token"',
+                WWW_Authenticate=f'{REALM}, error="invalid_token"',
             )
-        return Caller(key.name, key.scopes)
+        if ticket is not None:
+            await self._holder(self._keys, scope, ticket, key.id)
+        return Caller(key.name, key.scopes, key.id)
+
+    async def _holder(
+        self, keys: ApiKeys, scope: AsgiScope, ticket: str, sender_id: str | None = None
+    ) -> Caller:
+        """Redeem a ticket; its caller may do what the ticket is for, and sees its own jobs only."""
+        page = scope["path"]
+        kind = ticket_scope(page)
+        needed = KEY_SCOPES[kind]
+        key_id, origin = await asyncio.to_thread(self._tickets.holder, ticket, kind)
+        key = keys.active(key_id)
+        if key is None or not key.scopes & {needed, "admin"}:
+            raise ticket_refused(f"is of a key that was revoked, or lost the scope {needed}")
+        if sender_id not in (None, key_id):
+            raise ticket_refused("is of another key than the one that was sent with it")
+        wrong = wrong_origin(scope["type"], kind, Headers(scope=scope), origin)
+        if wrong is not None:
+            raise ticket_refused(wrong)
+        await asyncio.to_thread(self._tickets.use, ticket, page)
+        return Caller(key.name, frozenset({needed}), key.id)
 
 
 def _key_of(scope: AsgiScope) -> str | None:

@@ -6,6 +6,7 @@ unknown Host, or from a page of another site, may come from anybody.
 """
 
 import ipaddress
+import logging
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -28,6 +29,11 @@ _MAX_NAME_BYTES = 512
 """Longest host or origin: results are cached by them, so they must be short."""
 
 
+_MAX_LOGGED = 100
+
+log = logging.getLogger("nnpm")
+
+
 class HostAndOriginCheck:
     """Refuses requests with an unknown Host, a foreign Origin, or headers that are too large.
 
@@ -43,6 +49,7 @@ class HostAndOriginCheck:
         self._hosts = tuple(hosts)
         self._origins = frozenset(origin.encode() for origin in origins)
         self._is_ours = lru_cache(1024)(self._is_known)
+        self._logged: set[bytes] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request or WebSocket on, or refuse it."""
@@ -93,8 +100,10 @@ class HostAndOriginCheck:
             )
         if origin is not None:
             if origin not in self._origins and not (
-                len(origin) <= _MAX_NAME_BYTES and _is_own(origin, host)
+                len(origin) <= _MAX_NAME_BYTES
+                and is_own_origin(origin.decode("latin-1"), host.decode("latin-1"))
             ):
+                self._log(origin)
                 raise ForeignOriginError(
                     f"The request comes from a page of {_shown(origin)}, but this service is "
                     f"{_shown(host)}; to allow it, add the origin to NNPM_ALLOWED_ORIGINS."
@@ -105,6 +114,17 @@ class HostAndOriginCheck:
             raise ForeignOriginError(
                 f"The request comes from a page of another site ({_shown(site)}) and has no Origin "
                 "header; NNPM_ALLOWED_ORIGINS lists the origins whose pages may call the service."
+            )
+
+    def _log(self, origin: bytes) -> None:
+        """Name an origin once, with the setting that lets it in; anybody can make up many."""
+        origin = origin[:_MAX_NAME_BYTES]
+        if origin not in self._logged and len(self._logged) < _MAX_LOGGED:
+            self._logged.add(origin)
+            log.warning(
+                "a request from a page of %s was refused; to allow it, add it to "
+                "NNPM_ALLOWED_ORIGINS",
+                _shown(origin),
             )
 
     def _is_known(self, host: bytes) -> bool:
@@ -134,11 +154,11 @@ def _is_address(name: str) -> bool:
 
 
 @lru_cache(1024)
-def _is_own(origin: bytes, host: bytes) -> bool:
-    """Whether a page came from this service; a proxy may have changed the scheme."""
-    _, found, place = origin.partition(b"://")
+def is_own_origin(origin: str, host: str) -> bool:
+    """Whether an origin is this service's own; a proxy may have changed the scheme."""
+    _, found, place = origin.partition("://")
     host = host.lower()
-    return bool(found) and place in (host, host.removesuffix(b":443"), host.removesuffix(b":80"))
+    return bool(found) and place in (host, host.removesuffix(":443"), host.removesuffix(":80"))
 
 
 def _shown(value: bytes) -> str:

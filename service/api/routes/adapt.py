@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Annotated, Self
 
 from fastapi import APIRouter, Depends, Query, Request
+from fastapi import Path as PathParameter
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from sse_starlette import EventSourceResponse
@@ -14,10 +15,12 @@ from starlette.responses import JSONResponse, Response
 from ...inference.errors import printable
 from ...jobs.errors import StoreUnavailableError, UnknownJobError
 from ...jobs.folder import JobFolder
+from ...jobs.intake import subfolders
 from ...jobs.job import Job, Kind, State
 from ...jobs.store import JobStore
 from ..adaptation import AdaptRequest, FolderRequest, receive_request
 from ..adaptation_form import LABELS
+from ..errors import NoClipError
 from ..middleware.access import Caller, requires
 from ..openapi import FILE, problems
 from ..reports import PAGE_POLICY, read_report, report_page
@@ -88,6 +91,8 @@ class JobPart(_Part):
     """The version that is adapted; null until the work begins, unless the request named one."""
     auto_promote: bool
     force: bool
+    keep_audio: bool
+    """Whether recordings whose answer changed are kept for a while: GET /adapt/{id}/clips/{n}."""
     version: str | None
     """The version that was published; null until then."""
     clips: ClipsPart | None
@@ -237,6 +242,34 @@ def list_jobs(
     return JobList(jobs=[JobPart.of(job) for job in found])
 
 
+class RootPart(_Part):
+    """A folder under which POST /adapt may name a folder."""
+
+    path: str
+    """Absolute."""
+    folders: list[str]
+    """Those below it, absolute too, the nearest first; at most 1000."""
+    truncated: bool
+    """Whether there are more."""
+
+
+class FolderList(_Part):
+    """The folders that POST /adapt accepts."""
+
+    roots: list[RootPart]
+
+
+@router.get("/folders", responses=problems(422, 503), dependencies=[Depends(requires("adapt"))])
+def list_folders(services: TheServices) -> FolderList:
+    """List the folders that POST /adapt accepts: those of NNPM_ADAPT_ROOTS, and those below."""
+    roots = []
+    for root in dict.fromkeys(root.resolve() for root in services.settings.adapt_roots):
+        found, truncated = subfolders(root)
+        names = [printable(path) for path in found]
+        roots.append(RootPart(path=printable(root), folders=names, truncated=truncated))
+    return FolderList(roots=roots)
+
+
 @router.get("/{id}", responses=problems(404, 422, 503))
 def show_job(job: TheJob) -> JobPart:
     """Show one job."""
@@ -284,10 +317,49 @@ def show_report(request: Request, job: TheJob, services: TheServices) -> Respons
     return HTMLResponse(report_page(job, report, address, keyed=keyed), headers=headers)
 
 
+@router.get(
+    "/{id}/clips/{n}",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The recording in WAV: 16 kHz, one channel, at most a minute.",
+            "content": {"audio/wav": {"schema": FILE}},
+        },
+        **problems(404, 409, 422, 503),
+    },
+)
+def show_clip(
+    job: TheJob, services: TheServices, n: Annotated[int, PathParameter(ge=0, le=10_000)]
+) -> Response:
+    """Give the audio of a recording whose answer changed, if the job was sent with keep_audio.
+
+    Its number is that of the list `changed_clips` of the report, from 0. It is deleted
+    NNPM_KEEP_AUDIO_S after the end of the job, or by DELETE /adapt/{id}.
+    """
+    if not job.keep_audio:
+        raise NoClipError("The job keeps no audio; send keep_audio=true with POST /adapt.")
+    folder = JobFolder(services.settings.jobs, job.id)
+    changed = read_report(job, folder).get("changed_clips", [])
+    if n >= len(changed):
+        last = f"0 to {len(changed) - 1}" if changed else "none"
+        raise NoClipError(f"The recording's number is {n}; the report lists {last}.")
+    keep_s = services.settings.keep_audio_s
+    try:
+        audio = (folder.clips / f"{n}.wav").read_bytes() if job.keeps_audio(keep_s) else None
+    except OSError:
+        audio = None
+    if audio is None:
+        raise NoClipError(
+            f"The audio is not there: it is deleted {keep_s:g} s after the end of the job, or when "
+            "somebody asks for that; or it could not be kept."
+        )
+    return Response(audio, media_type="audio/wav")
+
+
 @router.delete("/{id}", responses=problems(404, 422, 503))
 def cancel_job(job: TheJob, services: TheServices) -> JobPart:
     """Cancel a job: at once while it is queued, within a second while it runs.
 
-    A job that has ended does not change.
+    A job that has ended does not change, but the audio that it keeps is deleted.
     """
     return JobPart.of(services.jobs.cancel(job.id))

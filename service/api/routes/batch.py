@@ -15,7 +15,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from ...inference.errors import AbandonedError, NnpmError
+from ...inference.errors import AbandonedError, NnpmError, ParameterError
 from ...predict.predict import PredictQuery, Shadow, model_part, read_query, score
 from ...predict.schemas import ModelPart, PredictAnswer
 from ...predict.tables import Failure, Item, render
@@ -98,6 +98,8 @@ async def predict_batch(
     answer_format(request, read_query(sent), many=True)
     async with _received(request, services.settings.max_batch_files) as form:
         query = read_query(sent, form.fields)
+        if query.peaks:
+            raise ParameterError("peaks is for one recording; send it to /predict.")
         kind = answer_format(request, query, many=True)
         batch = _Batch(services, query, request)
         items = await while_connected(request, batch.score(form.recordings()))

@@ -5,36 +5,29 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict
-from typing import Annotated, Any, Literal, Self, TypeVar
+from dataclasses import asdict, replace
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from fastapi import APIRouter, Depends, WebSocket
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError, model_validator
 from pydantic_core import to_json
 from starlette.websockets import WebSocketDisconnect
 
-from ...inference.answer import Options, Segment, Segmentation
-from ...inference.errors import NnpmError, ParameterError, validation_detail
+from ...inference.answer import Segment
+from ...inference.errors import NnpmError
 from ...inference.stream import Stream, open_stream
-from ...predict.predict import (
-    HopSeconds,
-    LanguageTag,
-    WindowSeconds,
-    model_part,
-    require_hop_within,
-)
+from ...predict.live import Hello, LiveAudio, check_end, no_hello, read_hello
+from ...predict.predict import model_part
 from ...predict.schemas import (
     DIGITS,
     AudioPart,
-    Digits,
     PredictAnswer,
     TimingPart,
     rounded,
     rounded_segment,
 )
 from ...registry.serving import Route
-from ..errors import NotReadyError, StreamIdleError, StreamMessageError, problem_of
+from ..errors import NotReadyError, StreamIdleError, problem_of
 from ..middleware.access import requires
 from ..services import Services, services_of
 
@@ -42,8 +35,6 @@ router = APIRouter()
 log = logging.getLogger("nnpm")
 
 T = TypeVar("T")
-
-_HOW = 'send {"sample_rate_hz": 16000, "channels": 1} as text, then 16-bit samples, then an end'
 
 _LEAST_S = 0.01
 """Audio that is worth a job."""
@@ -53,73 +44,6 @@ _LEAD_S = 5.0
 
 _CHUNK_BYTES = 1 << 17
 """Audio that is scored although no segment is due."""
-
-
-class Hello(BaseModel):
-    """The first message: the format of the audio, and how to score it."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True, frozen=True, extra="forbid")
-
-    sample_rate_hz: Annotated[StrictInt, Field(ge=8000, le=48_000)]
-    """Of the audio that follows."""
-
-    channels: Annotated[StrictInt, Field(ge=1)]
-    """Interleaved in the audio; their mean is scored."""
-
-    language: LanguageTag = None
-    """BCP-47, as for /predict."""
-
-    window_s: WindowSeconds | None = None
-    """Seconds per window; the bundle's own length by default."""
-
-    hop_s: HopSeconds | None = None
-    """Seconds from one segment to the next, at most ``window_s``; the bundle's own by default."""
-
-    segments: Segmentation | None = None
-    """``turns``: a segment when a turn ends; ``windows``: one per hop. By default turns, unless
-    ``window_s`` or ``hop_s`` is given."""
-
-    digits: Digits = DIGITS
-    """Digits of scores, as for /predict."""
-
-    @model_validator(mode="after")
-    def _hop_fits_window(self) -> Self:
-        require_hop_within(self.window_s, self.hop_s)
-        return self
-
-    @property
-    def options(self) -> Options:
-        """The same as options of the recognizer."""
-        return Options(window_s=self.window_s, hop_s=self.hop_s, segments=self.segments)
-
-    @classmethod
-    def read(cls, text: str, max_channels: int) -> "Hello":
-        """Read a first message.
-
-        Raises:
-            StreamMessageError: if it is not a JSON object.
-            ParameterError: one sentence for each field that cannot be used.
-        """
-        try:
-            hello = cls.model_validate_json(text)
-        except ValidationError as error:
-            found = error.errors()
-            if found[0]["type"] in ("json_invalid", "model_type"):
-                raise StreamMessageError(
-                    f"The first message is not a JSON object; {_HOW}."
-                ) from None
-            raise ParameterError(validation_detail(found)) from None
-        if hello.channels > max_channels:
-            raise ParameterError(
-                f"channels is {hello.channels}; it must be between 1 and {max_channels}."
-            )
-        return hello
-
-
-class _End(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    end: Literal[True]
 
 
 class StalledError(Exception):
@@ -160,22 +84,36 @@ class Session:
         """
         hello = await self._hello()
         self._digits = hello.digits
-        route, recognizer = await self._job(lambda: self._begin(hello))
-        raw = bytearray()
+        route, audio = await self._job(lambda: self._begin(hello))
+        with contextlib.closing(audio):
+            return await self._listen(hello, route, audio)
+
+    async def _listen(self, hello: Hello, route: Route, audio: LiveAudio) -> PredictAnswer:
+        raw, scored, is_over = bytearray(), None, False
         while True:
+            if scored is None and audio.rate_hz:
+                scored = await self._job(lambda: self._open(hello, route, audio))
+            if is_over:
+                break
             message = await self._message()
             received_s = time.perf_counter()
             if (text := message.get("text")) is not None:
-                _check_end(text)
-                break
-            raw += message["bytes"]
-            rate_hz, num_frames = hello.sample_rate_hz, len(raw) // (2 * hello.channels)
-            _check_audio(len(message["bytes"]), hello.channels, self._settings.max_message_bytes)
-            due = max(recognizer.frames_needed, round(_LEAST_S * rate_hz))
-            if num_frames >= due or len(raw) >= _CHUNK_BYTES:
-                await self._score(recognizer, raw, received_s)
-        await self._score(recognizer, raw, received_s)
-        answer = await self._job(lambda: self._finish(route, recognizer))
+                check_end(text)
+                audio.finish()
+                is_over = True
+            else:
+                audio.push(message["bytes"])
+            while piece := await self._job(audio.take) if audio.computes else audio.take():
+                raw += piece
+                if scored is None:
+                    scored = await self._job(lambda: self._open(hello, route, audio))
+                num_frames = len(raw) // (2 * audio.channels)
+                due = max(scored.frames_needed, round(_LEAST_S * audio.rate_hz))
+                if num_frames >= due or len(raw) >= _CHUNK_BYTES:
+                    await self._score(scored, audio, raw, received_s)
+        assert scored is not None
+        await self._score(scored, audio, raw, received_s)
+        answer = await self._job(lambda: self._finish(route, scored, audio))
         await self.send("final", answer.model_dump(exclude_unset=True))
         return answer
 
@@ -198,27 +136,36 @@ class Session:
     async def _hello(self) -> Hello:
         message = await self._message()
         if (text := message.get("text")) is None:
-            raise StreamMessageError(f"The first message is audio; {_HOW}.")
-        hello = Hello.read(text, self._settings.max_channels)
+            raise no_hello()
+        hello = read_hello(text)
         if not self._services.readiness.ready:
             raise NotReadyError(self._services.readiness.obstacle)
         return hello
 
-    def _begin(self, hello: Hello) -> tuple[Route, Stream]:
-        route = self._services.serving.choose(language=hello.language)
-        recognizer = open_stream(
+    def _begin(self, hello: Hello) -> tuple[Route, LiveAudio]:
+        services = self._services
+        audio = hello.open(services.limits, self._settings.max_message_bytes)
+        try:
+            return services.serving.choose(language=hello.language), audio
+        except BaseException:
+            audio.close()
+            raise
+
+    def _open(self, hello: Hello, route: Route, audio: LiveAudio) -> Stream:
+        return open_stream(
             route.recognizer,
-            rate_hz=hello.sample_rate_hz,
-            channels=hello.channels,
+            rate_hz=audio.rate_hz,
+            channels=audio.channels,
             options=hello.options,
             limits=self._services.limits,
         )
-        return route, recognizer
 
-    async def _score(self, recognizer: Stream, raw: bytearray, received_s: float) -> None:
+    async def _score(
+        self, recognizer: Stream, audio: LiveAudio, raw: bytearray, received_s: float
+    ) -> None:
         """Score audio, and send every segment that it completes; one window is one job."""
         frames = np.frombuffer(bytes(raw), "<i2").reshape(-1, recognizer.info.channels)
-        _check_integers(raw)
+        audio.check(raw)
         raw.clear()
         no_frames = frames[:0]
         segment: Segment | None = await self._job(lambda: recognizer.push(frames))
@@ -231,8 +178,8 @@ class Session:
             segment = await self._job(lambda: recognizer.push(no_frames))
         self.audio_s = recognizer.info.duration_s
 
-    def _finish(self, route: Route, recognizer: Stream) -> PredictAnswer:
-        answer, info = recognizer.finish(), recognizer.info
+    def _finish(self, route: Route, recognizer: Stream, audio: LiveAudio) -> PredictAnswer:
+        answer, info = recognizer.finish(), replace(recognizer.info, format=audio.format)
         card, model = route.recognizer.bundle.card, route.model
         self._services.traffic.count_live(
             model.name, model.version, route.language, answer, card.decision.out_of_domain
@@ -351,47 +298,9 @@ def _close_code(status: int) -> int:
             return 1009  # too big
         case 422 | 415:
             return 1007  # inconsistent data
+        case 501:
+            return 1003  # a kind of data that is not accepted
         case 503:
             return 1013  # try again later
         case _:
             return 1011
-
-
-def _check_end(text: str) -> None:
-    try:
-        _End.model_validate_json(text)
-    except ValidationError:
-        raise StreamMessageError(
-            'A text message other than {"end": true} came among the audio; send samples as binary '
-            "messages."
-        ) from None
-
-
-def _check_audio(num_bytes: int, channels: int, max_bytes: int) -> None:
-    """Check that a binary message holds whole frames, and not too many."""
-    frame_bytes = 2 * channels
-    if num_bytes > max_bytes:
-        raise StreamMessageError(
-            f"The message has {num_bytes} bytes; at most {max_bytes} are accepted: send smaller "
-            "messages."
-        )
-    if num_bytes % frame_bytes:
-        raise StreamMessageError(
-            f"The message has {num_bytes} bytes; it must be a multiple of {frame_bytes}: 16-bit "
-            f"samples of {channels} channel{'s' if channels > 1 else ''}."
-        )
-
-
-def _check_integers(raw: bytearray) -> None:
-    """Check that samples are not floats: these, read as 16-bit integers, are loud noise."""
-    floats = np.abs(np.frombuffer(raw, "<f4", len(raw) // 4))
-    floats = floats[floats != 0]
-    if len(floats) >= _JUDGED_FLOATS and np.mean((floats > 1e-7) & (floats <= 2)) > 0.98:
-        raise StreamMessageError(
-            "The samples look like 32-bit floats; send 16-bit little-endian integers, that is each "
-            "float times 32767."
-        )
-
-
-_JUDGED_FLOATS = 1_000
-"""Of 16-bit sound, one pair of samples in ten at most looks like a float of [-2, 2]."""

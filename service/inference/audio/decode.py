@@ -50,6 +50,7 @@ def decode(
     *,
     channels: ChannelMode = "mix",
     limits: Limits = Limits(),  # noqa: B008 - frozen
+    num_peaks: int = 0,
 ) -> Recording:
     """Decode one recording to 16 kHz.
 
@@ -57,6 +58,8 @@ def decode(
         source: a seekable binary file, the bytes themselves, or a path.
         channels: "mix" averages the channels, "split" keeps one waveform each.
         limits: what is refused.
+        num_peaks: for a drawing: into how many parts of equal length the recording is cut, whose
+            least and greatest samples are kept; 0 for none.
 
     Returns:
         The recording; its waveforms have ``round(num_frames * 16000 / rate)`` samples, which do not
@@ -82,7 +85,7 @@ def decode(
     if isinstance(source, Path):
         try:
             with source.open("rb") as opened:
-                return decode(opened, channels=channels, limits=limits)
+                return decode(opened, channels=channels, limits=limits, num_peaks=num_peaks)
         except OSError as error:
             raise NotAudioError(f"The file cannot be opened: {error.strerror}.") from error
     check_abandoned()
@@ -91,7 +94,7 @@ def decode(
         raise AudioTooShortError(
             f"The recording is empty (0 bytes); send at least {limits.min_duration_s:g} s of audio."
         )
-    decoding = _Decoding(file, channels, limits)
+    decoding = _Decoding(file, channels, limits, num_peaks)
     recording = decoding.read()
     if (cancelled := decoding.cancelled()) is not None:
         channel, remark = cancelled
@@ -130,12 +133,14 @@ class _Decoding:
         file: seekable.
         mode: "mix" or "split".
         limits: what is refused.
+        num_peaks: parts of a drawing; 0 for none.
     """
 
-    def __init__(self, file: BinaryIO, mode: ChannelMode, limits: Limits) -> None:
+    def __init__(self, file: BinaryIO, mode: ChannelMode, limits: Limits, num_peaks: int) -> None:
         self._file = file
         self._mode = mode
         self._limits = limits
+        self._num_peaks = num_peaks
         self._peak = 0.0
         self._loudness: Loudness | None = None
         self.num_tracks = 1
@@ -167,7 +172,7 @@ class _Decoding:
         """Check the header, then decode all blocks."""
         limits = self._limits
         rate, num_channels, stated = reader.rate_hz, reader.num_channels, reader.stated_frames
-        _check_shape(rate, num_channels, limits)
+        check_shape(rate, num_channels, limits)
         num_outputs = num_channels if self._mode == "split" else 1
         if stated == 0:
             raise AudioTooShortError(
@@ -177,15 +182,21 @@ class _Decoding:
             raise _too_long(stated / rate, num_outputs, limits)
 
         output = _Output(rate, num_outputs)
+        peaks = Peaks(self._num_peaks, num_channels) if self._num_peaks else None
         try:
-            info = self._fill(output, reader, num_outputs, channel)
-            return Recording(info, output.finish())
+            info = self._fill(output, reader, num_outputs, channel, peaks)
+            return Recording(info, output.finish(), None if peaks is None else peaks.finish())
         except BaseException:
             output.discard()
             raise
 
     def _fill(
-        self, output: "_Output", reader: Reader, num_outputs: int, channel: int | None
+        self,
+        output: "_Output",
+        reader: Reader,
+        num_outputs: int,
+        channel: int | None,
+        peaks: "Peaks | None",
     ) -> AudioInfo:
         """Decode all blocks into the output, and gather the facts about them."""
         rate, num_channels, limits = reader.rate_hz, reader.num_channels, self._limits
@@ -209,6 +220,8 @@ class _Decoding:
             if block_peak >= CLIPPED_LEVEL:
                 num_clipped += int(np.count_nonzero(magnitude >= CLIPPED_LEVEL))
                 np.clip(block, -1.0, 1.0, out=block)
+            if peaks is not None:
+                peaks.add(block)
             if is_mixed:
                 mean = block.mean(axis=1, keepdims=True)
                 if loudness is not None:
@@ -272,11 +285,83 @@ class _Output:
             store.append(block[:, channel])
 
 
+_CELLS_PER_PART = 8
+
+
+class Peaks:
+    """Least and greatest samples of equal parts of a recording whose length is not known before.
+
+    Samples are gathered in cells, of one frame each at first. Whenever there are twice
+    :data:`_CELLS_PER_PART` for each part, neighbours are merged, so that memory does not grow with
+    the recording; a part then reaches into its neighbours by less than a cell.
+
+    Args:
+        num_parts: of the drawing.
+        num_channels: of the recording.
+
+    Examples:
+        >>> peaks = Peaks(2, 1)
+        >>> peaks.add(np.array([[0.0], [0.5], [-0.25], [0.25]], np.float32))
+        >>> peaks.finish().tolist()
+        [[[0.0, 0.5], [-0.25, 0.25]]]
+    """
+
+    def __init__(self, num_parts: int, num_channels: int) -> None:
+        self._num_parts = num_parts
+        self._num_frames = 0
+        self._frames_per_cell = 1
+        self._num_cells = 0
+        self._cells = np.empty((2, num_channels, 2 * _CELLS_PER_PART * num_parts), np.float32)
+        self._rest = np.empty((num_channels, 0), np.float32)
+
+    def add(self, block: npt.NDArray[np.float32]) -> None:
+        """Add a block of shape ``(num_frames, num_channels)``."""
+        self._num_frames += len(block)
+        samples = np.concatenate([self._rest, block.T], axis=1)  # each channel is contiguous
+        max_cells = self._cells.shape[2]
+        while num_new := min(
+            samples.shape[1] // self._frames_per_cell, max_cells - self._num_cells
+        ):
+            num_taken = num_new * self._frames_per_cell
+            taken = samples[:, :num_taken].reshape(-1, num_new, self._frames_per_cell)
+            end = self._num_cells + num_new
+            self._cells[:, :, self._num_cells : end] = taken.min(axis=2), taken.max(axis=2)
+            samples, self._num_cells = samples[:, num_taken:], end
+            if end == max_cells:
+                self._num_cells = end // 2
+                low, high = self._cells
+                self._cells[0, :, : end // 2] = np.minimum(low[:, ::2], low[:, 1::2])
+                self._cells[1, :, : end // 2] = np.maximum(high[:, ::2], high[:, 1::2])
+                self._frames_per_cell *= 2
+        self._rest = samples
+
+    def finish(self) -> npt.NDArray[np.float32]:
+        """Return the parts; shape ``(num_channels, num_parts, 2)``."""
+        low, high = self._cells[:, :, : self._num_cells]
+        if self._rest.size:
+            low = np.concatenate([low, self._rest.min(axis=1, keepdims=True)], axis=1)
+            high = np.concatenate([high, self._rest.max(axis=1, keepdims=True)], axis=1)
+        num_cells = self._num_frames / self._frames_per_cell  # the last one may be a part of one
+        edges = np.arange(self._num_parts + 1) * (num_cells / self._num_parts)
+        starts = np.minimum(edges[:-1].astype(int), low.shape[1] - 1)
+        ends = np.maximum(starts + 1, np.ceil(edges[1:]).astype(int))
+        parts = [
+            np.stack([low[:, start:end].min(axis=1), high[:, start:end].max(axis=1)], axis=1)
+            for start, end in zip(starts, ends, strict=True)
+        ]
+        return np.stack(parts, axis=1)
+
+
 def _max_frames(reader: Reader, num_outputs: int, limits: Limits) -> int:
     return int(limits.max_duration_s * reader.rate_hz / num_outputs)
 
 
-def _check_shape(rate: int, num_channels: int, limits: Limits) -> None:
+def check_shape(rate: int, num_channels: int, limits: Limits) -> None:
+    """Check sample rate and channels.
+
+    Raises:
+        NotAudioError: if one is out of range.
+    """
     if not limits.min_rate_hz <= rate <= limits.max_rate_hz:
         raise NotAudioError(
             f"The sample rate is {rate} Hz; it must be between {limits.min_rate_hz} and "

@@ -45,13 +45,15 @@ def main() -> None:
         if not request:
             os._exit(0)
         with os.fdopen(descriptors[0], "rb") as file, contextlib.suppress(BrokenPipeError):
-            serve(connection, _in_memory(file), **json.loads(request))
+            serve(connection, file, **json.loads(request))
 
 
-def serve(connection: socket.socket, file: BinaryIO, row: int, track: int | None) -> None:
+def serve(
+    connection: socket.socket, file: BinaryIO, row: int, track: int | None, live: int = 0
+) -> None:
     """Decode one file, and send what comes of it."""
     try:
-        for kind, body in messages(file, row, track):
+        for kind, body in messages(file if live else _in_memory(file), row, track, live=bool(live)):
             _send(connection, kind, body)
     except AudioError as error:
         _send(connection, ERROR, _json([type(error).__name__, str(error)]))
@@ -108,7 +110,7 @@ def _gap_s(file: BinaryIO) -> float:
 
 
 def messages(
-    file: BinaryIO, row: int, track: int | None = None
+    file: BinaryIO, row: int, track: int | None = None, *, live: bool = False
 ) -> Iterator[tuple[int, memoryview]]:
     """Decode one file.
 
@@ -116,6 +118,7 @@ def messages(
         file: seekable.
         row: number of its format in ``FORMATS``; -1 asks whether the process works.
         track: number of the sound track to read; by default the one that the file prefers.
+        live: the file is a pipe.
 
     Yields:
         Kind and body of each message: OPENING, HEADER, blocks, END.
@@ -129,11 +132,15 @@ def messages(
     if known.needs_media:
         load_av()  # takes longer than a file may
     yield OPENING, memoryview(b"")
-    gap_s = _gap_s(file)
+    gap_s = OPEN_CPU_S if live else _gap_s(file)
     _allow(gap_s)
     budget = DecodeBudget()
     try:
-        with contextlib.closing(open_reader(file, known, budget, track)) as reader:
+        with contextlib.closing(
+            MediaReader(file, known, budget, live=True)
+            if live
+            else open_reader(file, known, budget, track)
+        ) as reader:
             yield (
                 HEADER,
                 _json(

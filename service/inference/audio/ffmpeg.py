@@ -8,6 +8,8 @@ calling thread.
 
 import ctypes
 import functools
+import os
+import sys
 from collections.abc import Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
@@ -57,6 +59,9 @@ _OPTIONS = {
     "threads": "1",
 }
 
+# The header says all; to look for more would hold back the first seconds.
+_LIVE_OPTIONS = {**_OPTIONS, "probesize": "2048", "analyzeduration": "100000"}
+
 _GENERATE_TIMESTAMPS = 0x0001  # AVFMT_FLAG_GENPTS: buffers packets for timestamps we do not use
 _NEEDS_EXTRA = (
     "{name} needs the extra 'media', which is not installed on the server: "
@@ -67,8 +72,15 @@ _NEEDS_EXTRA = (
 class _HeaderLimitedSource(Source):
     """A source that seems to end when a header is longer than that of any honest file."""
 
-    def __init__(self, file: BinaryIO, budget: DecodeBudget) -> None:
-        super().__init__(file, budget)
+    def __init__(
+        self,
+        file: BinaryIO,
+        budget: DecodeBudget,
+        *,
+        start: int | None = None,
+        end: int | None = None,
+    ) -> None:
+        super().__init__(file, budget, start=start, end=end)
         self.in_header = True
         self._left = _MAX_HEADER_BYTES
 
@@ -77,6 +89,19 @@ class _HeaderLimitedSource(Source):
         num_bytes = super().readinto(allowed)
         self._left -= num_bytes
         return num_bytes
+
+
+class _PipeSource(_HeaderLimitedSource):
+    """A source that arrives while it is read."""
+
+    def __init__(self, pipe: BinaryIO, budget: DecodeBudget) -> None:
+        super().__init__(pipe, budget, start=0, end=sys.maxsize)
+
+    def seekable(self) -> bool:
+        return False
+
+    def _fetch(self, offset: int, size: int) -> bytes:  # noqa: ARG002 - the next one
+        return os.read(self._file.fileno(), size)
 
 
 class MediaReader:
@@ -90,6 +115,7 @@ class MediaReader:
             the first.
         codec: of the samples, as users read it, where the format alone does not tell that the
             extra is needed.
+        live: the file is a pipe, and its audio is wanted as soon as it has arrived.
 
     Raises:
         NotAudioError: if PyAV is not installed, or the file has no audio of a known codec.
@@ -104,6 +130,7 @@ class MediaReader:
         *,
         track: int | None = None,
         codec: str | None = None,
+        live: bool = False,
     ) -> None:
         av = load_av()
         if av is None:
@@ -113,8 +140,9 @@ class MediaReader:
         self.format = row.name.partition(" ")[0]
         self._codec = codec
         self._states_duration = row.states_duration
-        source = _HeaderLimitedSource(file, budget)
-        self._file = _open(av, source, row)
+        self._block_samples = 1 if live else BLOCK_SAMPLES
+        source = _PipeSource(file, budget) if live else _HeaderLimitedSource(file, budget)
+        self._file = _open(av, source, row, _LIVE_OPTIONS if live else _OPTIONS)
         try:
             self._stream = self._select_stream(track)
             self._decoder = _decoder(av, self._stream)
@@ -141,7 +169,7 @@ class MediaReader:
         gathered = [_samples(self._first)]
         num_samples = gathered[0].size
         for frame in self._frames:
-            if num_samples >= BLOCK_SAMPLES:
+            if num_samples >= self._block_samples:
                 yield np.concatenate(gathered)
                 gathered, num_samples = [], 0
             gathered.append(_samples(frame))
@@ -251,13 +279,13 @@ def load_av() -> ModuleType | None:
     return av
 
 
-def _open(av: ModuleType, source: Source, row: Format) -> "InputContainer":
+def _open(av: ModuleType, source: Source, row: Format, options: dict[str, str]) -> "InputContainer":
     try:
         file: InputContainer = av.open(
             source,
             mode="r",
             format=row.demuxer,
-            options=_OPTIONS,
+            options=options,
             io_open=_refuse_to_open,
             timeout=_OPEN_TIMEOUT_S,
         )

@@ -13,12 +13,11 @@ import io
 import json
 import logging
 import os
-import signal
+import select
 import socket
 import struct
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -27,17 +26,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import (
-    AudioError,
-    AudioTooLongError,
-    AudioTooShortError,
-    CostlyAudioError,
-    DamagedAudioError,
-    DecoderUnavailableError,
-    NoRoomError,
-    NotAudioError,
-    check_abandoned,
-)
+from ..errors import AudioError, DecoderUnavailableError, NoRoomError, check_abandoned
+from .reader import decoder_died, decoder_stalled, descriptor_of
 
 OPENING, HEADER, BLOCK, END, ERROR = b"OHBEX"
 """What a message of a child is; its first byte. OPENING comes before the library is called."""
@@ -56,13 +46,7 @@ log = logging.getLogger("nnpm")
 _POLL_S = 0.2
 _MAX_FILES = 2_000
 """Files that a child decodes before it is replaced, as C libraries leak on some damaged files."""
-_IN_MEMORY_BYTES = 1 << 20
-_ERRORS: dict[str, type[AudioError]] = {
-    kind.__name__: kind
-    for kind in (
-        NotAudioError, DamagedAudioError, CostlyAudioError, AudioTooShortError, AudioTooLongError,
-    )
-}  # fmt: skip
+_ERRORS = {kind.__name__: kind for kind in AudioError.__subclasses__()}
 
 # A child gets no more of the environment than it needs to start: no keys, no database.
 _KEPT_VARIABLES = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "SYSTEMROOT", "TMPDIR")
@@ -84,9 +68,14 @@ class RemoteReader:
 
     def __init__(self, file: BinaryIO, row: int, track: int | None = None) -> None:
         self._is_done = False
-        self._child = self._begin(file, {"row": row, "track": track})
+        with contextlib.ExitStack() as stack:
+            self._begin(descriptor_of(file, stack), {"row": row, "track": track})
         self._warnings: list[str] = []
-        header = json.loads(self._expect(HEADER))
+        kind, size = self._next()
+        self._read_header(self._body(kind, size))
+
+    def _read_header(self, body: bytes) -> None:
+        header = json.loads(body)
         self.rate_hz: int = header["rate_hz"]
         self.num_channels: int = header["num_channels"]
         self.format: str = header["format"]
@@ -95,15 +84,23 @@ class RemoteReader:
 
     def blocks(self) -> Iterator[npt.NDArray[np.float32]]:
         """Yield the audio in blocks; see :meth:`.reader.Reader.blocks`."""
-        while True:
-            kind, size = self._next()
-            if kind != BLOCK:
-                self._warnings = json.loads(self._body(kind, size))
-                self._give_back()
-                return
+        while not self._is_done:
+            yield from self._block()
+
+    def _block(self) -> Iterator[npt.NDArray[np.float32]]:
+        """Read a message: yield its audio, if it is audio, or note that it is the last."""
+        kind, size = self._next()
+        if kind == BLOCK:
             block = np.empty(size // 4, np.float32)
             self._receive(block.view(np.uint8).data)
             yield block.reshape(-1, self.num_channels)
+            return
+        body = self._body(kind, size)
+        if kind == HEADER:
+            self._read_header(body)
+            return
+        self._warnings = json.loads(body)
+        self._give_back()
 
     def warnings(self, num_frames: int, peak: float) -> Iterator[str]:  # noqa: ARG002
         """Yield sentences for the user; see :meth:`.reader.Reader.warnings`."""
@@ -118,29 +115,21 @@ class RemoteReader:
         self._is_done = True
         _children.put(self._child)
 
-    def _begin(self, file: BinaryIO, request: dict[str, int | None]) -> "_Child":
-        """Send the file to a child that is alive."""
-        with contextlib.ExitStack() as stack:
-            descriptor = _descriptor(file, stack)
-            while True:
-                self._child = child = _children.take()
-                try:
-                    child.request(request, descriptor)
-                    kind, size = self._next()
-                except (_GoneError, OSError) as error:
-                    child.kill()
-                    if child.is_new:
-                        raise _children.failed(error) from error
-                    continue  # it ended while it was idle
-                if kind == OPENING:
-                    return child
-                self._body(kind, size)
-
-    def _expect(self, wanted: int) -> bytes:
-        kind, size = self._next()
-        body = self._body(kind, size)
-        assert kind == wanted, f"message {kind} instead of {wanted}"
-        return body
+    def _begin(self, descriptor: int, request: dict[str, int | None]) -> None:
+        """Send a file to a child that is alive."""
+        while True:
+            self._child = child = _children.take()
+            try:
+                child.request(request, descriptor)
+                kind, size = self._next()
+            except (_GoneError, OSError) as error:
+                child.kill()
+                if child.is_new:
+                    raise _children.failed(error) from error
+                continue  # it ended while it was idle
+            if kind == OPENING:
+                return
+            self._body(kind, size)
 
     def _next(self) -> tuple[int, int]:
         head = bytearray(MESSAGE_HEAD.size)
@@ -165,27 +154,85 @@ class RemoteReader:
         except _GoneError:
             if not self._child.has_begun:
                 raise
-            status = self._child.kill()
-            raise _death(status) from None
+            raise decoder_died(self._child.kill()) from None
         except BaseException:
             self._child.kill()
             raise
 
 
+class RemoteStream(RemoteReader):
+    """Audio in a container that arrives piece by piece; its ``rate_hz`` is 0 until its header has.
+
+    Args:
+        row: number of the format in ``FORMATS``.
+
+    Raises:
+        DecoderUnavailableError: if no child can be started.
+    """
+
+    def __init__(self, row: int) -> None:
+        self._is_done = False
+        self.rate_hz = 0
+        end, self._pipe = os.pipe()
+        try:
+            self._begin(end, {"row": row, "track": None, "live": 1})
+        except BaseException:
+            self._close_pipe()
+            raise
+        finally:
+            os.close(end)
+        os.set_blocking(self._pipe, False)
+
+    def push(self, data: bytes) -> Iterator[npt.NDArray[np.float32]]:
+        """Hand a piece over, and yield the blocks of audio that are decoded by now.
+
+        Raises:
+            AudioError: if the audio cannot be decoded, or the child does not read.
+        """
+        rest, quiet_since_s, poll = memoryview(data), time.monotonic(), select.poll()
+        poll.register(self._child.fileno(), select.POLLIN)
+        poll.register(self._pipe, select.POLLOUT)
+        while not self._is_done:
+            if not rest:
+                poll.modify(self._pipe, 0)
+            ready = dict(poll.poll(int(1000 * _POLL_S) if rest else 0))
+            if self._child.fileno() in ready:
+                yield from self._block()
+            elif rest and self._pipe in ready:
+                with contextlib.suppress(BrokenPipeError):  # it sends why, soon
+                    rest = rest[os.write(self._pipe, rest[: select.PIPE_BUF]) :]
+            elif not rest:
+                return
+            elif time.monotonic() - quiet_since_s > STALL_S:
+                raise decoder_stalled(STALL_S)
+            else:
+                check_abandoned()
+                continue
+            quiet_since_s = time.monotonic()
+
+    def blocks(self) -> Iterator[npt.NDArray[np.float32]]:
+        """Yield the rest of the audio: there are no more pieces."""
+        self._close_pipe()
+        yield from super().blocks()
+
+    def close(self) -> None:
+        """End the child if it is still at work."""
+        self._close_pipe()
+        super().close()
+
+    def _give_back(self) -> None:
+        # there may be many streams at once, and no more children are kept than threads
+        self._is_done = True
+        self._child.kill()
+
+    def _close_pipe(self) -> None:
+        pipe, self._pipe = self._pipe, -1
+        if pipe >= 0:
+            os.close(pipe)
+
+
 class _GoneError(Exception):
     """The child has ended."""
-
-
-def _death(status: int) -> AudioError:
-    if status == -signal.SIGPROF:
-        return CostlyAudioError(
-            "Decoding was stopped, because it took too long without coming to a sample; export the "
-            "file again."
-        )
-    log.warning("a decoder process ended with status %d", status)
-    return DamagedAudioError(
-        "The file is damaged: the decoder could not go on with it; export the audio again."
-    )
 
 
 class _Child:
@@ -224,6 +271,10 @@ class _Child:
         """Whether it has worked on so many files that another should follow."""
         return self.num_files >= _MAX_FILES
 
+    def fileno(self) -> int:
+        """Descriptor of the socket that its messages come from."""
+        return self._socket.fileno()
+
     def request(self, request: dict[str, Any], descriptor: int) -> None:
         """Hand a file over."""
         self.num_files += 1
@@ -244,10 +295,7 @@ class _Child:
             except TimeoutError:
                 check_abandoned()
                 if time.monotonic() - self._silent_since_s > STALL_S:
-                    raise CostlyAudioError(
-                        f"Decoding was stopped, because it came to no sample within {STALL_S:g} s; "
-                        "export the file again."
-                    ) from None
+                    raise decoder_stalled(STALL_S) from None
                 continue
             except OSError as error:
                 raise _GoneError from error
@@ -342,31 +390,3 @@ def _environment() -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         "OPENBLAS_NUM_THREADS": "1",
     }
-
-
-def _descriptor(file: BinaryIO, stack: contextlib.ExitStack) -> int:
-    """A descriptor of the file: its own, or that of a copy in memory."""
-    size = file.seek(0, io.SEEK_END)
-    is_plain = isinstance(file, io.BufferedReader | io.BufferedRandom | io.FileIO)
-    # Of a spooled file in memory, fileno() would make one on the disk.
-    if is_plain or size > _IN_MEMORY_BYTES:
-        with contextlib.suppress(OSError, AttributeError):
-            file.flush()
-            own: int = file.fileno()
-            return own
-    try:
-        copy = stack.enter_context(_empty_file())
-        file.seek(0)
-        while piece := file.read(_IN_MEMORY_BYTES):
-            copy.write(piece)
-        copy.flush()
-    except OSError as error:
-        raise NoRoomError("There is no room for a copy of the recording; try again.") from error
-    descriptor: int = copy.fileno()
-    return descriptor
-
-
-def _empty_file() -> Any:
-    if hasattr(os, "memfd_create"):
-        return os.fdopen(os.memfd_create("recording", os.MFD_CLOEXEC), "w+b", buffering=0)
-    return tempfile.TemporaryFile()

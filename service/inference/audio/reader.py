@@ -1,14 +1,19 @@
 """What the two readers share: their contract, a bounded source of bytes, a budget for decoding."""
 
+import contextlib
 import io
+import logging
+import os
+import signal
+import tempfile
 import time
 from collections.abc import Iterator
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import CostlyAudioError, DamagedAudioError
+from ..errors import AudioError, CostlyAudioError, DamagedAudioError, NoRoomError
 from .formats import end_of_tags
 
 BLOCK_SAMPLES = 1 << 14
@@ -23,6 +28,9 @@ channels of Opus or of 384 kHz, took 0.024 on one core of a server."""
 
 MAX_BYTES_WITHOUT_AUDIO = 64 << 20
 """Bytes read before the first sample, and between one block of samples and the next, at most."""
+
+
+log = logging.getLogger("nnpm")
 
 
 class Reader(Protocol):
@@ -84,6 +92,27 @@ def shape_changed(before: tuple[int, int], now: tuple[int, int], at_s: float) ->
         f"The audio changes from {before[0]} Hz and {before[1]} channels to {now[0]} Hz and "
         f"{now[1]} channels after {at_s:.1f} s; export it again with one sample rate and one "
         "number of channels."
+    )
+
+
+def decoder_stalled(stall_s: float) -> CostlyAudioError:
+    """Make the error for a process that decodes, and sends nothing."""
+    return CostlyAudioError(
+        f"Decoding was stopped, because it came to no sample within {stall_s:g} s; export the file "
+        "again."
+    )
+
+
+def decoder_died(status: int) -> AudioError:
+    """Make the error for a file at which the process that decodes ended, by its exit status."""
+    if status == -signal.SIGPROF:
+        return CostlyAudioError(
+            "Decoding was stopped, because it took too long without coming to a sample; export the "
+            "file again."
+        )
+    log.warning("a decoder process ended with status %d", status)
+    return DamagedAudioError(
+        "The file is damaged: the decoder could not go on with it; export the audio again."
     )
 
 
@@ -208,11 +237,43 @@ class Source(io.RawIOBase):
         if offset < 0:
             data = self._prefix[self._position : self._position + size]
         else:
-            self._file.seek(self._start + offset)
-            data = self._file.read(max(0, min(size, self._end - self._start - offset)))
+            data = self._fetch(offset, max(0, min(size, self._end - self._start - offset)))
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)
 
+    def _fetch(self, offset: int, size: int) -> bytes:
+        self._file.seek(self._start + offset)
+        return self._file.read(size)
+
 
 _MAX_POSITION = 1 << 62
+_IN_MEMORY_BYTES = 1 << 20
+
+
+def descriptor_of(file: BinaryIO, stack: contextlib.ExitStack) -> int:
+    """A descriptor of a file: its own, or that of a copy in memory."""
+    size = file.seek(0, io.SEEK_END)
+    is_plain = isinstance(file, io.BufferedReader | io.BufferedRandom | io.FileIO)
+    # Of a spooled file in memory, fileno() would make one on the disk.
+    if is_plain or size > _IN_MEMORY_BYTES:
+        with contextlib.suppress(OSError, AttributeError):
+            file.flush()
+            own: int = file.fileno()
+            return own
+    try:
+        copy = stack.enter_context(_empty_file())
+        file.seek(0)
+        while piece := file.read(_IN_MEMORY_BYTES):
+            copy.write(piece)
+        copy.flush()
+    except OSError as error:
+        raise NoRoomError("There is no room for a copy of the recording; try again.") from error
+    descriptor: int = copy.fileno()
+    return descriptor
+
+
+def _empty_file() -> Any:
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("recording", os.MFD_CLOEXEC), "w+b", buffering=0)
+    return tempfile.TemporaryFile()

@@ -26,10 +26,7 @@ ChannelMode = Literal["mix", "split"]
 """Average all channels into one waveform, or keep one waveform per channel."""
 
 Samples = npt.NDArray[np.float32]
-
-_SAMPLE_BYTES = 4
-_CANCELLED_SHARE = 0.15
-_SILENT_POWER = 1e-7
+_SAMPLE_BYTES, _CANCELLED_SHARE, _SILENT_POWER = 4, 0.15, 1e-7
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +76,13 @@ class Recording:
     Attributes:
         info: facts about it as it was sent.
         waveforms: one if the channels were mixed, one per channel if they were split.
+        peaks: if asked for, least and greatest sample of each part of each channel as it was sent,
+            float32, shape ``(channels, num_parts, 2)``.
     """
 
     info: AudioInfo
     waveforms: tuple["Waveform", ...]
+    peaks: Samples | None = None
 
     def close(self) -> None:
         """Delete the files of a long recording now; otherwise its last reference does."""

@@ -38,11 +38,13 @@ ROUTES = [
     ("GET", "/adapt/x", "adapt"),
     ("GET", "/adapt/x/events", "adapt"),
     ("GET", "/adapt/x/report", "adapt"),
+    ("GET", "/adapt/x/clips/0", "adapt"),
+    ("GET", "/adapt/folders", "adapt"),
     ("DELETE", "/adapt/x", "adapt"),
 ]
 OPEN = [
     "/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/docs",
-    "/docs/start.js", "/openapi.json",
+    "/docs/start.js", "/openapi.json", "/", "/nnpm.js", "/static/index.html",
 ]  # fmt: skip
 
 
@@ -82,6 +84,8 @@ def test_every_route_wants_one_scope_or_is_known_to_be_open(models: Path) -> Non
             open_paths.add(route.path)
     assert open_paths == {
         *("/health/live", "/health/ready", "/metrics", "/docs", "/docs/{name}"),
+        *("/", "/nnpm.js", "/static/{path:path}"),
+        "/tickets",  # whose scope is that of what the ticket opens
         *("/v2", "/v2/health/live", "/v2/health/ready"),
     }
     assert set(wanted.values()) == {"predict", "adapt", "admin"}
@@ -127,7 +131,7 @@ def test_metrics_want_any_key(keyed: TestClient, keys: dict[str, Any]) -> None:
 
 
 def test_what_is_not_there_wants_a_key_too(keyed: TestClient) -> None:
-    for url in ("/nowhere", "/", "/docsx", "/health", "/health/livex", "/openapi.json/"):
+    for url in ("/nowhere", "/docsx", "/health", "/health/livex", "/openapi.json/"):
         problem(keyed.get(url), 401, "key_missing")
 
 

@@ -70,6 +70,9 @@ REQUESTS = [
     ("/adapt", "post", {"json": {"folder": "/"}}, 422),
     ("/adapt/nope", "get", {}, 404),
     ("/adapt/nope", "delete", {}, 404),
+    ("/", "get", {}, 200),
+    ("/tickets", "post", {"json": {"scope": "stream"}}, 201),
+    ("/tickets", "post", {"json": {}}, 422),
     ("/health/live", "get", {}, 200),
     ("/health/ready", "get", {}, 200),
 ]
@@ -119,7 +122,7 @@ def test_predict_documents_both_bodies_and_all_its_errors(document: dict[str, An
     }  # fmt: skip
     assert {parameter["name"] for parameter in operation["parameters"]} == {
         "model", "language", "channels", "window_s", "hop_s", "top_k", "neighbours", "abstain",
-        "emotions", "digits", "format", "level", "segments", "turns",
+        "emotions", "digits", "format", "level", "segments", "turns", "peaks",
     }  # fmt: skip
     assert all(parameter["description"] for parameter in operation["parameters"])
     # 409 is of changes, 501 of adaptation, 401 of a service with keys, 499 of the log alone

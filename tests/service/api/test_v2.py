@@ -283,7 +283,8 @@ def test_a_graph_that_answers_no_numbers_is_an_error(
 ) -> None:
     client = serve()
     recognizer = client.app.state.services.serving.choose().recognizer
-    nothing = np.full((1, len(LABELS)), np.nan, np.float32), np.zeros((1, WIDTH), np.float32)
+    good = recognizer.model.run(WAVEFORM, LENGTHS)
+    nothing = good._replace(logits=np.full_like(good.logits, np.nan))
     monkeypatch.setattr(recognizer.model, "run", lambda waveform, lengths: nothing)
     assert "not finite" in refused(client.post(INFER, json=document()))
 

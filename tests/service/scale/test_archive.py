@@ -126,12 +126,14 @@ def test_killed_workers_and_a_killed_driver(
         env={**os.environ, "PYTHONPATH": str(ROOT), LOG: str(log), "NNPM_MODELS": str(models)},
         stderr=subprocess.DEVNULL,
     )
-    until(lambda: log.exists() and "held" in log.read_text(), 120)
-    assert cli.main([*command, "--resume"]) == 2
-    assert "Another run writes" in capsys.readouterr().err
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
-    hold.unlink()
+    try:
+        until(lambda: log.exists() and "held" in log.read_text(), 400)
+        assert cli.main([*command, "--resume"]) == 2
+        assert "Another run writes" in capsys.readouterr().err
+    finally:
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+        hold.unlink()
     done = {path.name: path.stat().st_mtime_ns for path in output.glob("*.parquet")}
     assert done
     rows = pandas.read_parquet(output)["file"].tolist()
