@@ -2,8 +2,6 @@
 
 from typing import Any
 
-__all__ = ["app"]
-
 
 def __getattr__(name: str) -> Any:
     """Make the application when ``serve`` asks for it (PEP 562): importing Ray takes a second."""
