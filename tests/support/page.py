@@ -41,11 +41,7 @@ def enter(page: Any, key: str) -> None:
 
 def require_access(page: Any) -> None:
     """See that axe finds no violation, and that the page is not wider than its window."""
-    import pytest
-
-    axe = pytest.importorskip(
-        "axe_playwright_python.sync_playwright", reason="axe is not installed"
-    )
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe here")
     found = axe.Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
     assert page.evaluate("() => document.documentElement.scrollWidth - innerWidth") <= 0

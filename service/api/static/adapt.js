@@ -87,8 +87,7 @@ function Request({ started }) {
       () => setFolders([]),
     );
     client.send("GET", "models/default").then(async (model) => {
-      const version = model.aliases.und?.live ?? model.versions[0];
-      const detail = await client.send("GET", `models/default/${version}`);
+      const detail = await client.send("GET", `models/default/${model.versions.at(-1)}`);
       setKnown(detail.card.labels);
     }).catch(() => setKnown([]));
   }, [client]);
