@@ -12,12 +12,13 @@ PARTS = ("service", "training")
 MODULES = [path for part in PARTS for path in modules(part)]
 NAMED = [path for path in MODULES if not path.name.startswith("__")]
 LINES = {path: len((ROOT / path).read_text("utf-8").splitlines()) for path in MODULES}
-MAX_MODULES, MAX_NAMES, MAX_LINES = 175, 12, 400
+MAX_MODULES, MAX_NAMES, MAX_LINES = 181, 12, 400
 
 # Folders whose modules stand beside each other, and are read by one list of them or by nobody.
 FAMILIES = {
     "service/api/middleware", "service/api/routes", "service/cli", "service/inference/audio",
-    "service/jobs/migrations", "service/jobs/migrations/versions", "training/adaptation/methods",
+    "service/jobs/migrations", "service/jobs/migrations/versions", "service/scale",
+    "training/adaptation/methods",
     "training/benchmark", "training/corpora", "training/network/encoders",
 }  # fmt: skip
 ALONE = {
@@ -30,7 +31,7 @@ ALONE = {
 }
 LARGE_FOLDERS = {
     "service/jobs": (13, "the way of a job from its upload to its callback"),
-    "service": (13, "six rooms, and what all of them share"),
+    "service": (14, "seven rooms, and what all of them share"),
     "service/api": (16, "its families, its pages, and what an app consists of"),
     "training/adaptation": (13, "each is a step from folder to adapted version"),
     "training/corpora": (16, "one file per corpus"),
