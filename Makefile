@@ -44,7 +44,8 @@ BUNDLE ?= build/default-bundle
 .NOTPARALLEL:
 .PHONY: help serve test test-main check check-lint check-format check-types check-imports \
 	check-security audit fuzz hostile schemathesis soak train bench bench-serving bench-adapting bench-long \
-	bench-bulk bench-formats benchmark charts picture screenshots formats docs clean lock image image-check monitoring-check
+	bench-bulk bench-scale bench-registry bench-formats benchmark charts picture screenshots formats docs \
+	clean lock image image-release image-check monitoring-check kubernetes
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -135,6 +136,12 @@ bench-long: $(VENV)/installed ## Score a recording of one hour: speed, memory, m
 bench-bulk: $(VENV)/installed ## Time nnpm predict on folders of N, 2 N and 4 N clips; DATA
 	@$(VENV)/bin/python -m benchmarks.bulk --data $(DATA) $(ARGS)
 
+bench-scale: $(VENV)/installed ## Time nnpm predict --engine ray beside the plain command; DATA
+	@$(VENV)/bin/python -m benchmarks.scale --data $(DATA) $(ARGS)
+
+bench-registry: $(VENV)/installed ## Simulate 200 languages, 1,000 versions and 10,000 jobs; ARGS="--bundle models/default/1"
+	@$(VENV)/bin/python -m benchmarks.registry_at_size $(ARGS)
+
 bench-formats: $(VENV)/installed ## Compare the answers for the same clips in many formats; DATA
 	@$(VENV)/bin/python -m benchmarks.formats --data $(DATA) $(ARGS)
 
@@ -177,6 +184,8 @@ lock: $(TOOLS_VENV)/installed ## Update the pinned and hashed requirements of th
 # Any engine that reads Dockerfiles.
 DOCKER ?= docker
 IMAGE_ARGS ?=
+REGISTRY ?= registry.example.org
+TAG ?= $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' nnpm/__init__.py)
 
 image: ## Build the images nnpm-service and nnpm-worker with docker; IMAGE_ARGS="--build-arg ..."
 	@for kind in service worker; do \
@@ -185,11 +194,24 @@ image: ## Build the images nnpm-service and nnpm-worker with docker; IMAGE_ARGS=
 			--build-arg REVISION="$$(git rev-parse HEAD)" $(IMAGE_ARGS) . || exit 1; \
 	done
 
+# Needs docker buildx, and cosign for the signature; docs/operate/kubernetes.md says how to verify.
+image-release: ## Build both images for amd64 and arm64 with SBOM and provenance, push and sign; REGISTRY, TAG
+	@mkdir -p build
+	REGISTRY=$(REGISTRY) TAG=$(TAG) REVISION="$$(git rev-parse HEAD)" \
+		$(DOCKER) buildx bake -f docker/bake.hcl --push --metadata-file build/images.json
+	@for kind in service worker; do \
+		cosign sign --yes "$(REGISTRY)/nnpm-$$kind@$$($(PYTHON) -c "import json; \
+print(json.load(open('build/images.json'))['$$kind']['containerimage.digest'])")" || exit 1; \
+	done
+
 image-check: ## Build the images with buildah (as root) and test them: predict, adapt, restart
 	@$(PYTHON) scripts/image_check.py $(ARGS)
 
 monitoring-check: $(VENV)/installed ## Run every query of the dashboard and alerts against a real Prometheus
 	@$(VENV)/bin/python scripts/monitoring_check.py $(ARGS)
+
+kubernetes: $(VENV)/installed ## Write the monitoring component of deploy/kubernetes from docker/
+	@$(VENV)/bin/python -m scripts.kubernetes
 
 clean: ## Remove environments and build output; keep runs/ and models/
 	rm -rf .venv .venv-* build dist site .coverage *.egg-info
@@ -210,8 +232,8 @@ endef
 
 $(VENV)/installed: pyproject.toml
 	$(new_environment)
-	@$(@D)/$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[train]' --group test --group test-train \
-		--group test-browser --group test-deploy --group check
+	@$(@D)/$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[train,scale]' --group test --group test-train \
+		--group test-scale --group test-browser --group test-deploy --group check
 	@touch $@
 
 $(VENV)/fuzz: $(VENV)/installed

@@ -5,10 +5,14 @@ Whatever we replace, sync or lock on a disk goes through here, so that one test 
 """
 
 import fcntl
+import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from .inference.errors import ParameterError
@@ -107,6 +111,79 @@ def lock(path: Path, *, wait: bool = True, mode: int = 0o600) -> Iterator[int]:
         yield handle
     finally:
         os.close(handle)
+
+
+@contextmanager
+def object_lock(
+    store: Any, path: str, *, wait_s: float, lease_s: float = 60.0
+) -> Iterator[Callable[[], bool]]:
+    """Hold a lock that is an object in a store, which only one writer can create.
+
+    A holder renews it; one that has not for ``lease_s`` is taken for dead.
+
+    Args:
+        store: a file system of fsspec that can create a file only if there is none, as S3 can.
+        path: of the object in it.
+        wait_s: how long to wait for another holder.
+        lease_s: how old a lock must be to be taken over.
+
+    Yields:
+        A function that says whether the lock is still ours.
+
+    Raises:
+        BlockingIOError: if another writer holds it.
+        OSError: if the store cannot be written.
+    """
+    mine, deadline = uuid4().hex, time.monotonic() + wait_s
+
+    def content() -> bytes:
+        return json.dumps({"by": mine, "until": time.time() + lease_s}).encode()
+
+    def holder() -> dict[str, Any]:
+        with suppress(FileNotFoundError, ValueError):
+            found = json.loads(store.cat_file(path))
+            if isinstance(found, dict):
+                return found
+        return {}
+
+    while True:
+        with suppress(FileExistsError):
+            if not _has_buckets(store):  # a bucket that is missing is an error, and made by nobody
+                store.makedirs(path.rpartition("/")[0], exist_ok=True)
+            store.pipe_file(path, content(), mode="create")
+            break
+        if 0 < holder().get("until", 0) < time.time():
+            with suppress(FileNotFoundError):
+                store.rm_file(path)
+            continue
+        if time.monotonic() >= deadline:
+            raise BlockingIOError(f"{path} is held by another writer.")
+        time.sleep(0.05)
+    ended, lost = threading.Event(), threading.Event()
+
+    def renew() -> None:
+        while not ended.wait(lease_s / 3):
+            with suppress(OSError):
+                if holder().get("by") != mine:
+                    lost.set()
+                    return
+                store.pipe_file(path, content())
+
+    renewer = threading.Thread(target=renew, name="nnpm-lock", daemon=True)
+    renewer.start()
+    try:
+        yield lambda: not lost.is_set()
+    finally:
+        ended.set()
+        renewer.join()
+        with suppress(OSError):
+            if holder().get("by") == mine:
+                store.rm_file(path)
+
+
+def _has_buckets(store: Any) -> bool:
+    names = {store.protocol} if isinstance(store.protocol, str) else set(store.protocol)
+    return bool(names & {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl"})
 
 
 def is_locked(path: Path) -> bool:

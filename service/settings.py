@@ -118,6 +118,9 @@ class Settings(BaseSettings):
     """Where jobs are kept: sqlite:///FILE or postgresql://user@host/name; [beside the models
     folder]."""
 
+    adapt: bool = True
+    """Take adaptation jobs; 0 for a service that only predicts."""
+
     adapt_roots: Annotated[tuple[Path, ...], NoDecode] = ()
     """Folders, separated by colons, under which POST /adapt may name a folder; [none]."""
 

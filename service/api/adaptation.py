@@ -17,7 +17,7 @@ from starlette.requests import Request
 from ..files import sync, write_new
 from ..inference import bundle as bundles
 from ..inference.errors import ExtraMissingError, NoRoomError, ParameterError, printable
-from ..jobs.errors import KeyTakenError
+from ..jobs.errors import AdaptationOffError, KeyTakenError
 from ..jobs.folder import (
     JobFolder,
     JobRequest,
@@ -100,9 +100,12 @@ async def receive_request(request: Request, services: Services, owner: str) -> J
     """Receive a request and store a job; the same request with the same key gives the same job.
 
     Raises:
+        AdaptationOffError: if this service only predicts.
         ExtraMissingError: if no worker could run the job.
         NnpmError: if the request cannot be accepted; nothing of it is kept then.
     """
+    if not services.settings.adapt:
+        raise AdaptationOffError("This service only predicts: NNPM_ADAPT is 0.")
     if not services.jobs.takes_jobs:
         raise ExtraMissingError(
             "Adaptation needs the extra 'adapt', which is not installed: pip install "

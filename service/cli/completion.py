@@ -20,7 +20,7 @@ SHELLS = {
 }
 """How each shell takes its script."""
 
-_FILES = ("paths",)
+_FILES = ("paths", "output")
 """Arguments that are names of files although they are not read as paths."""
 
 

@@ -37,6 +37,7 @@ from ..predict.terminal import text_of
 from ..predict.turns import turns_file
 from ..registry.opening import open_registry
 from ..registry.serving import LoadedModels, Serving, load_recognizer
+from ..scale import archive
 from ..settings import Settings
 
 Outcome = PredictAnswer | NnpmError
@@ -57,10 +58,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o",
         "--output",
-        type=Path,
         metavar="FILE",
         help=f"write a table ({', '.join(form.suffix for form in TABLES.values())}) or an "
-        "annotation; of many recordings, annotations go into a folder of this name",
+        "annotation; of many recordings, annotations go into a folder of this name, and with "
+        "--engine ray Parquet parts into a folder or URL",
     )
     parser.add_argument(
         "--format",
@@ -76,6 +77,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--strict", action="store_true", help="exit 1 if a recording fails")
     parser.add_argument("--jobs", metavar="N", help="recordings at a time [the cores]")
+    archive.add(parser)
     parser.add_argument(
         "--json",
         action="store_true",
@@ -114,6 +116,9 @@ def run(args: argparse.Namespace) -> int:
         _require_printable(form, many=many)
     recognizer, model = _model(args, own, query)
     recognizer.plan(query.options())  # what does not fit the bundle fails at once
+    if args.engine == "ray":
+        workers = None if args.jobs is None else jobs
+        return archive.run(args, found, query, recognizer, model, own.limits, workers)
 
     one = partial(predict, model=model, limits=own.limits)
 
@@ -174,7 +179,7 @@ class _Run:
 
     def all(self, found: list[Source], score: Callable[[Source], Outcome], jobs: int) -> int:
         """Score and write all; return the exit code."""
-        output: Path | None = self.args.output
+        output = None if self.args.output is None else Path(self.args.output)
 
         def scored(wanted: list[Source]) -> Scored:
             return in_order(wanted, score, jobs, total=len(found))
@@ -315,6 +320,8 @@ def _count(jobs: str) -> int:
 
 def _format(args: argparse.Namespace) -> str:
     """Find the format by --format, --json and the ending of the output; check that it works."""
+    if archive.chosen(args):
+        return "parquet"
     form: str | None = args.format
     if args.output is None:
         if args.resume:
@@ -323,7 +330,7 @@ def _format(args: argparse.Namespace) -> str:
             raise UsageError(f"--json and --format {form} exclude one another; take one of them.")
         return "json" if args.json else form or "text"
     if form is None:
-        ending = args.output.suffix.lower()
+        ending = Path(args.output).suffix.lower()
         # not .txt, which is Audacity's, and everybody's
         endings = {
             one.suffix.lower(): name for name, one in FORMATS.items() if one.suffix != ".txt"

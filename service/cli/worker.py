@@ -11,6 +11,7 @@ from ..api.routes.adapt import describe_job
 from ..command import UsageError
 from ..jobs.service import JobService, can_adapt
 from ..registry.opening import open_registry, seed_registry
+from ..scale import fleet
 
 log = logging.getLogger("nnpm")
 
@@ -24,6 +25,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--heartbeat", type=Path, metavar="FILE", help="file to touch while the workers run"
     )
+    parser.add_argument(
+        "--engine", choices=["local", "ray"], default="local", help="where to run [local]"
+    )
+    parser.add_argument("--address", help="Ray cluster to run on [one started on this machine]")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -39,6 +44,8 @@ def run(args: argparse.Namespace) -> int:
     if own.bundled is not None:
         seed_registry(registry, own.bundled)
     own = own.model_copy(update={"adapt_workers": max(1, own.adapt_workers)})
+    if args.engine == "ray":
+        return fleet.run(args, own)
     jobs = JobService(own, registry, describe=describe_job)
     ended = threading.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):

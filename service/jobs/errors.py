@@ -25,6 +25,13 @@ class KeyTakenError(NnpmError):
     title = "The Idempotency-Key was used before"
 
 
+class AdaptationOffError(NnpmError):
+    """A job for a service that only predicts."""
+
+    status, code, detail = 403, "adaptation_off", None
+    title = "This service does not adapt"
+
+
 class StoreUnavailableError(NnpmError):
     """A database that cannot be reached or used now; later it may be."""
 

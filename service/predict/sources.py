@@ -1,6 +1,7 @@
 """Where recordings come from: files, folders, standard input, and URLs of fsspec."""
 
 import contextlib
+import io
 import logging
 import shutil
 import sys
@@ -23,6 +24,9 @@ log = logging.getLogger("nnpm")
 
 _IN_MEMORY_BYTES = 1 << 20
 
+_ONE_REQUEST_BYTES = 32 << 20
+"""A recording at a URL is read with one request up to this size, and in blocks above it."""
+
 STANDARD_INPUT = "-"
 
 
@@ -34,11 +38,15 @@ class Source:
         name: as it is shown and written: printable.
         below: its path below the folder that was named, or its file name.
         opened: opens it, as a path or as a file.
+        place: its path or URL, by which :func:`source_at` finds it in another process.
+        num_bytes: its size, if that was learnt without another question to a store.
     """
 
     name: str
     below: PurePath
     opened: Callable[[], AbstractContextManager[Path | BinaryIO]]
+    place: str = STANDARD_INPUT
+    num_bytes: int = 0
 
 
 def sources(paths: list[str]) -> tuple[list[Source], bool]:
@@ -66,6 +74,40 @@ def sources(paths: list[str]) -> tuple[list[Source], bool]:
         many |= more
         found |= {source.name: source for source in below}
     return list(found.values()), many
+
+
+def source_at(place: str, num_bytes: int = 0) -> Source:
+    """Make a source again from its place, in whatever process; it is not looked for.
+
+    Args:
+        place: path or URL of one recording.
+        num_bytes: its size; 0 if unknown.
+
+    Raises:
+        ExtraMissingError: if a URL needs a package that is not installed.
+    """
+    if "://" not in place:
+        return _file(Path(place), PurePath())
+    store, path = open_store(place)
+    return _remote(store, path, "", num_bytes)
+
+
+def open_store(url: str) -> tuple[Any, str]:
+    """Find the store of a URL, and the path in it, with fsspec; no connection is made.
+
+    Raises:
+        ExtraMissingError: if a package is missing that the URL needs.
+    """
+    try:
+        from fsspec.core import url_to_fs
+
+        store, path = url_to_fs(url)
+    except (ImportError, ValueError):
+        raise ExtraMissingError(
+            f"{url.partition('://')[0]}:// needs fsspec and its driver: install the extra "
+            "'remote' (pip install 'nnpm[remote]'), and s3fs, gcsfs or adlfs."
+        ) from None
+    return store, path
 
 
 def places_below(output: Path, found: list[Source], suffix: str) -> dict[str, Path]:
@@ -155,7 +197,12 @@ def _at_path(path: Path) -> tuple[list[Source], bool]:
 
 
 def _file(path: Path, below: PurePath) -> Source:
-    return Source(printable(path), PurePath(printable(below)), lambda: contextlib.nullcontext(path))
+    return Source(
+        printable(path),
+        PurePath(printable(below)),
+        lambda: contextlib.nullcontext(path),
+        str(path.absolute()),
+    )
 
 
 @contextlib.contextmanager
@@ -165,27 +212,20 @@ def _standard_input() -> Iterator[BinaryIO]:
 
 
 def _at_url(url: str) -> tuple[list[Source], bool]:
-    scheme = url.partition("://")[0]
-    try:
-        from fsspec.core import url_to_fs
-
-        store, top = url_to_fs(url)
-    except (ImportError, ValueError):
-        raise ExtraMissingError(
-            f"{scheme}:// needs fsspec and its driver: install the extra 'remote' (pip install "
-            "'nnpm[remote]'), and s3fs, gcsfs or adlfs."
-        ) from None
+    store, top = open_store(url)
     try:
         if not store.isdir(top):
             if not store.exists(top):
                 raise ParameterError(f"{url}: there is no such file or folder.")
             return [_remote(store, top, PurePosixPath(top).name)], False
-        names = sorted(map(str, store.find(top)))
-    except (OSError, ImportError) as error:
-        raise ParameterError(f"{url} cannot be read: {_why(error)}.") from error
+        listed = store.find(top, detail=True)
+    except ParameterError:
+        raise
+    except Exception as error:  # each driver has its own, for want of a name, a key or a network
+        raise ParameterError(f"{url} cannot be read: {why(error)}.") from error
     found = [
-        _remote(store, name, name.removeprefix(top).lstrip("/"))
-        for name in names
+        _remote(store, name, name.removeprefix(top).lstrip("/"), listed[name].get("size") or 0)
+        for name in sorted(listed)
         if PurePosixPath(name).suffix.lower() in AUDIO_SUFFIXES
     ]
     if not found:
@@ -193,18 +233,23 @@ def _at_url(url: str) -> tuple[list[Source], bool]:
     return found, True
 
 
-def _remote(store: Any, path: str, below: str) -> Source:
-    name = printable(store.unstrip_protocol(path))
+def _remote(store: Any, path: str, below: str, num_bytes: int = 0) -> Source:
+    url = store.unstrip_protocol(path)
 
     @contextlib.contextmanager
     def opened() -> Iterator[BinaryIO]:
-        try:
-            with store.open(path, "rb") as remote, _spooled(remote) as file:
-                yield file
-        except OSError as error:
-            raise NotAudioError(f"The file cannot be read: {_why(error)}.") from error
+        with contextlib.ExitStack() as stack:
+            try:
+                file: BinaryIO
+                if 0 < num_bytes <= _ONE_REQUEST_BYTES:
+                    file = io.BytesIO(store.cat_file(path, start=0, end=num_bytes))
+                else:
+                    file = stack.enter_context(_spooled(stack.enter_context(store.open(path))))
+            except Exception as error:
+                raise NotAudioError(f"The file cannot be read: {why(error)}.") from error
+            yield file
 
-    return Source(name, PurePath(printable(below)), opened)
+    return Source(printable(url), PurePath(printable(below)), opened, url, num_bytes)
 
 
 @contextlib.contextmanager
@@ -223,5 +268,6 @@ def _no_audio(place: str, passed_over: str = "") -> ParameterError:
     )
 
 
-def _why(error: Exception) -> str:
+def why(error: Exception) -> str:
+    """Say why a store failed, without what its driver's own words may hold: addresses, keys."""
     return getattr(error, "strerror", None) or type(error).__name__

@@ -225,14 +225,21 @@ def _groups(found: Iterable[Row], size: int) -> Iterator[list[Row]]:
 _ROWS_A_GROUP = 10_000
 
 
-def _write_parquet(file: BinaryIO, found: Iterable[Row], of: Columns) -> None:
+def arrow_schema(of: Columns) -> Any:
+    """Make the Arrow schema of a table; pyarrow must be there."""
     import pyarrow
-    from pyarrow import parquet
 
     kinds = {
         str: pyarrow.string(), float: pyarrow.float64(), int: pyarrow.int64(), bool: pyarrow.bool_()
     }  # fmt: skip
-    schema = pyarrow.schema([(name, kinds[kind]) for name, kind in of.items()])
+    return pyarrow.schema([(name, kinds[kind]) for name, kind in of.items()])
+
+
+def _write_parquet(file: BinaryIO, found: Iterable[Row], of: Columns) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    schema = arrow_schema(of)
     with parquet.ParquetWriter(file, schema) as writer:
         for group in _groups(found, _ROWS_A_GROUP):
             writer.write_table(pyarrow.Table.from_pylist(group, schema=schema))

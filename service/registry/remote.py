@@ -1,13 +1,11 @@
 """A registry in an object store, or wherever else fsspec leads: mirrored into a folder."""
 
 import contextlib
-import json
 import shutil
 import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from .. import files
 from ..inference import bundle as bundles
@@ -20,7 +18,7 @@ _FRESH_S = 1.0
 
 _LOCK = ".lock"
 _LOCK_S = 60.0
-"""After so long a writer that holds the lock is taken for dead."""
+"""How long a writer waits for another."""
 
 _COMING = ".publishing-"
 
@@ -117,29 +115,15 @@ class RemoteRegistry(Registry):
 
     @contextlib.contextmanager
     def _alone(self, name: str) -> Iterator[None]:
-        lock, mine = str(self._top / name / _LOCK), uuid.uuid4().hex
-        deadline = time.monotonic() + _LOCK_S
-        while not self._create(lock, {"by": mine, "until": time.time() + _LOCK_S}):
-            if time.monotonic() > deadline:
-                raise RegistryError(f"{lock} is held by another writer; remove it if none runs.")
-            with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
-                if json.loads(self._store.cat_file(lock))["until"] < time.time():
-                    self._store.rm_file(lock)
-            time.sleep(0.05)
-        try:
+        lock = str(self._top / name / _LOCK)
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(files.object_lock(self._store, lock, wait_s=_LOCK_S))
+            except BlockingIOError:
+                raise RegistryError(
+                    f"{lock} is held by another writer; remove it if none runs."
+                ) from None
             yield
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                if json.loads(self._store.cat_file(lock))["by"] == mine:
-                    self._store.rm_file(lock)
-
-    def _create(self, path: str, content: dict[str, Any]) -> bool:
-        try:
-            self._store.makedirs(str(PurePosixPath(path).parent), exist_ok=True)
-            self._store.pipe_file(path, json.dumps(content).encode(), mode="create")
-        except FileExistsError:
-            return False
-        return True
 
     def _pull(self) -> None:
         """Make the mirror what the store is."""

@@ -83,6 +83,10 @@ class LoadedModels:
 RETRY_S = 30.0
 """How often a version that could not be loaded is tried again."""
 
+EAGER_ROUTES = 16
+"""Most languages of a name whose versions are all loaded at once. With more, a version is loaded by
+the first request for it, and as many are kept as the setting loaded_models says."""
+
 LOOK_S = 0.5
 """How often other processes' changes are looked for."""
 
@@ -159,8 +163,11 @@ class Serving:
             recognizer = self._loaded.get(found)
             return Route(found, recognizer.bundle.card.language, recognizer)
         table = self._tables.get(name) or self.refresh(name)
-        route, found = pick(table.routes, tag)
-        return Route(found, route, table.recognizers[route], table.shadows.get(route))
+        while True:
+            route, found = pick(table.routes, tag)
+            loaded = table.recognizers.get(route) or self._on_demand(table, route, found)
+            if loaded is not None:
+                return Route(found, route, loaded, table.shadows.get(route))
 
     def load(self, model: ModelVersion) -> Recognizer:
         """Load a version, and prove it by its golden probe.
@@ -228,7 +235,8 @@ class Serving:
             if old is not None and old.revision == revision and old.current:
                 return old
             aliases = self.registry.aliases(name)
-            versions = {v: self.registry.resolve(name, v) for v in self.registry.versions(name)}
+            home = self.registry.root / name
+            versions = {v: ModelVersion(name, v, home / v) for v in revision[1]}
             shadows = {
                 language: versions[held.shadow]
                 for language, held in aliases.items()
@@ -237,6 +245,11 @@ class Serving:
             warm = [versions[h.previous] for h in aliases.values() if h.previous in versions]
             wanted = self.registry.routes(name)
             kept = old.routes.values() if old else ()
+            if len(wanted) > EAGER_ROUTES:
+                table = self._prove(RoutingTable(revision, {}, {}, shadows, {}, 0.0), wanted, old)
+                self._loaded.pin(name, [table.routes[DEFAULT_LANGUAGE]])
+                self._tables[name] = table
+                return table
             # Pinned first: loading one of them may not push another out.
             self._loaded.pin(name, [*wanted.values(), *shadows.values(), *warm, *kept])
             table = self._prove(RoutingTable(revision, {}, {}, shadows, {}, 0.0), wanted, old)
@@ -265,7 +278,11 @@ class Serving:
     ) -> RoutingTable:
         """Load what should answer; where that fails, what answered before or may stand in."""
         table = replace(empty, made_s=time.monotonic())
+        on_demand = len(wanted) > EAGER_ROUTES
         for language, model in wanted.items():
+            if on_demand and language != DEFAULT_LANGUAGE:
+                table.routes[language] = model
+                continue
             try:
                 table.recognizers[language] = self._loaded.get(model)
                 table.routes[language] = model
@@ -288,6 +305,18 @@ class Serving:
                 )
                 log.error("%s is answered by %s: %s", language, answers, reason)
         return table
+
+    def _on_demand(self, table: RoutingTable, route: str, model: ModelVersion) -> Recognizer | None:
+        """Load what a request needs first; None if it cannot be, and a wider route answers."""
+        try:
+            return self._loaded.get(model)
+        except NnpmError as error:
+            if route == DEFAULT_LANGUAGE:
+                raise
+            table.absent[route] = model
+            table.routes.pop(route, None)
+            log.error("%s is answered by a wider route: %s", route, error)
+            return None
 
     def _stand_in(self, model: ModelVersion) -> tuple[ModelVersion, Recognizer] | None:
         """Find the best version that can be loaded in place of one that cannot."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from nnpm.service.keys import KeyFile
-from tests.support.page import Open, Start, begin, enter, listen
+from tests.support.page import Open, Start, begin, enter, listen, require_access
 
 
 def test_a_key_is_asked_for_once_and_kept_for_the_tab(
@@ -11,6 +11,7 @@ def test_a_key_is_asked_for_once_and_kept_for_the_tab(
 ) -> None:
     page = browse(start(keys=True))
     page.get_by_role("dialog").get_by_text("needs an API key").wait_for()
+    require_access(page)
     enter(page, keys["predict"])
     page.locator("#panel-recognise input[type=file]").first.set_input_files(
         str(recordings / "clip.wav")

@@ -1,12 +1,14 @@
 """The tab Adapt: recordings in, stages as they come, a report with sound, and what follows it."""
 
+import io
 import json
+import shutil
 import urllib.request
 import zipfile
 from pathlib import Path
 from typing import Any
 
-from tests.support.page import NUM_CLIPS, Open, Start, begin
+from tests.support.page import NUM_CLIPS, Open, Start, begin, require_access
 
 
 def fetch(url: str, method: str = "GET") -> Any:
@@ -30,6 +32,7 @@ def test_from_recordings_to_a_version_that_answers(
     assert panel.locator(".chart canvas").count() == 1
     panel.get_by_text("As a table").click()
     assert panel.get_by_role("row", name="angry 25.0 % 50.0 %").count() == 1
+    require_access(page)
     # a clip whose answer changed plays from this tab
     panel.get_by_role("button", name="Play clip-00.wav").click()
     page.wait_for_function("() => document.querySelector('#panel-adapt audio').currentTime > 0")
@@ -90,8 +93,62 @@ def test_a_zip_plays_and_labels_are_given_by_keys(
     for key in ("1", "2", "0", "Backspace", "4"):
         page.keyboard.press(key)
     panel.get_by_text(f"Clip 4 of {NUM_CLIPS}").wait_for()
+    sent: list[bytes] = []
+    figure = {"value": 0.5, "low": 0.25, "high": 0.75}
+    figures = dict.fromkeys(("wa", "uar", "ece", "answered_share"), figure)
+
+    def evaluate(route: Any) -> None:
+        sent.append(route.request.post_data_buffer)
+        calibrated = b'name="apply"' in sent[-1]
+        route.fulfill(
+            json={**figures, "recalibrated": figures, "reason": "",
+                  "bundle": "default/4" if calibrated else None}
+        )  # fmt: skip
+
+    page.route("**/models/default/3/evaluate", evaluate)
+    panel.get_by_role("button", name="Evaluate with 3 labels").click()
+    panel.get_by_role("row", name="Accuracy 50 % (25 %").wait_for()
+    panel.get_by_role("button", name="Publish a calibrated version").click()
+    panel.get_by_text("default/4 was published").wait_for()
+    require_access(page)
+    start_of_zip = sent[0].index(b"PK\x03\x04")
+    with zipfile.ZipFile(io.BytesIO(sent[0][start_of_zip : sent[0].rindex(b"\r\n--")])) as archive:
+        assert archive.testzip() is None
+        assert len(archive.namelist()) == 4
+        assert archive.read("metadata.csv").startswith(b"path,emotion\n")
     with page.expect_download() as saved:
         panel.get_by_role("button", name="Save labels").click()
     lines = Path(saved.value.path()).read_text().splitlines()
     assert lines[0] == "path,emotion"
     assert [line.partition(",")[2] for line in lines[1:]] == ["angry", "calm", "sad"]
+
+
+def test_a_folder_of_the_server_and_audio_that_was_kept(
+    start: Start, browse: Open, clips: list[Path], tmp_path: Path
+) -> None:
+    root = tmp_path / "audio"
+    (root / "urdu").mkdir(parents=True)
+    for clip in clips:
+        shutil.copy(clip, root / "urdu")
+    address = start(adapt_roots=(root,))
+    page = browse(address)
+    page.get_by_role("tab", name="Adapt").click()
+    panel = page.locator("#panel-adapt")
+    panel.get_by_label("Or a folder of the server").select_option(str(root / "urdu"))
+    panel.get_by_role("button", name="Adapt", exact=True).click()
+    panel.get_by_text("Version 3 of default is there").wait_for()
+    # the server keeps no audio unless it is asked before
+    panel.get_by_text("the server keeps no audio").wait_for()
+    assert panel.get_by_role("button", name="Play clip-00.wav").is_disabled()
+    # asked for, it plays in another tab as well
+    panel.get_by_label("Or a folder of the server").select_option("")
+    panel.get_by_label("Keep the audio on the server").check()
+    panel.locator("input[type=file]").first.set_input_files([str(clip) for clip in clips])
+    panel.get_by_role("button", name="Adapt", exact=True).click()
+    panel.get_by_text("Version 4 of default is there").wait_for()
+    other = page.context.new_page()
+    other.goto(f"{address}#adapt")
+    panel = other.locator("#panel-adapt")
+    panel.locator("table tbody button").first.click()
+    panel.get_by_role("button", name="Play clip-00.wav").click()
+    other.wait_for_function("() => document.querySelector('#panel-adapt audio').currentTime > 0")

@@ -6,7 +6,7 @@ from pathlib import Path
 import soundfile
 
 from nnpm.service.settings import Settings
-from tests.support.page import Open, Start, listen
+from tests.support.page import Open, Start, listen, require_access
 from tests.support.servers import live
 
 
@@ -16,6 +16,7 @@ def test_emotion_is_shown_as_it_is_heard(start: Start, browse: Open) -> None:
     heard = page.locator("#panel-live .heard")
     assert heard.inner_text().strip() != "listening …"
     page.wait_for_function("() => document.querySelectorAll('#panel-live .strip i').length > 2")
+    require_access(page)
     page.get_by_role("button", name="Stop").click()
     final = page.locator("#panel-live article")
     final.locator("table.shares").wait_for()

@@ -1,5 +1,6 @@
 """The tab Recognise: files, a folder, the microphone; what is wrong with one, and downloads."""
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -124,3 +125,77 @@ def test_plain_http_from_another_host_gives_no_microphone(start: Start, browse: 
     page = browse(address.replace("127.0.0.1", "emotion.test"))
     page.get_by_role("button", name="Record", exact=True).click()
     page.get_by_role("alert").get_by_text("over https").wait_for()
+
+
+def test_files_are_dropped(start: Start, browse: Open, recordings: Path) -> None:
+    page = browse(start())
+    transfer = page.evaluate_handle(
+        """encoded => {
+          const bytes = Uint8Array.from(atob(encoded), (c) => c.charCodeAt(0));
+          const transfer = new DataTransfer();
+          transfer.items.add(new File([bytes], "dropped.wav"));
+          return transfer;
+        }""",
+        base64.b64encode((recordings / "clip.wav").read_bytes()).decode(),
+    )
+    page.locator("#panel-recognise .drop").dispatch_event("drop", {"dataTransfer": transfer})
+    page.get_by_role("article", name="dropped.wav").locator(".outcome").wait_for()
+
+
+def test_what_the_browser_cannot_play_is_drawn_all_the_same(
+    start: Start, browse: Open, tmp_path: Path
+) -> None:
+    (tmp_path / "clip.aiff").write_bytes(encode(speechlike(2.0), container="AIFF"))
+    page = browse(start())
+    add(page, tmp_path / "clip.aiff")
+    page.get_by_text("cannot play this format").wait_for()
+    drawn = "box => box.firstElementChild.shadowRoot.querySelectorAll('canvas').length"
+    assert page.locator(".waveform [role=img]").evaluate(drawn) > 0
+
+
+def test_an_hour_of_stereo_does_not_freeze_the_page(
+    start: Start, browse: Open, recordings: Path
+) -> None:
+    """Its table begins with some rows, and only what is in sight of its waveform is drawn."""
+    page = browse(start())
+    scores = {"angry": 0.25, "sad": 0.75}
+    verdict = {"emotion": "sad", "confidence": 0.75, "calibrated": True, "scores": scores,
+               "abstained": False, "reasons": [], "out_of_domain": 0.1}  # fmt: skip
+    segments = [
+        {"start_s": 3.0 * n, "end_s": 3.0 * n + 2.5, "channel": n % 2, "emotion": "sad",
+         "confidence": 0.75, "scores": scores, "reasons": []}
+        for n in range(1200)
+    ]  # fmt: skip
+    answer = {
+        **verdict, "segments": segments, "timeline": [],
+        "audio": {"duration_s": 3600.0, "sample_rate_hz": 8000, "channels": 2, "format": "WAV",
+                  "speech_ratio": 0.8, "warnings": []},
+        "model": {"name": "default", "version": "2", "language": "und"}, "request_id": "1",
+        "per_channel": [{**verdict, "channel": n} for n in range(2)],
+        "peaks": [[[-0.25, 0.5]] * 2000] * 2,
+    }  # fmt: skip
+    page.route("**/predict?*", lambda route: route.fulfill(json=answer))
+    page.evaluate(
+        """() => {
+          window.longest = 0;
+          let last = performance.now();
+          const tick = () => {
+            const now = performance.now();
+            window.longest = Math.max(window.longest, now - last);
+            last = now;
+            setTimeout(tick, 10);
+          };
+          tick();
+        }"""
+    )
+    add(page, recordings / "call.wav")
+    page.get_by_role("button", name="Show all 1200").wait_for()
+    assert page.locator("table.segments tbody tr").count() == 200
+    page.wait_for_function(
+        "() => document.querySelector('.waveform [role=img]').firstElementChild"
+        "?.shadowRoot.querySelector('[part~=region]')"
+    )
+    page.get_by_label("Zoom").fill("100")
+    # A page that decoded the hour, or drew all of it, would stand still for many seconds.
+    longest = page.evaluate("() => window.longest")
+    assert longest < 5_000

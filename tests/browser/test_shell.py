@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nnpm.service.api.routes.system import STATIC
-from tests.support.page import Open, Start
+from tests.support.page import Open, Start, require_access
 
 MAX_BYTES = 600_000
 FIRST_PAINT_MS = 300
@@ -66,7 +66,6 @@ def test_it_paints_at_once_and_calls_nobody_else(
 def test_axe_finds_nothing_in_any_tab(
     start: Start, browse: Open, recordings: Path, language: str, scheme: str, width: int
 ) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     page = browse(start(), color_scheme=scheme, viewport={"width": width, "height": 800})
     page.get_by_role("combobox").first.select_option(language)
     page.wait_for_function("tag => document.documentElement.lang === tag", arg=language)
@@ -78,10 +77,7 @@ def test_axe_finds_nothing_in_any_tab(
         page.get_by_role("tab").nth(number).click()
         panel = page.get_by_role("tabpanel")
         panel.locator(":scope > :nth-child(2)").first.wait_for()
-        found = axe.run(page)
-        assert found.violations_count == 0, found.generate_report()
-        wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
-        assert wide <= 0, "the page is wider than its window"
+        require_access(page)
 
 
 def test_keys_alone_lead_everywhere(start: Start, browse: Open) -> None:

@@ -1,12 +1,8 @@
 """The nginx of docs/operate/security.md, with Debian's nginx: with and without a path."""
 
 import re
-import shutil
-import socket
 import ssl
-import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
@@ -14,85 +10,24 @@ import pytest
 
 import nnpm
 from nnpm.service.settings import Settings
+from tests.support.nginx import OBSTACLE, Proxy, below, make_certificate, proxies, sample
 from tests.support.servers import live
 from tests.support.sounds import encode, speechlike
 
-ROOT = Path(__file__).parents[2]
-NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin:/sbin")
-
-pytestmark = [
-    pytest.mark.skipif(NGINX is None, reason="nginx is not installed (Debian: nginx-light)"),
-    pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate"),
-]
-
-
-def sample() -> str:
-    page = (ROOT / "docs/operate/security.md").read_text("utf-8")
-    (found,) = re.findall(r"```nginx\n(.*?)```", page, re.DOTALL)
-    return found
-
-
-def below(server: str, prefix: str) -> str:
-    """The sample with a path, as the page says it."""
-    found = server.replace("location / {", f"location {prefix}/ {{")
-    return found.replace("location = /metrics", f"location = {prefix}/metrics")
+pytestmark = pytest.mark.skipif(OBSTACLE is not None, reason=str(OBSTACLE))
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("certificate")
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
-         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
-         "-keyout", "emotion.key", "-out", "emotion.pem"],
-        cwd=folder, check=True, capture_output=True,
-    )  # fmt: skip
+    make_certificate(folder)
     return folder
-
-
-Proxy = Callable[[str, str], int]
 
 
 @pytest.fixture
 def proxy(certificate: Path, tmp_path: Path) -> Iterator[Proxy]:
-    """Start nginx with a server block before a service; gives the port."""
-    running: list[subprocess.Popen[bytes]] = []
-
-    def start(server: str, address: str) -> int:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        server = server.replace("listen 443 ", f"listen 127.0.0.1:{port} ")
-        server = server.replace("127.0.0.1:8000", address)
-        server = server.replace("/var/log/nginx", str(tmp_path))
-        for name in ("emotion.pem", "emotion.key"):
-            server = server.replace(f"/etc/ssl/{name}", str(certificate / name))
-        places = "".join(
-            f"{name}_temp_path {tmp_path}/{name};\n"
-            for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-        )
-        (tmp_path / "nginx.conf").write_text(
-            f"daemon off;\nmaster_process off;\npid {tmp_path}/pid;\nerror_log {tmp_path}/log;\n"
-            f"events {{}}\nhttp {{\naccess_log off;\n{places}{server}}}\n"
-        )
-        assert NGINX is not None
-        command = [NGINX, "-e", f"{tmp_path}/log", "-p", str(tmp_path), "-c", "nginx.conf"]
-        checked = subprocess.run([*command, "-t"], capture_output=True, text=True, check=False)
-        assert checked.returncode == 0, checked.stderr
-        assert "[warn]" not in checked.stderr
-        running.append(subprocess.Popen(command))
-        deadline = time.monotonic() + 10
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port)).close()
-                return port
-            except OSError:
-                assert time.monotonic() < deadline, (tmp_path / "log").read_text()
-                time.sleep(0.02)
-
-    yield start
-    for process in running:
-        process.terminate()
-        process.wait(10)
+    with proxies(tmp_path, certificate) as start:
+        yield start
 
 
 @pytest.mark.parametrize(

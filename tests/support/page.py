@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 Open = Callable[..., Any]
 """Opens an address in a browser; gives the page."""
 
@@ -35,3 +37,11 @@ def enter(page: Any, key: str) -> None:
     dialog.get_by_label("Key").fill(key)
     dialog.get_by_role("button", name="Use key").click()
     dialog.wait_for(state="detached")
+
+
+def require_access(page: Any) -> None:
+    """See that axe finds no violation, and that the page is not wider than its window."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe here")
+    found = axe.Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+    assert page.evaluate("() => document.documentElement.scrollWidth - innerWidth") <= 0

@@ -206,7 +206,7 @@ BODY = {
     response_model=JobPart,
     responses={
         202: {"headers": {"Location": {"description": "The job.", "schema": {"type": "string"}}}},
-        **problems(404, 409, 413, 415, 422, 501, 503),
+        **problems(403, 404, 409, 413, 415, 422, 501, 503),
     },
     openapi_extra={
         "requestBody": BODY,

@@ -87,8 +87,7 @@ function Request({ started }) {
       () => setFolders([]),
     );
     client.send("GET", "models/default").then(async (model) => {
-      const version = model.aliases.und?.live ?? model.versions[0];
-      const detail = await client.send("GET", `models/default/${version}`);
+      const detail = await client.send("GET", `models/default/${model.versions.at(-1)}`);
       setKnown(detail.card.labels);
     }).catch(() => setKnown([]));
   }, [client]);
@@ -213,7 +212,7 @@ function Job({ job, clips, update }) {
   const running = !hasEnded(job.state);
   const at = STAGES.indexOf(job.state);
   return html`<article class="card" aria-label=${t("job.of", { name: job.name })}>
-    <h3>${t("job.of", { name: job.name })} → ${languageName(job.language, language)}</h3>
+    <h3>${t(job.kind === "evaluate" ? "job.evaluation" : "job.of", { name: job.name })} → ${languageName(job.language, language)}</h3>
     ${running && html`
       <ol class="row stages">${STAGES.map((stage, index) => html`<li key=${stage}
         aria-current=${index === at ? "step" : undefined} class=${index === at ? "" : "quiet"}>

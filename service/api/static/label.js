@@ -1,10 +1,9 @@
 /** A few clips labelled by key press, so that a version can be measured and calibrated. */
 
 import {
-  App, EMOTIONS, Notice, Problem, Progress, download, html, percent, useContext, useEffect, useKept,
-  useRef, useState,
+  App, EMOTIONS, Notice, Problem, Progress, clipNamed, download, html, open, percent, useContext,
+  useEffect, useKept, useRef, useState,
 } from "./parts.js";
-import { clipNamed, open } from "./report.js";
 import { zip } from "./zip.js";
 
 const MOST = 40;
@@ -115,18 +114,27 @@ export function Label({ job, clips, changed }) {
   </section>`;
 }
 
-/** What the labels say of the version, and of one that would be calibrated on them. */
+/** What the labels say, or the job that will; and a version calibrated on them, on request. */
 function Result({ result, apply }) {
   const { t } = useContext(App);
   if (result.id) return html`<${Notice}>${t("label.job", { id: result.id })}<//>`;
-  const row = (name, found) => found && html`<tr><th scope="row">${t(`figure.${name}`)}</th>
-    <td class="number">${percent(found.value ?? found)}</td>
-    <td class="number">${found.low === undefined ? "" : `${percent(found.low)} – ${percent(found.high)}`}</td></tr>`;
-  return html`<div role="status"><table><caption>${t("label.result")}</caption>
-    <thead><tr><th>${t("figure")}</th><th class="number">${t("value")}</th>
-      <th class="number">${t("interval")}</th></tr></thead>
-    <tbody>${["wa", "uar", "ece"].map((name) => row(name, result[name]))}</tbody></table>
-    ${result.version ? html`<p>${t("label.applied", { version: result.version })}</p>`
-      : html`<p class="row"><button onClick=${apply}>${t("label.apply")}</button>
+  return html`<div role="status"><${Figures} found=${result} />
+    ${result.bundle ? html`<p>${t("label.applied", { version: result.bundle })}</p>`
+      : result.recalibrated && html`<p class="row"><button onClick=${apply}>${t("label.apply")}</button>
           <span class="quiet">${t("label.apply.hint")}</span></p>`}</div>`;
+}
+
+/** The figures of an evaluation with their intervals, now and after recalibration. */
+export function Figures({ found }) {
+  const { t } = useContext(App);
+  const shown = (one) => (one
+    ? `${percent(one.value)} (${percent(one.low)} – ${percent(one.high)})` : "–");
+  return html`<table><caption>${t("label.result")}</caption>
+    <thead><tr><th>${t("figure")}</th><th class="number">${t("figure.now")}</th>
+      <th class="number">${t("figure.recalibrated")}</th></tr></thead>
+    <tbody>${["wa", "uar", "ece", "answered_share"].map((name) => html`<tr key=${name}>
+      <th scope="row">${t(`figure.${name}`)}</th><td class="number">${shown(found[name])}</td>
+      <td class="number">${shown(found.recalibrated?.[name])}</td></tr>`)}</tbody></table>
+    <p class="quiet">${t("figure.interval")}
+      ${found.reason && html` <span lang="en" dir="ltr">${found.reason}</span>`}</p>`;
 }

@@ -5,8 +5,9 @@
  *     const client = new Client({ key: "nnpm_…" });
  *     const answer = await client.predict(file);
  *
- * The service that serves this file is the one that is called, unless `url` names another. The same
- * file is loaded as an AudioWorklet, whose processor stands at its end.
+ * The service that serves this file is the one that is called, unless `url` names another. It is one
+ * file, however long, so that it can be copied as one; it loads itself a second time as an
+ * AudioWorklet, whose processor stands at its end.
  */
 
 const ENDED = new Set(["succeeded", "failed", "cancelled", "rejected", "interrupted"]);

@@ -162,6 +162,13 @@ const withPath = (file, path) => Object.assign(file, { path: path.replace(/^\//,
 /** The path of a file in what was dropped, or its name. */
 export const pathOf = (file) => file.path || file.webkitRelativePath || file.name;
 
+/** Find the dropped recording that a report names. */
+export const clipNamed = (clips, path) => clips?.find(({ name }) =>
+  name === path || name.endsWith(`/${path}`) || path.endsWith(`/${name}`));
+
+/** A dropped recording as a Blob; members of a zip are unpacked only now. */
+export const open = (clip) => (clip.read ? clip.read() : Promise.resolve(clip));
+
 /** A place to drop files and folders, with buttons for both. */
 export function Drop({ onFiles, label, accept, children }) {
   const { t } = useContext(App);

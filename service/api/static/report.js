@@ -1,10 +1,10 @@
 /** The report of a job: verdict, figures, charts, clips whose answer changed, and what to do next. */
 
 import {
-  App, Emotion, Notice, Problem, colour, html, languageName, percent, prefersDark, useContext,
-  useEffect, useRef, useState,
+  App, Emotion, Notice, Problem, clipNamed, colour, html, languageName, open, percent, prefersDark,
+  useContext, useEffect, useRef, useState,
 } from "./parts.js";
-import { Label } from "./label.js";
+import { Figures, Label } from "./label.js";
 
 export function Report({ job, clips }) {
   const { t, client } = useContext(App);
@@ -15,7 +15,7 @@ export function Report({ job, clips }) {
     (found) => { setReport(found); setError(null); }, setError);
   useEffect(() => { load(); }, [job.id, client]);
 
-  const open = async () => {
+  const show = async () => {
     const page = window.open("", "_blank"); // now, while the click still allows it
     try {
       const url = await client.reportUrl(job.id);
@@ -28,6 +28,7 @@ export function Report({ job, clips }) {
   };
   if (error && !report) return html`<${Problem} error=${error} retry=${load} />`;
   if (!report) return html`<p role="status">${t("loading")}</p>`;
+  if (job.kind === "evaluate") return html`<${Figures} found=${report} />`;
   const estimate = report.estimated_accuracy;
   return html`
     <p class="outcome"><strong>${t(`verdict.${report.verdict}`)}</strong>
@@ -50,7 +51,7 @@ export function Report({ job, clips }) {
     ${report.changed_clips?.length > 0 && html`<${Changed} job=${job} clips=${clips}
       changed=${report.changed_clips} />`}
     ${job.version && html`<${Next} job=${job} />`}
-    <p class="row"><button onClick=${open}>${t("report.whole")}</button>
+    <p class="row"><button onClick=${show}>${t("report.whole")}</button>
       ${job.version && clips?.length > 0 && html`<button aria-expanded=${String(labelling)}
         onClick=${() => setLabelling(!labelling)}>${t("label.begin")}</button>`}</p>
     ${error && html`<${Problem} error=${error} close=${() => setError(null)} />`}
@@ -123,13 +124,6 @@ function Emotions({ change }) {
         <td class="number">${percent(change.before[name] ?? 0, 1)}</td>
         <td class="number">${percent(change.after[name] ?? 0, 1)}</td></tr>`)}</tbody></table></details>`;
 }
-
-/** Find the dropped recording that a report names. */
-export const clipNamed = (clips, path) => clips?.find(({ name }) =>
-  name === path || name.endsWith(`/${path}`) || path.endsWith(`/${name}`));
-
-/** A dropped recording as a Blob; members of a zip are unpacked only now. */
-export const open = (clip) => (clip.read ? clip.read() : Promise.resolve(clip));
 
 function Changed({ job, clips, changed }) {
   const { t, client } = useContext(App);

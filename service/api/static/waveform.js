@@ -9,6 +9,8 @@ import Timeline from "./vendor/wavesurfer.timeline.esm.js";
 export const HEIGHT = 64;
 /** Longer recordings would be decoded whole in this page to draw a spectrogram. */
 const LONGEST_SPECTROGRAM_S = 120;
+/** Segments that are marked before the page may do something else. */
+const AT_ONCE = 100;
 
 const options = (container, more) => ({
   container,
@@ -45,14 +47,19 @@ export function Waveform({ file, answer, playing, onPlay }) {
     player.current = wave;
     wave.on("error", () => setUnplayable(true));
     wave.getMediaElement().addEventListener("error", () => setUnplayable(true));
+    const perChannel = answer.per_channel?.length > 1;
+    const mark = (from) => { // some at a time: an hour has more than a thousand
+      if (player.current !== wave) return;
+      answer.segments.slice(from, from + AT_ONCE).forEach((segment, index) => regions.addRegion({
+        id: String(from + index), start: segment.start_s, end: segment.end_s, drag: false,
+        resize: false, color: `${colour(segment.emotion)}66`,
+        channelIdx: perChannel ? segment.channel : -1,
+      }));
+      if (from + AT_ONCE < answer.segments.length) setTimeout(mark, 0, from + AT_ONCE);
+    };
     wave.on("decode", () => {
-      const perChannel = answer.per_channel?.length > 1;
-      answer.segments.forEach((segment, index) => {
-        regions.addRegion({
-          id: String(index), start: segment.start_s, end: segment.end_s, drag: false, resize: false,
-          color: `${colour(segment.emotion)}66`, channelIdx: perChannel ? segment.channel : -1,
-        });
-      });
+      regions.clearRegions();
+      mark(0);
     });
     regions.on("region-clicked", (region, event) => {
       event.stopPropagation();

@@ -176,3 +176,9 @@ def test_a_database_that_is_away_stops_adaptation_alone(
     problem(client.post("/adapt", json=asked), 503, "store_unavailable")
     assert client.post("/predict", content=clip).status_code == 200
     assert kept(tmp_path) == []
+
+
+def test_a_service_that_only_predicts(serve: Callable[..., TestClient]) -> None:
+    response = serve(adapt=False).post("/adapt", json={"folder": "x"})
+    assert (response.status_code, response.json()["code"]) == (403, "adaptation_off")
+    assert response.json()["detail"] == "This service only predicts: NNPM_ADAPT is 0."

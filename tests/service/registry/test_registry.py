@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from nnpm.service.inference.errors import BundleError, ParameterError
+from nnpm.service.inference.recognizer import Recognizer
+from nnpm.service.registry import serving as serving_module
 from nnpm.service.registry.registry import (
     Aliases,
     ModelInUseError,
@@ -171,3 +173,32 @@ def test_a_roll_back_needs_no_loading(registry: Registry, urdu: Path) -> None:
     serving.rollback("default")
     assert serving.choose(language="ur").model.version == "2"
     assert len(calls) == before
+
+
+def test_many_languages_are_loaded_when_they_are_asked_for(
+    registry: Registry, urdu: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving_module, "EAGER_ROUTES", 2)
+    loads: list[str] = []
+
+    def load(path: Path) -> Recognizer:
+        loads.append(path.name)
+        return load_recognizer(path)
+
+    for number, language in enumerate(("ur", "bn", "pl"), 2):
+        registry.publish(urdu, "default", key=language)
+        registry.promote("default", str(number), language)
+    serving = Serving(registry, LoadedModels(load, 1))
+    assert serving.choose().model.version == "1"
+    assert loads == ["1"]
+    for language, version in (("ur", "2"), ("bn", "3"), ("bn", "3"), ("ur", "2"), ("de", "1")):
+        assert serving.choose(language=language).model.version == version
+    assert loads == ["1", "2", "3", "2"]  # one besides und's is kept
+
+    (registry.root / "default/4/bundle.sha256").write_text("damaged")
+    assert serving.choose(language="pl").model.version == "1"
+    assert "default/4 cannot be loaded" in serving.warnings()[0]
+    registry.promote("default", "2", "pl")
+    serving.refresh()
+    assert serving.choose(language="pl").model.version == "2"
+    assert serving.warnings() == []
