@@ -192,6 +192,7 @@ class _Work:
             head,
             prototypes,
             target,
+            prior=None if head is self.start.head else self.config.prior,
             accuracy=expected.value if expected and changed and self.config.calibrate else None,
             cross_fitted=logits if self.config.calibrate else None,
         )

@@ -38,6 +38,8 @@ class PriorConfig(Section):
     """An emotion is closed if its share is below this even at the upper end of the bootstrap."""
     least: Share = 0.02
     """Smallest share of an emotion that is open."""
+    correct: bool = True
+    """Correct the answers by the shares."""
 
 
 class CoralConfig(Section):

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from ...service.inference.card import Decision
 from ...service.inference.head import Head
 from ..bundle.prototypes import Prototypes, answer
+from .config import PriorConfig
 from .head import Floats, Ints, Target
 from .methods.method import log_softmax
+from .methods.prior import estimate_prior
 
 _WIDEST = 8.0
 """Maximum factor by which a temperature may change."""
@@ -91,6 +93,7 @@ def adapt_decision(
     prototypes: Prototypes,
     target: Target,
     *,
+    prior: PriorConfig | None = None,
     accuracy: float | None = None,
     cross_fitted: Floats | None = None,
 ) -> Decision:
@@ -102,6 +105,8 @@ def adapt_decision(
         head: adapted.
         prototypes: of the memory, with the adapted head.
         target: the clips.
+        prior: how the shares of the emotions are estimated, which the answers are corrected by;
+            None, for a head without the target's statistics, leaves them as they are.
         accuracy: estimated among the default emotions; the confidence is fitted to it. None keeps
             the base's temperatures.
         cross_fitted: logits of the labelled clips, each from a head that did not know its label,
@@ -114,11 +119,46 @@ def adapt_decision(
         answered as the base answers.
     """
     decision = base
+    if prior is not None and prior.correct:
+        decision = correct_prior(base, head, target, prior)
     if cross_fitted is not None and len(cross_fitted) >= MIN_LABELS:
-        decision = fit_labels(base, cross_fitted, target)
+        decision = fit_labels(decision, cross_fitted, target)
     elif accuracy is not None:
-        decision = fit_temperatures(base, head, prototypes, target, accuracy)
+        decision = fit_temperatures(decision, head, prototypes, target, accuracy)
     return keep_answering(decision, before, head, prototypes, target)
+
+
+def correct_prior(
+    decision: Decision, head: Head, target: Target, config: PriorConfig
+) -> Decision:
+    """Correct classifier and vote by the target's shares of the emotions.
+
+    The network learnt from equal shares. Where an emotion is rare or does not occur, equal shares
+    give it clips of others.
+
+    References:
+        Saerens et al., Neural Computation 2002; Garg et al. (RLSbench, arXiv 2302.03020) found
+        such a correction, after adaptation, to repair most of what unequal shares cost.
+
+    Args:
+        decision: of the base; its biases, which are another target's if it has some, are replaced.
+        head: adapted.
+        target: the clips, and the emotions that occur.
+        config: of the estimate; an emotion that seems absent keeps the share ``least``.
+    """
+    logits = head.classify(head.project(head.standardise(target.pooled)))
+    open_ = target.open(logits.shape[1])
+    logits = np.where(open_, logits / np.float32(decision.temperature), np.float32(-1e4))
+    rng = np.random.default_rng(0)  # the same correction for every seed
+    shares = estimate_prior(logits, config, open_, rng).shares
+    ratio = np.maximum(shares, np.float32(config.least)) * np.float32(open_.sum())
+    bias = np.where(open_, np.log(ratio), 0.0)
+    return decision.model_copy(
+        update={
+            "logit_bias": tuple(bias.round(6).tolist()),
+            "vote_bias": tuple((decision.vote_temperature * bias).round(6).tolist()),
+        }
+    )
 
 
 def fit_temperatures(

@@ -256,6 +256,7 @@ def _adapt(
         adapted,
         Prototypes.of(adapted, base.memory),
         target,
+        prior=None if adapted is head else config.prior,
         accuracy=expected.value if expected and config.calibrate else None,
     )
     clips = subject.pooled[0, part.score]
