@@ -26,6 +26,7 @@ ALONE = {
     "service/api/server.py": "given to uvicorn by nnpm serve alone",
     "service/registry/remote.py": "needs the extra remote, and is imported for a URL alone",
     "training/adaptation/job.py": "the child process that the service starts",
+    "training/adaptation/full.py": "needs torch, and is imported for --full alone",
     "training/cli.py": "what python -m nnpm.training runs",
 }
 LARGE_FOLDERS = {

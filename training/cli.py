@@ -123,7 +123,13 @@ def _adapt_options(add: Callable[..., Any]) -> None:
     add("--threads", type=_count, default=0, help="CPU threads; 0 for all cores")
     add("--full", action="store_true", help="fine-tune the whole network first")
     add("--source", type=Path, metavar="DIR", help="folder of the source corpora, for --full")
-    add("--run", type=Path, metavar="RUN", help="run folder that made the base, for --full")
+    add(
+        "--run",
+        dest="run_folder",  # run is the command's own function
+        type=Path,
+        metavar="RUN",
+        help="run folder that made the base, for --full",
+    )
     add("--force", action="store_true", help="write the bundle even if it is rejected")
     add("--json", action="store_true", help="print the report as JSON")
     add("--job", type=Path, help="folder of a job of the service, instead of all other options")
@@ -268,9 +274,9 @@ def _adapt(options: argparse.Namespace) -> None:
         return
     if lacking := [n for n in ("bundle", "target", "out") if getattr(options, n) is None]:
         raise UsageError(f"the following arguments are required: --{', --'.join(lacking)}")
-    if not options.full == (options.source is not None) == (options.run is not None):
+    if not options.full == (options.source is not None) == (options.run_folder is not None):
         raise UsageError("--full, --run RUN and --source DIR must be given together")
-    full = Full(options.run, options.source, options.cache)
+    full = Full(options.run_folder, options.source, options.cache)
     names = ("bundle", "target", "out", "method", "language", "emotions", "channels", "labels")
     given = {name: getattr(options, name) for name in (*names, "seed", "force")}
     task = read_request(AdaptationTask, {**given, "threads": options.threads or available_cores()})

@@ -16,13 +16,13 @@ from ...service.inference.bundle import SEAL, Bundle
 from ...service.inference.card import Decision
 from ...service.inference.errors import printable
 from ...service.inference.head import Head
-from ...service.jobs.folder import AdaptationTask
+from ...service.jobs.folder import AdaptationTask, read_labels
 from ..bundle.prototypes import Prototypes
 from ..errors import TrainingError
 from .config import AdaptConfig
 from .decision import MIN_LABELS, Served, adapt_decision, serve
 from .evidence import collect_evidence
-from .features import Encoder, TargetFeatures, extract_features, read_labels, with_labels
+from .features import Encoder, TargetFeatures, extract_features, with_labels
 from .head import Floats, Full, Source, Start, Target
 from .publish import Adapted, publish
 from .report import (
@@ -39,9 +39,6 @@ from .train import adapt_head
 
 Progress = Callable[[str, int, int], None]
 """Called with the stage, the units done and all units of the stage."""
-
-NEW_BASE = "default/2"
-"""The base that a refusal of an old one names."""
 
 _EXAMPLES = 5  # names of skipped files per reason
 _CHANGED = 20  # clips whose answer changed, by name
@@ -71,14 +68,17 @@ def adapt(
 
     Raises:
         TrainingError: if the task cannot be carried out; nothing is written then.
+        ParameterError: if the labels cannot be used.
         CorpusError: if a source corpus of ``full`` cannot be read.
         BundleError: if the base cannot be read.
+        OldBaseError: if the base is of the first generation.
     """
     _check(task)
     clock = _Clock(progress)
     base = bundles.load(task.bundle)
-    _check_base(base, task)
-    labels = read_labels(task.labels, task.target, base.labels) if task.labels else {}
+    head_before = base.head()  # refuses a base of the first generation before any work
+    _check_emotions(base, task)
+    labels = _labels(base, task)
     start = None
     if full is not None:
         from .full import fine_tune  # torch: an extra of its own
@@ -100,7 +100,7 @@ def adapt(
     target = with_labels(
         features.target(tuple(base.labels.index(name) for name in names)), features, labels
     )
-    work = _Work(base, start or Start(base.head(), base.memory()), target, task, config)
+    work = _Work(base, start or Start(head_before, base.memory()), target, task, config)
     head = work.adapt(target, clock.stage("adapt"))
     clock.stage("judge")
     evidence, decision = work.judge(head, features)
@@ -304,17 +304,18 @@ def _check(task: AdaptationTask) -> None:
     require_place(task.out)
 
 
-def _check_base(base: Bundle, task: AdaptationTask) -> None:
-    if base.card.schema_version < 2:
-        raise TrainingError(
-            f"{base.path} is of the first generation, which answers but cannot be adapted; "
-            f"adapt {NEW_BASE}"
-        )
+def _check_emotions(base: Bundle, task: AdaptationTask) -> None:
     if unknown := [name for name in task.emotions if name not in base.labels]:
         raise TrainingError(
             f"emotions has {', '.join(unknown)}; the model knows {', '.join(base.labels)}"
         )
-    if len(set(task.emotions)) == 1:
+
+
+def _labels(base: Bundle, task: AdaptationTask) -> dict[str, int]:
+    """Index of the emotion of each labelled recording, by its path."""
+    given = {} if task.labels is None else read_labels(task.labels, task.target)
+    if unknown := sorted({emotion for emotion in given.values() if emotion not in base.labels}):
         raise TrainingError(
-            f"emotions has {task.emotions[0]} alone; at least 2 are needed to tell apart"
+            f"the labels name {', '.join(unknown)}; the model knows {', '.join(base.labels)}"
         )
+    return {path: base.labels.index(emotion) for path, emotion in given.items()}

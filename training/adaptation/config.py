@@ -18,6 +18,9 @@ class StatisticsConfig(Section):
     """Put the target's own statistics into the head."""
     mean_clips: Weight = 30.0
     """Clips that the source's mean counts as: few clips of the target move it little."""
+    prior_aware: Share = 0.2
+    """How far they are compared with the memory's under the target's shares of the emotions (1),
+    instead of equal shares (0)."""
     deviation_clips: Weight = 60.0
     """The same for the deviation, which needs more clips than the mean."""
 
@@ -27,7 +30,7 @@ class PriorConfig(Section):
 
     estimate: bool = True
     """Estimate them by EM; else equal shares are assumed."""
-    shrink_clips: Weight = 50.0
+    shrink_clips: Weight = 200.0
     """Clips that equal shares count as."""
     bootstrap: Positive = 50
     """Samples of the clips that say how sure the estimate is."""
@@ -114,6 +117,8 @@ class NNPMConfig(Section):
     """A slot is a positive only of this share of target clips, its nearest; 0 takes every slot."""
     confidence_weights: bool = True
     """Weigh a clip by how far its pseudo label is from equal shares."""
+    agreement: bool = False
+    """A clip whose classifier, memory and neighbours do not all say its pseudo label waits."""
     positives: Positive = 30
     """Slots of the clip's emotion that attract it, the most similar ones."""
     negatives: Positive = 150
@@ -144,6 +149,8 @@ class AdaptConfig(Section):
     """Augmented versions of every clip, besides the clip as recorded."""
     heads: Positive = 1
     """Heads that are trained with draws of their own; the result is the mean of their weights."""
+    mix: Share = 0.5
+    """Of the trained weights in the result; the rest is the head with the target's statistics."""
     steps: Count = 200
     few_clips: Count = 50
     """With fewer clips a method takes no steps: the target's statistics are all that it can use."""

@@ -1,13 +1,12 @@
 """The target: clips of a folder, pooled as recorded and in augmented views, and a few labels."""
 
-import csv
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -36,8 +35,6 @@ Skipped = Literal[
 """Why a file is not used."""
 
 _FILES_AT_ONCE = 32  # decoded ahead; more would only need more memory
-_LABEL_COLUMNS = ("path", "emotion")
-_MOST_LABELS = 100_000  # lines: a file of another kind would fill the memory
 
 
 class Encoder:
@@ -266,86 +263,14 @@ def _segments(
     return [turn.samples(recording.waveforms[index]).copy() for _, index, turn in turns]
 
 
-def read_labels(path: Path, folder: Path, labels: Sequence[str]) -> dict[str, int]:
-    """Read the emotions of some recordings.
-
-    Args:
-        path: a CSV file in UTF-8 with the columns path, relative to ``folder``, and emotion; other
-            columns are not read, and lines without an emotion are skipped.
-        folder: of the recordings.
-        labels: emotions that the bundle knows.
-
-    Returns:
-        Index of the emotion by path, as :attr:`TargetFeatures.names` has it.
-
-    Raises:
-        TrainingError: if it is not such a file, names a recording that does not exist or an emotion
-            that the bundle does not know, or gives one recording two emotions.
-    """
-    found: dict[str, int] = {}
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, restval="", strict=True)
-            columns = [column for column in reader.fieldnames or () if column]
-            if missing := [column for column in _LABEL_COLUMNS if column not in columns]:
-                raise TrainingError(
-                    f"{path} has no column {' and no column '.join(missing)} in its header; the "
-                    "columns path and emotion are required"
-                )
-            for cells in reader:
-                if reader.line_num > _MOST_LABELS:
-                    raise TrainingError(
-                        f"{path} has more than {_MOST_LABELS} lines; 20 to 100 are enough"
-                    )
-                _add(found, cells, f"line {reader.line_num} of {path}", folder, labels)
-    except FileNotFoundError:
-        raise TrainingError(f"there is no file {path}") from None
-    except OSError as error:
-        raise TrainingError(f"{path} cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise TrainingError(f"{path} is not a CSV file in UTF-8: save it as one") from error
-    if not found:
-        raise TrainingError(f"{path} labels 0 recordings; write a path and an emotion into a line")
-    return found
-
-
-def _add(
-    found: dict[str, int],
-    cells: dict[str, str],
-    place: str,
-    folder: Path,
-    labels: Sequence[str],
-) -> None:
-    name, emotion = cells["path"].strip(), cells["emotion"].strip().lower()
-    if not emotion:
-        return
-    if emotion not in labels:
-        raise TrainingError(
-            f"{place} has the emotion {emotion[:64]!r}; the model knows {', '.join(labels)}"
-        )
-    windows = PureWindowsPath(name)
-    if not name or windows.anchor or PurePosixPath(name).is_absolute() or ".." in windows.parts:
-        raise TrainingError(
-            f"{place} has the path {name[:256]!r}; it must be relative to {folder}, without .."
-        )
-    name = PurePosixPath(name).as_posix()
-    if not (folder / name).is_file():
-        raise TrainingError(f"{place} names {name[:256]!r}, which is not in {folder}")
-    index = labels.index(emotion)
-    if found.setdefault(name, index) != index:
-        raise TrainingError(
-            f"{place} labels {name[:256]!r} {emotion}; another line labels it "
-            f"{labels[found[name]]}: remove one"
-        )
-
-
-def with_labels(target: Target, features: TargetFeatures, labels: dict[str, int]) -> Target:
+def with_labels(target: Target, features: TargetFeatures, labels: Mapping[str, int]) -> Target:
     """Put labels into a target: each turn of a labelled recording gets its emotion.
 
     Args:
         target: of ``features``.
         features: say which row is of which recording.
-        labels: from :func:`read_labels`; recordings that were not used are left out.
+        labels: index of the emotion by path, relative to the folder; recordings that were not used
+            are left out.
     """
     given = np.array([labels.get(features.names[clip], -1) for clip in features.clip], np.int64)
     labelled = np.flatnonzero(given >= 0)

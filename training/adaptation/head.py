@@ -14,19 +14,12 @@ from numpy.typing import NDArray
 
 from ...service.inference.bundle import Memory
 from ...service.inference.head import Head
-from .config import StatisticsConfig
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
-
-_LEAST_DEVIATION = 0.1
-"""Minimum deviation of a target feature, relative to the source's: it bounds the amplification."""
-
-_FEWEST_CLIPS = 10
-"""With fewer clips the statistics stay the source's: those of one clip would be the clip."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,37 +128,3 @@ class Target:
         kept = np.ones(len(self.labelled), np.bool_)
         kept[hidden] = False
         return replace(self, labelled=self.labelled[kept], emotion=self.emotion[kept])
-
-
-def with_statistics(head: Head, target: Target, config: StatisticsConfig) -> Head:
-    """Put the target's statistics into a head.
-
-    ``mean = (n m_T + k m_S) / (n + k)`` with n clips, and the same for the logarithm of the
-    deviation: few clips leave the source's statistics almost as they are.
-
-    References:
-        Li et al., *Revisiting Batch Normalization for Practical Domain Adaptation* (AdaBN), arXiv
-        1603.04779: target statistics in every normalisation. Here only in the head's, because the
-        encoder is frozen. Schneider et al. (arXiv 2006.16971) shrink them in the same way.
-
-    Args:
-        head: of the bundle that is adapted; it is not changed.
-        target: the clips.
-        config: how much the source's statistics count.
-
-    Examples:
-        >>> ones, eye = np.ones(2, np.float32), np.eye(2, dtype=np.float32)
-        >>> head = Head(0 * ones, ones, eye, 0 * ones, eye, np.float32(1.0))
-        >>> target = Target(np.full((30, 2), 4, np.float32), np.zeros((0, 30, 2), np.float32))
-        >>> with_statistics(head, target, StatisticsConfig(mean_clips=30)).mean.tolist()
-        [2.0, 2.0]
-    """
-    count = len(target.pooled)
-    if not config.adapt or count < _FEWEST_CLIPS:
-        return head
-    deviation = np.maximum(target.pooled.std(0), np.float32(_LEAST_DEVIATION) * head.deviation)
-    mean_share = np.float32(count / (count + config.mean_clips))
-    deviation_share = np.float32(count / (count + config.deviation_clips))
-    moved: Floats = head.mean + mean_share * (target.pooled.mean(0) - head.mean)
-    scaled: Floats = head.deviation * (deviation / head.deviation) ** deviation_share
-    return replace(head, mean=moved, deviation=scaled)

@@ -11,8 +11,9 @@ from autograd import value_and_grad
 from ...service.inference.head import Head
 from ..errors import TrainingError
 from .config import AdaptConfig
-from .head import Floats, Ints, Source, Target, with_statistics
-from .methods import METHODS
+from .head import Floats, Ints, Source, Target
+from .methods import PLUGINS
+from .methods.adabn import with_prior_aware_statistics
 from .methods.method import CLOSED, Batch, Method, log_softmax, softmax
 
 Weights = dict[str, Floats]
@@ -41,7 +42,8 @@ def adapt_head(
         head: of the bundle; it is not changed.
         source: the bundle's memory.
         target: the clips.
-        method: a name in :data:`nnpm.training.adaptation.methods.METHODS`.
+        method: a name in :data:`nnpm.training.adaptation.methods.METHODS`, of an installed
+            package's method, or ``package.module:Class``.
         config: steps, batches, weights.
         seed: of all draws.
         on_step: called after every step with the steps taken and the steps in all.
@@ -53,12 +55,13 @@ def adapt_head(
     Raises:
         TrainingError: if there is no such method, or training ends in weights that are not finite.
     """
-    if method not in METHODS:
-        raise TrainingError(f"there is no method {method}; choose among {', '.join(METHODS)}")
-    kind = METHODS[method]
-    moved = with_statistics(head, target, config.statistics) if kind.target_statistics else head
+    kind = PLUGINS.find(method)
+    moved = head
+    if kind.target_statistics:
+        rng = np.random.default_rng(0)  # the same statistics for every seed
+        moved = with_prior_aware_statistics(head, source, target, config, rng, temperature)
     few = len(target.pooled) < config.few_clips and not len(target.labelled)
-    if not kind.trains or not config.steps or few:
+    if not kind.trains or not config.steps or few or config.mix == 0.0:
         return moved
     runs = []
     for number in range(config.heads):
@@ -68,7 +71,11 @@ def adapt_head(
         before = number * config.steps
         report = None if on_step is None else _shifted(on_step, before, config.heads * config.steps)
         runs.append(_train(start, learner, rng, report))
-    means: Weights = {name: np.stack([run[name] for run in runs]).mean(0) for name in _HEAD}
+    share, rest = np.float32(config.mix), np.float32(1.0 - config.mix)
+    means: Weights = {
+        name: share * np.stack([run[name] for run in runs]).mean(0) + rest * getattr(moved, name)
+        for name in _HEAD
+    }
     return _with(moved, means)
 
 

@@ -14,7 +14,7 @@ from nnpm.training.adaptation.decision import (
     keep_answering,
     serve,
 )
-from nnpm.training.adaptation.head import with_statistics
+from nnpm.training.adaptation.methods.adabn import with_statistics
 from nnpm.training.adaptation.methods.method import log_softmax
 from nnpm.training.bundle.prototypes import Prototypes, answer
 

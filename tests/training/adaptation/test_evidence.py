@@ -7,7 +7,8 @@ from nnpm.service.inference.head import Head
 from nnpm.training.adaptation import evidence
 from nnpm.training.adaptation.config import StatisticsConfig
 from nnpm.training.adaptation.evidence import collect_evidence, estimate, observe
-from nnpm.training.adaptation.head import Source, Target, with_statistics
+from nnpm.training.adaptation.head import Source, Target
+from nnpm.training.adaptation.methods.adabn import with_statistics
 from nnpm.training.adaptation.methods.method import softmax
 from nnpm.training.adaptation.report import Estimate, Evidence
 

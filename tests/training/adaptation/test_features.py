@@ -15,7 +15,6 @@ from nnpm.training.adaptation.features import (
     Encoder,
     TargetFeatures,
     extract_features,
-    read_labels,
     with_labels,
 )
 from nnpm.training.bundle.parts import voice
@@ -197,44 +196,6 @@ def test_channels_are_mixed_split_or_chosen(call: Path, base) -> None:
 
 def test_labels_belong_to_recordings_and_so_to_all_of_their_turns(call: Path, base) -> None:
     found = extract(call, base, channels="split")
-    table = call / "labels.csv"
-    table.write_text("\ufeffemotion,path,note\nSad ,call.wav,x\n,mono.wav,later\n", "utf-8")
-    labels = read_labels(table, call, base.labels)
-    assert labels == {"call.wav": 3}
-    target = with_labels(found.target(), found, labels)
+    target = with_labels(found.target(), found, {"call.wav": 3, "left out.wav": 1})
     assert target.labelled.tolist() == np.flatnonzero(found.clip == 0).tolist()
     assert set(target.emotion.tolist()) == {3}
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "has no column path and no column emotion"),
-        ("path,label\na,b", "has no column emotion"),
-        ("path,emotion\n", "labels 0 recordings"),
-        ("path,emotion\nmono.wav,joy", "line 2 of .* the emotion 'joy'; the model knows angry"),
-        ("path,emotion\nnone.wav,sad", "names 'none.wav', which is not in"),
-        ("path,emotion\n../x.wav,sad", "must be relative to"),
-        ("path,emotion\n/etc/passwd,sad", "must be relative to"),
-        ("path,emotion\n,sad", "must be relative to"),
-        ("path,emotion\nmono.wav,sad\nmono.wav,angry", "another line labels it sad"),
-        ('path,emotion\n"mono.wav,sad', "is not a CSV file"),
-    ],
-)
-def test_labels_that_cannot_be_used_are_refused_by_line(
-    call: Path, base, text: str, message: str
-) -> None:
-    table = call / "labels.csv"
-    table.write_text(text)
-    with pytest.raises(TrainingError, match=message):
-        read_labels(table, call, base.labels)
-
-
-def test_a_table_that_is_none_is_refused(call: Path, base) -> None:
-    with pytest.raises(TrainingError, match="there is no file"):
-        read_labels(call / "no.csv", call, base.labels)
-    with pytest.raises(TrainingError, match="cannot be read"):
-        read_labels(call, call, base.labels)
-    (call / "bytes.csv").write_bytes(b"\xff\xfe\x00path")
-    with pytest.raises(TrainingError, match="is not a CSV file in UTF-8"):
-        read_labels(call / "bytes.csv", call, base.labels)

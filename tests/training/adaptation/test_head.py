@@ -1,39 +1,9 @@
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
 from nnpm.service.inference.bundle import Memory
-from nnpm.training.adaptation.config import StatisticsConfig
-from nnpm.training.adaptation.head import Source, Target, evenly, with_statistics
-
-
-def test_statistics_are_shrunk_to_the_sources_by_the_number_of_clips(problem) -> None:
-    config = StatisticsConfig(mean_clips=30, deviation_clips=60)
-    found = with_statistics(problem.head, problem.target, config)
-    clips = problem.target.pooled
-    np.testing.assert_allclose(found.mean, 20 / 50 * clips.mean(0), rtol=1e-5)  # the source's is 0
-    np.testing.assert_allclose(found.deviation, clips.std(0) ** (20 / 80), rtol=1e-5)  # and 1
-    whole = with_statistics(
-        problem.head, problem.target, StatisticsConfig(mean_clips=0, deviation_clips=0)
-    )
-    np.testing.assert_allclose(whole.standardise(clips).mean(0), 0, atol=1e-6)
-    np.testing.assert_allclose(whole.standardise(clips).std(0), 1, rtol=1e-5)
-
-
-def test_without_statistics_or_with_clips_that_could_be_read_from_them_they_stay(problem) -> None:
-    off = StatisticsConfig(adapt=False)
-    assert with_statistics(problem.head, problem.target, off) is problem.head
-    few = Target(problem.target.pooled[:9], problem.target.views[:, :9])
-    assert with_statistics(problem.head, few, StatisticsConfig()) is problem.head
-
-
-def test_a_feature_that_hardly_varies_is_not_blown_up(problem) -> None:
-    problem.target.pooled[:, 2] = 5.0
-    config = StatisticsConfig(mean_clips=0, deviation_clips=0)
-    found = with_statistics(problem.head, problem.target, config)
-    assert found.deviation[2] == pytest.approx(0.1)  # of the source's 1
-    assert found.deviation.dtype == np.float32
+from nnpm.training.adaptation.head import Source, evenly
 
 
 def test_a_large_memory_takes_part_by_an_even_comb_that_keeps_rare_emotions() -> None:

@@ -80,6 +80,12 @@ class NNPM(Method):
         self.weight = np.ones(len(logits), np.float32)
         if nnpm.confidence_weights:
             self.weight = confidence(self.labels, int((self.shares > 0).sum()))
+        if nnpm.agreement:
+            own = np.where(self.shares > 0, logits, -np.inf).argmax(1)
+            memory = np.where(self.shares > 0, votes - votes.mean(0), -np.inf).argmax(1)
+            around = logits[nearest].mean(1).argmax(1) if nearest.shape[1] else own
+            label = self.labels.argmax(1)
+            self.weight *= (own == label) & (memory == label) & (around == label)
         self.reach = self._reach(projection)
 
     def loss(self, batch: Batch, progress: float, weights: Mapping[str, Any]) -> Any:
