@@ -30,7 +30,7 @@ class PriorConfig(Section):
 
     estimate: bool = True
     """Estimate them by EM; else equal shares are assumed."""
-    shrink_clips: Weight = 200.0
+    shrink_clips: Weight = 50.0
     """Clips that equal shares count as."""
     bootstrap: Positive = 50
     """Samples of the clips that say how sure the estimate is."""
@@ -92,12 +92,13 @@ class SelfTrainingConfig(Section):
 class NNPMConfig(Section):
     """Pseudo multilabels from the memory. A weight of 0, or False, disables a part."""
 
-    multilabel_weight: Weight = 0.5
+    multilabel_weight: Weight = 1.0
     """Of the multilabel loss between a clip and the memory's slots."""
     pseudo_label_weight: Weight = 0.0
     """Of the cross-entropy with soft pseudo labels."""
-    information_weight: Weight = 0.5
-    """Of information maximisation towards the estimated prior."""
+    information_weight: Weight = 0.0
+    """Of information maximisation towards the estimated prior; on the development sets it gained where
+    all emotions were there, and lost more where one was absent or prevailed."""
     doubt: bool = True
     """Lower the weight of the prior's term as the prior is in doubt."""
     vote_share: Share = 0.5
@@ -108,14 +109,14 @@ class NNPMConfig(Section):
     """Logits per standard deviation of the vote's similarities."""
     centring: bool = True
     """Compare an emotion's similarity with its mean over the target, not with other emotions'."""
-    balance: Share = 0.5
+    balance: Share = 1.0
     """How far the pseudo labels' shares are moved to the prior: not (0) or all the way (1)."""
-    smoothing: Share = 0.5
+    smoothing: Share = 0.0
     """Of the mean over a clip's nearest target clips in its pseudo label."""
     smoothing_neighbours: Positive = 5
     voices: Count = 0
     """Clusters of voices among the clips; a clip is smoothed by others' only. 0 takes all clips."""
-    consistency: Share = 0.1
+    consistency: Share = 0.05
     """A slot is a positive only of this share of target clips, its nearest; 0 takes every slot."""
     confidence_weights: bool = True
     """Weigh a clip by how far its pseudo label is from equal shares."""
@@ -151,7 +152,7 @@ class AdaptConfig(Section):
     """Augmented versions of every clip, besides the clip as recorded."""
     heads: Positive = 1
     """Heads that are trained with draws of their own; the result is the mean of their weights."""
-    mix: Share = 0.5
+    mix: Share = 1.0
     """Of the trained weights in the result; the rest is the head with the target's statistics."""
     steps: Count = 200
     few_clips: Count = 50

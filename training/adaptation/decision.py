@@ -128,9 +128,7 @@ def adapt_decision(
     return keep_answering(decision, before, head, prototypes, target)
 
 
-def correct_prior(
-    decision: Decision, head: Head, target: Target, config: PriorConfig
-) -> Decision:
+def correct_prior(decision: Decision, head: Head, target: Target, config: PriorConfig) -> Decision:
     """Correct classifier and vote by the target's shares of the emotions.
 
     The network learnt from equal shares. Where an emotion is rare or does not occur, equal shares
