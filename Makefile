@@ -28,8 +28,12 @@ export NNPM_TEST_BACKBONE := $(abspath ../shared/pretrained/whisper-base)
 endif
 endif
 
-# make benchmark
-PROTOCOL ?= P2
+# make networks, benchmark, benchmark-development, estimator
+NETWORKS ?= runs/networks
+PROTOCOL ?= P3
+TABLES ?= all
+RESULTS ?= benchmarks/results
+ENCODER ?= $(firstword $(wildcard ../shared/pretrained/whisper-base) openai/whisper-base)
 
 # make train
 DATA ?= $(or $(NNPM_TEST_DATA),data)
@@ -44,8 +48,8 @@ BUNDLE ?= build/default-bundle
 .NOTPARALLEL:
 .PHONY: help serve test test-main check check-lint check-format check-types check-imports \
 	check-security audit fuzz hostile schemathesis soak train bench bench-serving bench-adapting bench-long \
-	bench-bulk bench-scale bench-registry bench-formats benchmark charts picture screenshots formats docs \
-	clean lock image image-release image-check monitoring-check kubernetes
+	bench-bulk bench-scale bench-registry bench-formats networks benchmark benchmark-development estimator charts picture \
+	screenshots formats docs clean lock image image-release image-check monitoring-check kubernetes
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -148,9 +152,47 @@ bench-formats: $(VENV)/installed ## Compare the answers for the same clips in ma
 bench-adapting: $(VENV)/installed ## Measure request latency while an adaptation runs; DATA
 	@$(VENV)/bin/python -m benchmarks.latency_during_adaptation --data $(DATA) $(ARGS)
 
-benchmark: $(VENV)/installed ## Compare the adaptation methods (hours); PROTOCOL=P1|P1_ravdess|P2|P3, DATA, ARGS="--seeds 1 --runs RUN"
-	$(VENV)/bin/nnpm benchmark --data $(DATA) --protocol $(PROTOCOL) --out build/benchmark-$(PROTOCOL) \
-		$(ARGS)
+# Sources of each protocol, as training/benchmark/cases.py has them; a name is PROTOCOL-SEED.
+SOURCE_P1 := ravdess crema
+SOURCE_P2 := ravdess nemo
+SOURCE_P3 := ravdess crema nemo banglaser
+SOURCE_open := crema banglaser
+SOURCE_without_ravdess := crema nemo banglaser
+SOURCE_without_crema := ravdess nemo banglaser
+SOURCE_without_nemo := ravdess crema banglaser
+SOURCE_without_banglaser := ravdess crema nemo
+NETWORK_SET ?= P3-0 open-0 P3-1 P3-2 P1-0 P1-1 P1-2 P2-0 without_ravdess-0 without_crema-0 \
+	without_nemo-0 without_banglaser-0
+
+# A finished network's bundle is kept; an interrupted run goes on from its checkpoint.
+networks: $(NETWORK_SET:%=$(NETWORKS)/%/bundle.json) ## Train and export the benchmark's networks (6 hours; resumable); NETWORKS, DATA, ENCODER
+
+network_protocol = $(firstword $(subst -, ,$*))
+network_seed = $(lastword $(subst -, ,$*))
+
+$(NETWORKS)/%/bundle.json: | $(VENV)/installed
+	$(VENV)/bin/nnpm train --corpora $(SOURCE_$(network_protocol)) --data $(DATA) \
+		--seed $(network_seed) --set encoder.source=$(ENCODER) --threads $(THREADS) \
+		--out $(NETWORKS)/runs/$* $$(test ! -e $(NETWORKS)/runs/$*/run.json || echo --resume)
+	$(VENV)/bin/nnpm export $(NETWORKS)/runs/$* --data $(DATA) --out $(NETWORKS)/$*
+
+# Tests and development of one protocol, from the networks that are there.
+bundles_of = $(patsubst %/,%,$(dir $(wildcard $(NETWORKS)/$(1)/bundle.json)))
+benchmark_of = $(VENV)/bin/nnpm benchmark --bundle $(call bundles_of,$(PROTOCOL)-*) --data $(DATA) \
+	--protocol $(PROTOCOL) --tables $(TABLES)
+
+benchmark: $(VENV)/installed ## Compare the adaptation methods on the test targets; PROTOCOL=P1|P2|P3|open, TABLES="main shift", ARGS="--jobs 2"
+	$(benchmark_of) --out $(RESULTS)/adaptation_$(PROTOCOL) $(ARGS)
+
+benchmark-development: $(VENV)/installed ## The same on development targets; PROTOCOL=without_nemo too
+	$(benchmark_of) --development --out $(RESULTS)/adaptation_$(PROTOCOL)_development $(ARGS)
+
+# Each corpus by the first of these that has not learnt from it.
+estimator: $(VENV)/installed ## Fit the accuracy estimate and the verdict, on development corpora that a network never saw
+	$(VENV)/bin/nnpm benchmark --data $(DATA) --bundle \
+		$(foreach name,without_* open-0 P1-0,$(call bundles_of,$(name))) \
+		--tables estimator --out $(RESULTS)/estimator $(ARGS)
+	cp $(RESULTS)/estimator/estimator.json training/configs/estimator.json
 
 charts: $(VENV)/installed ## Draw docs/charts/ from benchmarks/results/
 	@$(VENV)/bin/python -m benchmarks.charts

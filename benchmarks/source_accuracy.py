@@ -1,47 +1,41 @@
 """Score unadapted bundles of several seeds on held-out source speakers and on unseen corpora.
 
-    python -m benchmarks.source_accuracy --name P2 --data DIR --runs RUN0 RUN1 RUN2
+    python -m benchmarks.source_accuracy --name P3 --data DIR --bundle BUNDLE0 BUNDLE1 BUNDLE2
 
-Exports each run, evaluates it as ``nnpm evaluate`` does over the four emotions, and writes
+Evaluates each bundle as ``nnpm evaluate`` does over the four emotions, and writes
 benchmarks/results/source_NAME.json and .md. Test targets are scored here and nothing is chosen by
 them; log every call in benchmarks/experiments.md.
 """
 
 import argparse
 import json
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.provenance import RESULTS, provenance, write
 from nnpm.service.inference import bundle as bundles
+from nnpm.service.inference.bundle import Bundle
 from nnpm.service.inference.card import CORE_EMOTIONS
 from nnpm.service.inference.recognizer import Recognizer
-from nnpm.training.bundle.export import export
+from nnpm.training.benchmark.cases import TEST
+from nnpm.training.benchmark.command import seed_of, source_of
+from nnpm.training.benchmark.features import load_target
 from nnpm.training.corpora import load
 from nnpm.training.evaluation import judge, report
-from nnpm.training.source.run import load_training_data, read
 
-TARGETS = ("urdu", "emodb", "ased", "emotiontts", "nemo", "ravdess")
 FIGURES = ("wa", "uar", "macro_f1", "ece", "coverage", "wa_answered")
 
 
-def score(run: Path, data: Path, cache: Path, targets: list[str]) -> dict[str, dict[str, float]]:
-    """Figures of one run per corpus; ``source`` are its own held-out speakers.
-
-    The decision was fitted on these, so their ECE is too low: the card has the cross-fitted one.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        bundle = Path(folder) / "bundle"
-        export(run, bundle, cache=cache, data=data)
-        recognizer = Recognizer(bundles.load(bundle))
-        split = load_training_data(read(run).model_copy(update={"data": data}), cache).split
-        corpora = {"source": split.held_out} | {name: load(name, data) for name in targets}
-        return {
-            name: report(judge(recognizer, utterances, CORE_EMOTIONS), CORE_EMOTIONS)
-            for name, utterances in corpora.items()
-        }
+def score(bundle: Bundle, data: Path) -> dict[str, dict[str, float]]:
+    """Figures of one bundle per corpus; ``source`` are its own held-out speakers."""
+    recognizer = Recognizer(bundle)
+    held_out = [u for name in sorted(source_of(bundle)) for u in load_target(name, data, bundle)[1]]
+    corpora = {"source": held_out} | {name: load(name, data) for name in (*TEST, "hindi")}
+    return {
+        name: report(judge(recognizer, utterances, CORE_EMOTIONS), CORE_EMOTIONS)
+        for name, utterances in corpora.items()
+    }
 
 
 def table(name: str, seeds: list[dict[str, dict[str, float]]]) -> str:
@@ -65,19 +59,16 @@ def table(name: str, seeds: list[dict[str, dict[str, float]]]) -> str:
 def main() -> None:
     """Score and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--name", required=True, help="of the protocol: P1, P1_ravdess, P2 or P3")
+    parser.add_argument("--name", required=True, help="of the protocol: P1, P2, P3 or open")
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--runs", type=Path, nargs="+", required=True)
-    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "nnpm")
+    parser.add_argument("--bundle", type=Path, nargs="+", required=True)
     options = parser.parse_args()
-    requests = [read(run) for run in options.runs]
-    if any((r.corpora, r.config) != (requests[0].corpora, requests[0].config) for r in requests):
-        parser.error("the runs are not of one recipe and one source")
-    if len({request.seed for request in requests}) < len(requests):
-        parser.error("two runs have the same seed")
-    source = set(requests[0].corpora)
-    targets = [name for name in TARGETS if name not in source]
-    seeds = [score(run, options.data, options.cache, targets) for run in options.runs]
+    found = [bundles.load(path) for path in options.bundle]
+    if any(source_of(one) != source_of(found[0]) for one in found):
+        parser.error("the bundles are not of one source")
+    if len({seed_of(one) for one in found}) < len(found):
+        parser.error("two bundles have the same seed")
+    seeds = [score(one, options.data) for one in found]
     facts = provenance(f"benchmarks/source_accuracy.py --name {options.name} ({len(seeds)} seeds)")
     name = f"source_{options.name}"
     (RESULTS / f"{name}.json").write_text(json.dumps({**facts, "seeds": seeds}, indent=1) + "\n")

@@ -137,19 +137,14 @@ def _adapt_options(add: Callable[..., Any]) -> None:
 
 def _benchmark_options(add: Callable[..., Any]) -> None:
     add("--data", type=Path, required=True, help="folder with one folder per corpus")
-    add(
-        "--protocol",
-        choices=["P1", "P1_ravdess", "P2", "P3"],
-        required=True,
-        help="source and target corpora",
-    )
     add("--out", type=Path, required=True, help="folder of the results; finished work is kept")
-    add("--methods", nargs="+", default=(), metavar="NAME", help="methods (all)")
-    add("--tables", nargs="+", default=(), metavar="NAME", help="tables (all)")
+    add("--bundle", nargs="+", type=Path, default=(), help="bundles of one protocol, one per seed")
+    add("--runs", nargs="+", type=Path, default=(), metavar="RUN", help="runs to export first")
+    add("--protocol", default="", help="source and target corpora (default: the bundles')")
+    add("--development", action="store_true", help="take the protocol's development targets")
     add("--targets", nargs="+", default=(), metavar="NAME", help="target corpora")
-    add("--seeds", type=_count, default=3, help="number of seeds (%(default)s)")
-    add("--runs", nargs="+", type=Path, default=(), metavar="RUN", help="finished runs to use")
-    add("--recipe", type=Path, help="recipe of the runs that are trained, a TOML file")
+    add("--methods", nargs="+", default=(), metavar="NAME", help="methods (all)")
+    add("--tables", nargs="+", default=("main",), metavar="NAME", help="tables (main), or all")
     add("--config", type=Path, help="settings of the adaptation, a TOML file")
     add("--jobs", type=_count, default=1, help="parallel processes (%(default)s)")
 
@@ -293,29 +288,33 @@ def _adapt(options: argparse.Namespace) -> None:
 
 
 def _benchmark(options: argparse.Namespace) -> None:
-    from . import config as recipes
     from .adaptation import config
-    from .benchmark.cases import PROTOCOLS, all_methods
+    from .benchmark.cases import all_methods
     from .benchmark.command import Request, benchmark
+    from .benchmark.estimator import ESTIMATOR, fit_estimator
     from .benchmark.plan import TABLES
 
     request = Request(
         data=options.data,
-        protocol=PROTOCOLS[options.protocol],
+        bundles=tuple(options.bundle),
+        runs=tuple(options.runs),
+        protocol=options.protocol,
+        development=options.development,
         targets=tuple(options.targets),
         methods=tuple(options.methods) or all_methods(),
-        tables=tuple(options.tables) or TABLES,
-        seeds=options.seeds,
-        runs=tuple(options.runs),
-        recipe=recipes.load(options.recipe or recipes.DEFAULT),
+        tables=TABLES if options.tables == ["all"] else tuple(options.tables),
         config=config.load(options.config or config.DEFAULT),
         out=options.out,
         cache=options.cache,
         jobs=options.jobs,
     )
-    tables = benchmark(request)
-    if tables:
-        print(tables[0].markdown())  # noqa: T201 - the command's answer
+    if request.tables == (ESTIMATOR,):
+        tables = fit_estimator(request)
+    else:
+        named = {f"{request.tables[0]}-{figure}" for figure in ("uar", "wa", "right")}
+        tables = [table for table in benchmark(request) if table.name in named]
+    for table in tables:
+        print(f"{table.title}\n\n{table.markdown()}\n")  # noqa: T201 - the command's answer
 
 
 def _print(figures: dict[str, Any], options: argparse.Namespace) -> None:

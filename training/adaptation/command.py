@@ -13,17 +13,15 @@ from ...service.files import require_place
 from ...service.inference import bundle as bundles
 from ...service.inference.audio.formats import PassedOver
 from ...service.inference.bundle import SEAL, Bundle
-from ...service.inference.card import Decision
 from ...service.inference.errors import printable
-from ...service.inference.head import Head
 from ...service.jobs.folder import AdaptationTask, read_labels
-from ..bundle.prototypes import Prototypes
 from ..errors import TrainingError
+from . import outcome as outcomes
 from .config import AdaptConfig
-from .decision import MIN_LABELS, Served, adapt_decision, serve
-from .evidence import collect_evidence
+from .decision import MIN_LABELS, Served
 from .features import Encoder, TargetFeatures, extract_features, with_labels
-from .head import Floats, Full, Source, Start, Target
+from .head import Full, Start
+from .outcome import adapt_target
 from .publish import Adapted, publish
 from .report import (
     AdaptationReport,
@@ -32,17 +30,13 @@ from .report import (
     ChangedClip,
     Clips,
     EmotionChange,
-    Estimate,
-    Evidence,
 )
-from .train import adapt_head
 
 Progress = Callable[[str, int, int], None]
 """Called with the stage, the units done and all units of the stage."""
 
 _EXAMPLES = 5  # names of skipped files per reason
 _CHANGED = 20  # clips whose answer changed, by name
-_FOLDS = 3  # of the labelled recordings
 
 
 def adapt(
@@ -100,12 +94,18 @@ def adapt(
     target = with_labels(
         features.target(tuple(base.labels.index(name) for name in names)), features, labels
     )
-    work = _Work(base, start or Start(head_before, base.memory()), target, task, config)
-    head = work.adapt(target, clock.stage("adapt"))
-    clock.stage("judge")
-    evidence, decision = work.judge(head, features)
-    before, after = work.before, work.served(head, decision)
-    evidence = _consistent(evidence, before, after)
+    start = start or Start(head_before, base.memory())
+    outcome = adapt_target(
+        outcomes.Base(base.labels, base.card.decision, start.head, start.memory),
+        target,
+        task.method,
+        config,
+        task.seed,
+        recordings=features.clip,
+        on_step=clock.stage("adapt"),
+        on_judge=lambda: clock.stage("judge"),
+    )
+    before, after, evidence = outcome.before, outcome.after, outcome.evidence
     clock.stage("publish")
     report = AdaptationReport(
         method=task.method,
@@ -136,112 +136,10 @@ def adapt(
     )
     if evidence.verdict != "reject" or task.force:
         calibrated = len(target.labelled) >= MIN_LABELS and config.calibrate
-        publish(task.out, base, Adapted(head, decision, names, calibrated, start), report, config)
+        adapted = Adapted(outcome.head, outcome.decision, names, calibrated, start)
+        publish(task.out, base, adapted, report, config)
         report = report.model_copy(update={"bundle": printable(task.out)})
     return report.model_copy(update={"seconds": clock.seconds()})
-
-
-class _Work:
-    """A base and a target: adaptation and judgement, with the same inputs for both."""
-
-    def __init__(
-        self,
-        base: Bundle,
-        start: Start,
-        target: Target,
-        task: AdaptationTask,
-        config: AdaptConfig,
-    ) -> None:
-        self.base, self.start, self.target = base, start, target
-        self.task, self.config = task, config
-        self.source = Source.from_memory(start.memory, config.most_slots)
-        self.temperature = base.card.decision.temperature
-        self.before = self.served(start.head, base.card.decision)
-
-    def adapt(self, target: Target, on_step: Callable[[int, int], None] | None = None) -> Head:
-        return adapt_head(
-            self.start.head,
-            self.source,
-            target,
-            self.task.method,
-            self.config,
-            self.task.seed,
-            on_step,
-            temperature=self.temperature,
-        )
-
-    def served(self, head: Head, decision: Decision) -> Served:
-        prototypes = Prototypes.of(head, self.start.memory)
-        return serve(self.target.pooled, head, prototypes, decision, self.target.occurs)
-
-    def judge(self, head: Head, features: TargetFeatures) -> tuple[Evidence, Decision]:
-        target = self.target
-        evidence = collect_evidence(
-            self.start.head, head, self.source, target, self.base.labels,
-            temperature=self.temperature,
-        )  # fmt: skip
-        logits = self._cross_fit(features) if len(target.labelled) >= MIN_LABELS else None
-        if logits is not None:
-            evidence = _with_label_accuracy(evidence, logits, target)
-        expected = evidence.estimated_accuracy
-        changed = evidence.figures["answers_changed"] > 0 or logits is not None
-        prototypes = Prototypes.of(head, self.start.memory)
-        return evidence, adapt_decision(
-            self.base.card.decision,
-            self.before,
-            head,
-            prototypes,
-            target,
-            prior=None if head is self.start.head else self.config.prior,
-            accuracy=expected.value if expected and changed and self.config.calibrate else None,
-            cross_fitted=logits if self.config.calibrate else None,
-        )
-
-    def _cross_fit(self, features: TargetFeatures) -> Floats:
-        """Logits of the labelled clips, each from a head that did not know its label."""
-        target = self.target
-        recordings = features.clip[target.labelled]
-        # recordings in turn, so that all turns of one are in the same fold
-        fold = np.unique(recordings, return_inverse=True)[1] % _FOLDS
-        logits = np.zeros((len(target.labelled), len(self.base.labels)), np.float32)
-        for number in np.unique(fold):
-            hidden = np.flatnonzero(fold == number)
-            head = self.adapt(target.without_labels(hidden))
-            own = target.pooled[target.labelled[hidden]]
-            logits[hidden] = head.classify(head.project(head.standardise(own)))
-        return logits
-
-
-def _with_label_accuracy(evidence: Evidence, logits: Floats, target: Target) -> Evidence:
-    """Replace the estimated accuracy by that on labelled clips, which is drawn to it.
-
-    The estimate counts as much as its error allows: an error of e is that of about
-    ``0.16 / e ** 2`` clips.
-    """
-    open_ = target.open(logits.shape[1])
-    right = np.where(open_, logits, -np.inf).argmax(1) == target.emotion
-    count, hits = float(len(right)), float(right.sum())
-    if evidence.estimated_accuracy is not None:
-        prior_clips = 0.16 / max(evidence.estimated_accuracy.error, 0.01) ** 2
-        hits += prior_clips * evidence.estimated_accuracy.value
-        count += prior_clips
-    value = hits / count
-    figures = {**evidence.figures, "labelled_accuracy": float(right.mean())}
-    error = float(np.sqrt(max(value * (1 - value), 0.01) / count))
-    return evidence.model_copy(
-        update={"estimated_accuracy": Estimate(value=value, error=error), "figures": figures}
-    )
-
-
-def _consistent(evidence: Evidence, before: Served, after: Served) -> Evidence:
-    """No model is called improved that answers fewer clips than its base."""
-    if evidence.verdict != "improved" or after.answered.sum() >= before.answered.sum():
-        return evidence
-    reason = (
-        f"It would answer {after.answered.mean():.1%} of the clips; the base answers "
-        f"{before.answered.mean():.1%}."
-    )
-    return evidence.model_copy(update={"verdict": "no change", "reasons": (reason,)})
 
 
 def _change(before: NDArray[Any], after: NDArray[Any]) -> Change:

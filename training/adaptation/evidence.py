@@ -1,5 +1,9 @@
 """Evidence without labels: the verdict on an adapted head, and an estimate of its accuracy."""
 
+import json
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,14 +14,12 @@ from .methods.method import softmax
 from .methods.pseudo_labels import vote
 from .report import Estimate, Evidence, Verdict
 
-_ESTIMATE: dict[str, float] = {
-    "": 0.0,
-    "view_agreement": 1.0,
-}
-"""Coefficients of the estimated accuracy by figure; the intercept has no name."""
-
-_ERROR = 0.1
-"""Mean absolute error of the estimate on development sets of corpora left out."""
+_FITTED: dict[str, Any] = json.loads(
+    (Path(__file__).parents[1] / "configs" / "estimator.json").read_text("utf-8")
+)
+"""Lines and thresholds that ``nnpm benchmark --tables estimator`` fits on development sets:
+coefficients by figure (the intercept has no name) of the accuracy and of its gain, the mean
+absolute error on corpora left out, and between which gains a model is neither better nor worse."""
 
 _LEAST_KEPT = 0.9
 """Minimum accuracy on the source, as a share of the old head's."""
@@ -27,9 +29,6 @@ _COLLAPSE = 0.9
 
 _FARTHEST = 1.6
 """Maximum median distance of the clips from the memory, relative to distances within the memory."""
-
-_WORSE = 0.03
-"""Maximum fall of the estimated accuracy."""
 
 _SAME = 0.01
 """Minimum share of changed answers; below it the verdict is "no change"."""
@@ -84,8 +83,11 @@ def collect_evidence(
     expected_before, expected = estimate(before), estimate(after)
     if expected_before is not None:
         figures["estimated_accuracy_before"] = expected_before.value
-    fall = None if not (expected_before and expected) else expected_before.value - expected.value
-    verdict, reasons = _verdict(figures, fall)
+    change = {name: after[name] - before[name] for name in after.keys() & before.keys()}
+    gain = _on_line("gain", change)
+    if gain is not None:
+        figures["estimated_gain"] = gain
+    verdict, reasons = _verdict(figures, gain)
     return Evidence(verdict=verdict, reasons=reasons, estimated_accuracy=expected, figures=figures)
 
 
@@ -143,7 +145,7 @@ def observe(
     return answers, figures
 
 
-def _verdict(figures: dict[str, float], fall: float | None) -> tuple[Verdict, tuple[str, ...]]:
+def _verdict(figures: dict[str, float], gain: float | None) -> tuple[Verdict, tuple[str, ...]]:
     against = []
     distance = figures["distance_to_memory_before"]
     if distance > _FARTHEST:
@@ -163,9 +165,10 @@ def _verdict(figures: dict[str, float], fall: float | None) -> tuple[Verdict, tu
         against.append(
             f"{share:.0%} of the clips get the same emotion; at most {_COLLAPSE:.0%} is accepted."
         )
-    if fall is not None and fall > _WORSE:
+    if gain is not None and gain < _FITTED["reject_below"]:
         against.append(
-            f"The estimated accuracy falls by {fall:.3f}; at most {_WORSE:g} is accepted."
+            f"The estimated accuracy changes by {gain:+.3f}; "
+            f"at least {_FITTED['reject_below']:+.3f} is required."
         )
     if against:
         return "reject", tuple(against)
@@ -174,8 +177,8 @@ def _verdict(figures: dict[str, float], fall: float | None) -> tuple[Verdict, tu
             f"The answer changes on {figures['answers_changed']:.1%} of the clips; "
             f"at least {_SAME:.0%} is required.",
         )
-    gained = "" if fall is None else f"The estimated accuracy changes by {-fall:+.3f}. "
-    if fall is not None and fall > 0:
+    gained = "" if gain is None else f"The estimated accuracy changes by {gain:+.3f}. "
+    if gain is not None and gain < _FITTED["improved_from"]:
         return "no change", (f"{gained}So small a change is within the error of the estimate.",)
     return "improved", (f"{gained}Accuracy on the source is {after:.3f}; before, {before:.3f}.",)
 
@@ -188,10 +191,17 @@ def core_columns(labels: tuple[str, ...]) -> list[int]:
 
 def estimate(figures: dict[str, float]) -> Estimate | None:
     """Estimate the accuracy from :func:`observe`; None if one of its figures is missing."""
-    if not set(_ESTIMATE) - {""} <= figures.keys():
+    value = _on_line("accuracy", figures)
+    if value is None:
         return None
-    value = sum(weight * figures.get(name, 1.0) for name, weight in _ESTIMATE.items())
-    return Estimate(value=min(1.0, max(0.0, value)), error=_ERROR)
+    return Estimate(value=min(1.0, max(0.0, value)), error=_FITTED["error"])
+
+
+def _on_line(name: str, figures: dict[str, float]) -> float | None:
+    line: dict[str, float] = _FITTED[name]
+    if not line.keys() - {""} <= figures.keys():
+        return None
+    return sum(weight * figures.get(figure, 1.0) for figure, weight in line.items())
 
 
 def _distance(slots: Floats, clips: Floats) -> float:

@@ -5,21 +5,25 @@ which are scored, and how they are degraded; every row of a table is the outcome
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
-import soxr
 from numpy.typing import NDArray
 
-from ...service.inference.audio.waveform import SAMPLE_RATE_HZ
 from ...service.inference.card import CORE_EMOTIONS
 from ..adaptation.methods import METHODS
 from ..corpora import Utterance
-from ..data.non_speech import babble, chords, noise
+from ..data.augment import Augmentation
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+
+TEST = ("urdu", "emodb", "ased", "emotiontts")
+"""Corpora that nothing is chosen from."""
+
+HELD_OUT = " (held out)"
+"""After the name of a source corpus as a target: only speakers that the network never heard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,99 +33,78 @@ class Protocol:
     Attributes:
         name: as users call it.
         source: corpora with labels.
+        development: targets that choices are made on; of a source corpus, its held-out speakers.
         targets: corpora whose labels are used only to score.
-        outside: targets that the means leave out.
         uncurated: targets that are also adapted to with all their clips, whatever the emotion.
         whole: targets whose speakers cannot be halved.
     """
 
     name: str
     source: tuple[str, ...]
-    targets: tuple[str, ...]
-    outside: tuple[str, ...] = ()
+    development: tuple[str, ...]
+    targets: tuple[str, ...] = TEST
     uncurated: tuple[str, ...] = ("ased",)
     whole: tuple[str, ...] = ("urdu",)
     """Nearly every speaker of Urdu speaks in only one emotion."""
 
 
-_TEST = ("urdu", "emodb", "ased", "emotiontts")
+_ALL = ("ravdess", "crema", "nemo", "banglaser")
+_SOURCES = {
+    "P1": ("ravdess", "crema"),  # the paper's setting: English alone
+    "P2": ("ravdess", "nemo"),  # every figure before December 2026
+    "P3": _ALL,  # models/default
+    "open": ("crema", "banglaser"),  # models/open: licences that allow commercial use
+}
 
 PROTOCOLS = {
-    protocol.name: protocol
-    for protocol in (
-        # the paper's setting: English alone
-        Protocol("P1", ("ravdess", "crema"), (*_TEST, "nemo"), outside=("nemo",)),
-        # P1 as it was before CREMA-D was among the corpora; kept to compare with earlier results
-        Protocol("P1_ravdess", ("ravdess",), (*_TEST, "nemo"), outside=("nemo",)),
-        # English and Polish: the first bundled model
-        Protocol("P2", ("ravdess", "nemo"), _TEST),
-        # the product's: every source corpus
-        Protocol("P3", ("ravdess", "crema", "nemo", "banglaser"), _TEST),
-    )
+    **{name: Protocol(name, source, ("hindi", *source)) for name, source in _SOURCES.items()},
+    **{
+        f"without_{name}": Protocol(
+            f"without_{name}", tuple(other for other in _ALL if other != name), ("hindi", name)
+        )
+        for name in _ALL
+    },
 }
 """By name; docs/research/benchmark.md says what each is for."""
 
-STUDIED = ("source_only", "adabn", "entropy", "nnpm")
+STUDIED = ("adabn", "entropy", "nnpm")
 """The methods that the studies try; main and inductive try all that were asked for."""
 
 
-def all_methods() -> tuple[str, ...]:
-    """Every method, ``nnpm`` last."""
-    return tuple(sorted(METHODS, key=lambda name: name == "nnpm"))
+def all_methods(more: Iterable[str] = ()) -> tuple[str, ...]:
+    """Every method of ours and ``more``, ``nnpm`` last."""
+    return tuple(sorted(dict.fromkeys((*METHODS, *more)), key=lambda name: name == "nnpm"))
 
 
-NOISE_DB = 10.0
-"""Speech over noise, in power."""
+_UNCHANGED = Augmentation(resample_p=0, equaliser_p=0, room_p=0, noise_p=0)
 
-_NARROW_HZ = 8_000
-_MU = 255.0
-_LEVELS = 127
-
-
-def telephone(samples: Floats) -> Floats:
-    """Narrow band of a telephone: down to 8 kHz and mu-law (ITU-T G.711), and back; peak 1.
-
-    Args:
-        samples: float32 at 16 kHz, shape ``(num_samples,)``.
-    """
-    peak = max(1e-6, float(np.abs(samples).max(initial=0.0)))
-    narrow = soxr.resample(samples / peak, SAMPLE_RATE_HZ, _NARROW_HZ)
-    pressed = np.sign(narrow) * np.log1p(_MU * np.abs(narrow)) / np.log1p(_MU)
-    coded = np.round(pressed * _LEVELS) / _LEVELS
-    loud = np.sign(coded) * np.expm1(np.abs(coded) * np.log1p(_MU)) / _MU
-    return np.asarray(soxr.resample(loud, _NARROW_HZ, SAMPLE_RATE_HZ), np.float32)
-
-
-def noisy(samples: Floats) -> Floats:
-    """Pink noise added at :data:`NOISE_DB`; the same clip has the same noise."""
-    seed = int.from_bytes(hashlib.sha256(samples.tobytes()).digest()[:7])
-    noise = _pink(np.random.default_rng(seed), len(samples))
-    power = float(np.mean(samples.astype(np.float64) ** 2))
-    scale = np.sqrt(power / (np.mean(noise**2) + 1e-12) / 10 ** (NOISE_DB / 10))
-    return np.asarray(samples + scale * noise, np.float32)
-
-
-def _recorded(samples: Floats) -> Floats:
-    return samples
-
-
-def _pink(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
-    """Noise whose power falls by 3 dB an octave."""
-    spectrum = np.fft.rfft(rng.standard_normal(count))
-    spectrum /= np.sqrt(np.maximum(np.arange(len(spectrum)), 1.0))
-    return np.fft.irfft(spectrum, count)
-
-
-DEGRADATIONS: dict[str, Callable[[Floats], Floats]] = {
-    "recorded": _recorded,
-    "telephone": telephone,
-    "noise": noisy,
+DEGRADATIONS: dict[str, Augmentation] = {
+    "recorded": _UNCHANGED,
+    "telephone": Augmentation(
+        resample_p=0, equaliser_p=1, equaliser_db=0, telephone_p=1, room_p=0, noise_p=0
+    ),
+    "noise": Augmentation(resample_p=0, equaliser_p=0, room_p=0, noise_p=1, noise_snr_db=(10, 10)),
+    "room": Augmentation(resample_p=0, equaliser_p=0, room_p=1, noise_p=0),
 }
 """By name; ``recorded`` changes nothing."""
 
+
+def degrade(samples: Floats, degradation: str) -> Floats:
+    """Change a clip; the same clip is always changed in the same way.
+
+    Args:
+        samples: float32 at 16 kHz, shape ``(num_samples,)``.
+        degradation: a name in :data:`DEGRADATIONS`.
+    """
+    digest = hashlib.sha256(samples.tobytes()).digest()
+    return DEGRADATIONS[degradation](samples, np.random.default_rng(int.from_bytes(digest)))
+
+
 CURATED, UNCURATED = "curated", "uncurated"
-CURVE = (20, 50, 100, 400, 1000)
-"""Clips of the learning curve."""
+CURVE = (20, 50, 100, 400)
+"""Clips that are adapted to, in the study of few clips."""
+LABELLED = (0, 10, 20, 50, 100)
+"""Clips whose labels are given, in the study of labels."""
 SKEWED = 0.7
 """Share of the emotion that most clips have, in the study of label shift."""
 
@@ -133,10 +116,12 @@ class Part:
     Attributes:
         adapt: given to the method without their labels.
         score: scored afterwards.
+        labelled: those of ``adapt`` whose labels are given, as places in the corpus.
     """
 
     adapt: Ints
     score: Ints
+    labelled: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -180,6 +165,13 @@ def inductive(
     return [Case("inductive", (Part(halves[0], halves[1]), Part(halves[1], halves[0])))]
 
 
+def shift(
+    _name: str, utterances: Sequence[Utterance], _protocol: Protocol, rng: np.random.Generator
+) -> list[Case]:
+    """One emotion absent, or 70 % of the clips, each in turn; the clips left are scored."""
+    return resampled(utterances, rng)
+
+
 def curve(
     _name: str, utterances: Sequence[Utterance], _protocol: Protocol, rng: np.random.Generator
 ) -> list[Case]:
@@ -193,10 +185,42 @@ def curve(
     ]
 
 
-def shift(
+def degraded(
+    _name: str, utterances: Sequence[Utterance], _protocol: Protocol, _rng: np.random.Generator
+) -> list[Case]:
+    """All clips by telephone, in noise, and in a room."""
+    core = core_clips(utterances)
+    return [Case(kind, (Part(core, core),), kind) for kind in DEGRADATIONS if kind != "recorded"]
+
+
+def labels(
     _name: str, utterances: Sequence[Utterance], _protocol: Protocol, rng: np.random.Generator
 ) -> list[Case]:
-    """One emotion absent, or 70 % of the clips, each in turn; the clips left are scored."""
+    """Labels of random clips, each size within the next; clips that no size names are scored."""
+    core = core_clips(utterances)
+    order = rng.permutation(core)
+    rest = np.sort(order[LABELLED[-1] :])
+    if len(rest) < LABELLED[-1]:
+        return []
+    return [Case(f"{size} labels", (Part(core, rest, np.sort(order[:size])),)) for size in LABELLED]
+
+
+Cases = Callable[[str, Sequence[Utterance], Protocol, np.random.Generator], list[Case]]
+
+CASES: dict[str, Cases] = {
+    "main": main,
+    "inductive": inductive,
+    "shift": shift,
+    "curve": curve,
+    "degraded": degraded,
+    "labels": labels,
+    "ablations": lambda *given: main(*given)[:1],
+}
+"""By table."""
+
+
+def resampled(utterances: Sequence[Utterance], rng: np.random.Generator) -> list[Case]:
+    """Every emotion absent in turn, then each as 70 % of the clips, where that can be drawn."""
     core = core_clips(utterances)
     emotion = np.array([utterances[place].emotion for place in core])
     cases = []
@@ -209,27 +233,6 @@ def shift(
             chosen = np.sort(np.concatenate(parts))
             cases.append(Case(f"{SKEWED:.0%} {name}", (Part(chosen, chosen),)))
     return cases
-
-
-def degraded(
-    _name: str, utterances: Sequence[Utterance], _protocol: Protocol, _rng: np.random.Generator
-) -> list[Case]:
-    """All clips by telephone, and in noise."""
-    core = core_clips(utterances)
-    return [Case(kind, (Part(core, core),), kind) for kind in ("telephone", "noise")]
-
-
-CASES: dict[
-    str, Callable[[str, Sequence[Utterance], Protocol, np.random.Generator], list[Case]]
-] = {
-    "main": main,
-    "inductive": inductive,
-    "ablations": lambda *given: main(*given)[:1],
-    "curve": curve,
-    "shift": shift,
-    "degraded": degraded,
-}
-"""By table; non-speech sounds have no labels: see :mod:`nnpm.training.benchmark.work`."""
 
 
 def core_clips(utterances: Sequence[Utterance]) -> Ints:
@@ -248,28 +251,13 @@ def _half_of_the_speakers(
 
 
 def _skew(core: Ints, emotion: NDArray[np.str_], name: str, rng: np.random.Generator) -> list[Ints]:
-    """All clips of one emotion and, of the others alike, as many as are 30 %."""
-    frequent = core[emotion == name]
+    """Clips of one emotion, 70 %, and as many of each other emotion; as many as there can be."""
     others = [rng.permutation(core[emotion == e]) for e in sorted(set(emotion.tolist()) - {name})]
     if not others:
         return []
-    each = round(len(frequent) * (1 - SKEWED) / SKEWED / len(others))
-    if each == 0 or each > min(map(len, others)):
+    frequent = rng.permutation(core[emotion == name])
+    share = (1 - SKEWED) / SKEWED / len(others)
+    each = min(round(len(frequent) * share), min(map(len, others)))
+    if each == 0:
         return []
-    return [frequent, *(clips[:each] for clips in others)]
-
-
-_COUNT = 100
-
-KINDS: dict[str, Callable[[np.random.Generator, Sequence[Floats]], Floats]] = {
-    "music": lambda rng, _clips: chords(rng),
-    "noise": lambda rng, _clips: noise(rng, rng.uniform(0.0, 2.0)),
-    "babble": babble,
-}
-"""By name: makes one sound of three seconds."""
-
-
-def make_sounds(kind: str, clips: Sequence[Floats], seed: int) -> list[Floats]:
-    """A hundred sounds of one kind; babble is made of ``clips``."""
-    rng = np.random.default_rng([seed, list(KINDS).index(kind)])
-    return [KINDS[kind](rng, clips) for _ in range(_COUNT)]
+    return [frequent[: round(each / share)], *(clips[:each] for clips in others)]

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ...service.inference.card import CORE_EMOTIONS
-from .cases import CURATED, Protocol, all_methods
-from .tables import by_seed, confusions, headline_targets, in_order
+from .cases import Protocol, all_methods
+from .tables import by_seed, confusions, curated, headline_targets, in_order
 
 # Okabe and Ito's colours, which the colour-blind tell apart.
 EMOTION_COLOURS = {"angry": "#d55e00", "happy": "#e69f00", "neutral": "#7f7f7f", "sad": "#0072b2"}
@@ -62,7 +62,7 @@ def charts(frame: pd.DataFrame, protocol: Protocol) -> list[Chart]:
     curve = frame[frame["table"] == "curve"]
     found = []
     if not main.empty:
-        found.append(uar_chart(main, protocol))
+        found.append(uar_chart(main))
     if not curve.empty:
         found.append(curve_chart(curve))
     if not (counts := confusions(main)).empty:
@@ -72,20 +72,14 @@ def charts(frame: pd.DataFrame, protocol: Protocol) -> list[Chart]:
     return found
 
 
-def curated(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the main table whose target is the clips of the core emotions."""
-    return frame[(frame["table"] == "main") & (frame["condition"] == CURATED)]
-
-
-def uar_chart(frame: pd.DataFrame, protocol: Protocol) -> Chart:
+def uar_chart(frame: pd.DataFrame) -> Chart:
     """UAR of every method on every target, curated; every seed is a dot.
 
     Args:
         frame: rows of the main table, :func:`~nnpm.training.benchmark.tables.in_order`.
-        protocol: says which targets the mean is over.
     """
     wide = by_seed(frame, ["method"], "uar")
-    headline = headline_targets(frame, protocol)
+    headline = headline_targets(frame)
     wide["mean"] = wide[headline].mean(axis=1, skipna=False)
     methods = list(wide.index.unique("method"))
     figure = Figure(figsize=(1.5 + 1.3 * wide.shape[1], 3.6), layout="constrained")
@@ -115,7 +109,7 @@ def curve_chart(frame: pd.DataFrame) -> Chart:
     Args:
         frame: rows of the table ``curve``, :func:`~nnpm.training.benchmark.tables.in_order`.
     """
-    clips = frame["condition"].str.split(" ").str[0].astype(int)
+    clips = frame["condition"].astype(str).str.split(" ").str[0].astype(int)
     wide = by_seed(frame.assign(clips=clips), ["method", "clips"], "uar")
     figure = Figure(figsize=(1 + 2.1 * wide.shape[1], 2.9), layout="constrained")
     panels: Sequence[Axes] = figure.subplots(1, wide.shape[1], sharey=True, squeeze=False)[0]
@@ -136,7 +130,7 @@ def curve_chart(frame: pd.DataFrame) -> Chart:
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper left", ncols=4, frameon=False)
     note = "Random clips of the target, scored on all; mean ± standard deviation over the seeds."
-    return _chart("curve", "Learning curve", note, figure)
+    return _chart("curve", "Few clips", note, figure)
 
 
 def confusion_chart(counts: pd.DataFrame) -> Chart:

@@ -1,9 +1,8 @@
-"""The plan of a benchmark: every trial, and the switches of nnpm that the ablations turn off."""
+"""The plan of a benchmark: every trial, and the switches of nnpm that the ablations turn."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,32 +10,38 @@ import numpy as np
 from ..adaptation.config import AdaptConfig
 from ..adaptation.methods import METHODS
 from ..corpora import Utterance
-from .cases import CASES, KINDS, STUDIED, Case, Protocol
+from .cases import CASES, HELD_OUT, STUDIED, Case, Protocol
+
+TABLES = tuple(CASES)
+"""What ``--tables`` takes, besides ``all`` and ``estimator``."""
 
 WHOLE = "whole method"
 
 ABLATIONS: dict[str, dict[str, Any]] = {
     WHOLE: {},
     "no multilabel loss": {"nnpm": {"multilabel_weight": 0.0}},
-    "no pseudo labels": {"nnpm": {"pseudo_label_weight": 0.0}},
     "no information maximisation": {"nnpm": {"information_weight": 0.0}},
+    "with cross-entropy on pseudo labels": {"nnpm": {"pseudo_label_weight": 0.3}},
+    "equal shares as prior": {"prior": {"estimate": False}},
+    "no doubt of the prior": {"nnpm": {"doubt": False}},
     "no memory vote in the pseudo labels": {"nnpm": {"vote_share": 0.0}},
     "no centring": {"nnpm": {"centring": False}},
     "no balance": {"nnpm": {"balance": 0.0}},
     "no smoothing": {"nnpm": {"smoothing": 0.0}},
+    "smoothing over other voices": {"nnpm": {"voices": 8}},
     "no consistency check": {"nnpm": {"consistency": 0.0}},
     "no confidence weights": {"nnpm": {"confidence_weights": False}},
-    "all negatives": {"nnpm": {"hard_negative_share": 1.0}},
-    "memory not updated": {"nnpm": {"memory_momentum": 1.0}},
+    "all slots reliable": {"nnpm": {"reliable_share": 0.0}},
+    "all negatives": {"nnpm": {"negatives": 1_000_000}},
     "no ramp": {"ramp_steps": 0},
     "no views": {"views": 0},
-    "no target statistics": {"target_statistics": 0.0},
-    "target statistics all the way": {"target_statistics": 1.0},
+    "source statistics": {"statistics": {"adapt": False}},
+    "target statistics all the way": {"statistics": {"mean_clips": 0.0, "deviation_clips": 0.0}},
+    "target statistics that ignore the prior": {"statistics": {"prior_aware": 0.0}},
+    "only where all three agree": {"nnpm": {"agreement": True}},
     "no replay": {"replay_weight": 0.0},
-    "no anchor": {"anchor": False},
-    "with dropout": {"dropout": True},
-    "no memory vote in the answer": {"answer_vote": False},
-    "with prior correction": {"prior_correction": 0.5},
+    "three heads": {"heads": 3},
+    "all of the trained weights": {"mix": 1.0},
     "no calibration by the estimate": {"calibrate": False},
 }
 """What each row changes in the configuration of an adaptation."""
@@ -53,13 +58,6 @@ def changed(config: AdaptConfig, overrides: dict[str, Any]) -> AdaptConfig:
     for name, value in overrides.items():
         fields[name] = {**fields[name], **value} if isinstance(value, dict) else value
     return AdaptConfig.model_validate(fields)
-
-
-NON_SPEECH = "strange"
-"""The table of sounds that are no speech, by the name that ``--tables`` has for it."""
-
-TABLES = (*CASES, NON_SPEECH)
-"""What ``--tables`` takes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,22 +81,22 @@ class Trial:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Unit:
-    """The trials of one table on one target with one seed: the work of one process at a time.
+    """The trials of one table on one target with one bundle: the work of one process at a time.
 
     Attributes:
-        table: in :data:`TABLES`.
-        target: corpus, or a kind of sound that is no speech.
-        seed: of network and adaptation.
-        run: folder of the network.
-        utterances: of the target; of the corpus that babble is made of.
+        table: in :data:`TABLES`, or ``estimator``.
+        target: as the tables name it.
+        network: number of the bundle.
+        seed: of the bundle and of the adaptation.
+        utterances: of the target.
         num_views: of every clip that are computed; a trial may look at fewer.
         trials: to be done.
     """
 
     table: str
     target: str
+    network: int
     seed: int
-    run: Path
     utterances: Sequence[Utterance]
     num_views: int
     trials: tuple[Trial, ...]
@@ -109,13 +107,13 @@ class Unit:
             (
                 self.table,
                 self.target,
-                t.case.condition,
-                t.method,
-                t.variant,
+                trial.case.condition,
+                trial.method,
+                trial.variant,
                 self.seed,
-                t.fingerprint,
+                trial.fingerprint,
             )
-            for t in self.trials
+            for trial in self.trials
         ]
 
     def without(self, done: set[tuple[object, ...]]) -> "Unit":
@@ -126,52 +124,52 @@ class Unit:
 
 def plan(
     protocol: Protocol,
-    targets: Mapping[str, Sequence[Utterance]],
-    networks: Mapping[int, tuple[Path, str]],
+    targets: Sequence[Mapping[str, Sequence[Utterance]]],
+    networks: Sequence[tuple[int, str]],
     config: AdaptConfig,
     tables: Sequence[str],
-    methods: Sequence[str],
+    methods: Collection[str],
 ) -> list[Unit]:
     """List the trials, table by table.
 
     Args:
-        protocol: source and means.
-        targets: clips by corpus.
-        networks: run folder and its fingerprint, by seed.
+        protocol: says which targets are special.
+        targets: clips by name, for every network: which speakers are held out depends on it.
+        networks: seed and digest of each.
         config: of the adaptation.
         tables: in :data:`TABLES`.
         methods: by name; the studies have some of these, the ablations nnpm.
     """
     units = []
     for table in tables:
-        for name in KINDS if table == NON_SPEECH else targets:
-            utterances = targets[next(iter(targets)) if table == NON_SPEECH else name]
-            clips = repr([(u.path.name, u.speaker, u.emotion) for u in utterances])
-            for seed, (run, network) in networks.items():
-                trials = tuple(
-                    Trial(
-                        case, method, variant, varied, _digest(network, clips, case, method, varied)
-                    )
-                    for case in _cases(table, name, utterances, protocol, seed)
-                    for method, variant, varied in _contenders(table, methods, config)
-                )
-                units.append(Unit(table, name, seed, run, utterances, config.views, trials))
+        contenders = _contenders(table, methods, config)
+        for number, (seed, digest) in enumerate(networks):
+            for target, utterances in targets[number].items():
+                rng = np.random.default_rng([seed, TABLES.index(table)])
+                cases = CASES[table](target.removesuffix(HELD_OUT), utterances, protocol, rng)
+                trials = make_trials(digest, utterances, cases, contenders)
+                units.append(Unit(table, target, number, seed, utterances, config.views, trials))
     return units
 
 
-def _cases(
-    table: str, name: str, utterances: Sequence[Utterance], protocol: Protocol, seed: int
-) -> list[Case]:
-    if table == NON_SPEECH:
-        return [Case("not speech", ())]
-    rng = np.random.default_rng([seed, TABLES.index(table)])
-    return CASES[table](name, utterances, protocol, rng)
+def make_trials(
+    network: str,
+    utterances: Sequence[Utterance],
+    cases: Sequence[Case],
+    contenders: Sequence[tuple[str, str, AdaptConfig]],
+) -> tuple[Trial, ...]:
+    """Every contender (method, variant, configuration) on every case."""
+    clips = repr([(u.path.name, u.speaker, u.emotion) for u in utterances])
+    return tuple(
+        Trial(case, method, variant, config, _digest(network, clips, case, method, config))
+        for case in cases
+        for method, variant, config in contenders
+    )
 
 
 def _contenders(
-    table: str, methods: Sequence[str], config: AdaptConfig
+    table: str, methods: Collection[str], config: AdaptConfig
 ) -> list[tuple[str, str, AdaptConfig]]:
-    """Method, variant, configuration."""
     if table == "ablations":
         if "nnpm" not in methods:
             return []
@@ -184,6 +182,6 @@ def _contenders(
 def _digest(network: str, clips: str, case: Case, method: str, config: AdaptConfig) -> str:
     """Of network, clips and configuration, without the settings of other methods."""
     others = (set(METHODS) - {method}) | {"full"}
-    places = [(part.adapt.tolist(), part.score.tolist()) for part in case.parts]
+    places = [(p.adapt.tolist(), p.score.tolist(), p.labelled.tolist()) for p in case.parts]
     parts = [network, clips, case.degradation, places, config.model_dump_json(exclude=others)]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

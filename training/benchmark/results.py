@@ -24,7 +24,7 @@ Row = dict[str, Any]
 """The values of :data:`KEY`, and the figures of one trial."""
 
 KEY = ("table", "target", "condition", "method", "variant", "seed", "fingerprint")
-"""What identifies a row; the fingerprint is of network, target clips and configuration."""
+"""What identifies a row; the fingerprint is of bundle, target clips and configuration."""
 
 NESTED = ("confusion", "speakers", "map")
 """Columns of :func:`to_frame` that hold no single number or text."""
@@ -79,9 +79,10 @@ def to_frame(rows: Sequence[Row]) -> pd.DataFrame:
         rows: as :meth:`Results.read` gives them.
 
     Returns:
-        :data:`KEY`, then the other columns by name. Nested figures become ``gated_uar``,
-        ``recall_angry``, ``evidence_...`` (the mean over the adaptations of a row); several
-        verdicts or counts of clips are joined by ``"; "``; :data:`NESTED` stay as they are.
+        :data:`KEY`, then the other columns by name. Nested figures become ``base_uar``,
+        ``gated_uar``, ``recall_angry``, ``evidence_...`` (the mean over the adaptations of a
+        row); several verdicts or counts of clips are joined by ``"; "``; :data:`NESTED` stay as
+        they are.
     """
     frame = pd.DataFrame([_flatten(row) for row in rows])
     rest = sorted(set(frame.columns) - set(KEY))
@@ -97,7 +98,7 @@ def read_frame(path: Path) -> pd.DataFrame:
 
 def _flatten(row: Row) -> Row:
     flat = {name: value for name, value in row.items() if name not in _UNFOLDED}
-    for part in ("gated", "recall"):
+    for part in ("base", "gated", "recall"):
         flat |= {f"{part}_{name}": value for name, value in row.get(part, {}).items()}
     evidence = pd.DataFrame(row.get("evidence", ()), dtype=float).mean()
     flat |= {f"evidence_{name}": value for name, value in evidence.items()}
@@ -107,7 +108,7 @@ def _flatten(row: Row) -> Row:
     return flat
 
 
-_UNFOLDED = ("gated", "recall", "evidence", "reasons", "adapted_clips")
+_UNFOLDED = ("base", "gated", "recall", "evidence", "reasons", "adapted_clips")
 
 
 def provenance(command: str) -> dict[str, str]:
@@ -135,7 +136,7 @@ def code() -> str:
     folder = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for part in ("adaptation", "benchmark"):
-        for path in sorted((folder / part).glob("*.py")):
+        for path in sorted((folder / part).rglob("*.py")):
             digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 

@@ -13,37 +13,39 @@ import pandas as pd
 
 from ...service.inference.card import CORE_EMOTIONS
 from ..evaluation import bootstrap_interval
-from .cases import KINDS, UNCURATED, Protocol, all_methods
-from .plan import NON_SPEECH, TABLES, WHOLE
+from .cases import CURATED, UNCURATED, Protocol, all_methods
+from .plan import TABLES, WHOLE
 
 SEEDS = "Mean ± standard deviation over the seeds."
+LOSS = 0.02
+"""A run that loses more UAR than this is a loser; one that gains any, a winner."""
 
 FIGURES = {
-    "uar": ("uar", "UAR"),
-    "wa": ("wa", "WA"),
-    "macro_f1": ("macro_f1", "Macro F1"),
-    "ece": ("ece", "ECE"),
-    "coverage": ("coverage", "Coverage"),
-    "answered": ("wa_answered", "WA of the answered"),
-    "gated-uar": ("gated_uar", "UAR, gated"),
-    "gated-wa": ("gated_wa", "WA, gated"),
-    "valence-uar": ("valence_uar", "Valence, UAR"),
-    "valence-wa": ("valence_wa", "Valence, WA"),
+    "uar": ("uar", "UAR", ""),
+    "wa": ("wa", "WA", ""),
+    "macro_f1": ("macro_f1", "Macro F1", ""),
+    "ece": ("ece", "ECE", "15 bins of equal width; lower is better."),
+    "gated-uar": ("gated_uar", "UAR, gated", "Where the verdict is reject, the base answers."),
+    "gated-wa": ("gated_wa", "WA, gated", "Where the verdict is reject, the base answers."),
+    "valence-uar": ("valence_uar", "Valence, UAR", "Positive: happy, neutral, calm, surprise."),
+    "valence-wa": ("valence_wa", "Valence, WA", "Positive: happy, neutral, calm, surprise."),
 }
-"""File, column of the frame and title of each figure of the main tables."""
+"""File, column of the frame, title and note of the figures that stand by method and target."""
 
-_NOTES = {
-    "gated": "Where the verdict is reject, the base answers.",
-    "valence": "Positive: happy, neutral, calm, surprise; negative: angry, sad, fear, disgust.",
-    "coverage": "Share of the clips that the service would answer.",
-    "ece": "15 bins of equal width; lower is better.",
-}
-
-STUDIES = {
-    "curve": ("Learning curve", "Adapted to so many random clips, scored on all."),
+HEADINGS = {
+    "main": ("Transductive", "Adapted to all clips, scored on the same."),
+    "inductive": ("Inductive", "Adapted to half of the speakers, scored on the other, both ways."),
     "shift": ("Label shift", "One emotion absent, or 70 % of the clips; scored on those clips."),
-    "degraded": ("Telephone and noise", "8 kHz and mu-law; pink noise 10 dB below the speech."),
+    "curve": ("Few clips", "Adapted to so many random clips, scored on all."),
+    "degraded": ("Degraded", "A telephone's band; noise 10 dB below the speech; a room's echo."),
+    "labels": ("A few labels", "Labels of so many random clips, scored on the others."),
+    "ablations": ("Ablations", "nnpm with one of its parts changed, one at a time."),
 }
+"""Heading and note of each table, by the name that ``--tables`` has for it."""
+
+_FULL = ("main", "inductive")
+_STUDY_FIGURES = ("uar", "wa", "ece", "gated-uar")
+_ROWS = {"main": ["method"], "inductive": ["method"], "ablations": ["variant"]}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,132 +106,124 @@ def tables_by_name(frame: pd.DataFrame, protocol: Protocol) -> dict[str, list[Ta
     found: dict[str, list[Table]] = {}
     for name in TABLES:
         rows = frame[frame["table"] == name]
-        if rows.empty:
-            continue
-        if name in STUDIES:
-            found[name] = study_tables(name, rows, protocol)
-        elif name == "ablations":
-            found[name] = ablation_tables(rows, protocol)
-        elif name == NON_SPEECH:
-            found[name] = non_speech_tables(rows)
-        else:
-            found[name] = method_tables(name, rows, protocol)
+        if not rows.empty:
+            tables = make_tables(name, rows, protocol)
+            found[name] = [table for table in tables if not table.frame.empty]
     return found
 
 
 def in_order(frame: pd.DataFrame, protocol: Protocol) -> pd.DataFrame:
-    """Name the uncurated targets apart, and give targets and methods their order.
+    """Name the uncurated targets apart, and give targets, conditions and methods their order.
 
     Groups and pivots of the result come by target as the protocol names them, other targets and
     then uncurated ones last, and by method, ``nnpm`` last.
     """
     uncurated = frame["condition"] == UNCURATED
     targets = frame["target"].astype(str).where(~uncurated, frame["target"] + f" ({UNCURATED})")
-    known = [*protocol.targets, *KINDS]
-    rank = {name: place for place, name in enumerate(known)}
+    known = list(dict.fromkeys((*protocol.targets, *protocol.development)))
 
     def place(target: str) -> tuple[bool, int, str]:
-        name = target.removesuffix(f" ({UNCURATED})")
-        return name != target, rank.get(name, len(rank)), name
+        name = target.split(" (")[0]
+        return UNCURATED in target, known.index(name) if name in known else len(known), name
 
     order = sorted(targets.unique(), key=place)
     return frame.assign(
-        target=pd.Categorical(targets, order), method=pd.Categorical(frame["method"], all_methods())
+        target=pd.Categorical(targets, order),
+        method=pd.Categorical(frame["method"], all_methods(frame["method"])),
+        condition=pd.Categorical(frame["condition"], frame["condition"].unique()),
+        variant=pd.Categorical(frame["variant"], frame["variant"].unique()),
     )
 
 
-def method_tables(name: str, frame: pd.DataFrame, protocol: Protocol) -> list[Table]:
-    """Every figure of every method on every target.
+def make_tables(name: str, frame: pd.DataFrame, protocol: Protocol) -> list[Table]:
+    """The tables of one name: figures by method and target, as served, verdicts, estimates.
 
     Args:
-        name: main or inductive; the names of the CSV files start with it.
-        frame: rows of this table, :func:`in_order`.
-        protocol: says which targets the means are over.
+        name: in :data:`nnpm.training.benchmark.plan.TABLES`.
+        frame: its rows, :func:`in_order`.
+        protocol: says which targets cannot carry a mean alone.
     """
-    headline = headline_targets(frame, protocol)
-    others = [target for target in headline if target not in protocol.whole]
-    means = {"mean": headline, f"mean without {', '.join(protocol.whole)}": others}
-    note = (
-        f"{SEEDS} The means are over {', '.join(headline) or 'no target: none of them is here'}; "
-        "least gain: the worst difference to source_only on any target, any seed."
-    )
-    tables = []
-    for stem, (column, title) in FIGURES.items():
-        wide = by_seed(frame, ["method"], column)
-        cells = _over_seeds(wide)
-        for heading, targets in means.items():
-            cells[heading] = _over_seeds(_mean(wide, targets))
-        cells["least gain"] = _least_gain(wide, "method", "source_only")
-        notes = [text for word, text in _NOTES.items() if word in stem]
-        table = Table(f"{name}-{stem}", title, " ".join([note, *notes]), cells.reset_index())
-        tables.append(table)
-    tables += [_recalls(name, frame), _confusions(name, frame), _cost(name, frame)]
-    tables += [_verdicts(name, frame), _estimates(name, frame), _intervals(name, frame)]
-    return [table for table in tables if not table.frame.empty]
-
-
-def study_tables(name: str, frame: pd.DataFrame, protocol: Protocol) -> list[Table]:
-    """UAR and WA by condition and method, ungated and gated."""
-    title, note = STUDIES[name]
-    note = (
-        f"{note} {SEEDS} The mean is over the targets that have a figure; least gain: the worst "
-        "difference to source_only."
-    )
-    conditions = pd.Categorical(frame["condition"], frame["condition"].unique())
-    frame = frame.assign(condition=conditions)
-    tables = []
-    for stem in ("uar", "wa", "gated-uar"):
-        column, kind = FIGURES[stem]
-        wide = by_seed(frame, ["condition", "method"], column)
-        cells = _over_seeds(wide)
-        cells["mean"] = _over_seeds(_mean_of_present(wide, headline_targets(frame, protocol)))
-        cells["least gain"] = _least_gain(wide, "method", "source_only")
-        tables.append(Table(f"{name}-{stem}", f"{title}: {kind}", note, cells.reset_index()))
+    rows = _ROWS.get(name, ["condition", "method"])
+    stems = FIGURES if name in _FULL else _STUDY_FIGURES
+    tables = [figure_table(name, stem, frame, rows, protocol) for stem in stems]
+    tables.append(right_table(name, frame, rows))
+    tables.append(served_table(name, frame, rows))
+    if name != "ablations":
+        tables += [_verdicts(name, frame), _estimates(name, frame)]
+    if name in _FULL:
+        tables += [_recalls(name, frame), _confusions(name, frame)]
+        tables += [_intervals(name, frame), _cost(name, frame)]
     return tables
 
 
-def ablation_tables(frame: pd.DataFrame, protocol: Protocol) -> list[Table]:
-    """What each part of nnpm contributes, one at a time."""
+def figure_table(
+    name: str, stem: str, frame: pd.DataFrame, rows: list[str], protocol: Protocol
+) -> Table:
+    """One figure by ``rows`` and target, with its means, and the worst difference to the base."""
+    heading, note = HEADINGS[name]
+    column, title, own_note = FIGURES[stem]
+    wide = by_seed(frame, rows, column)
+    headline = headline_targets(frame)
+    cells = _over_seeds(wide)
+    mean = _mean(wide, headline)
+    cells["mean"] = _over_seeds(mean)
+    if whole := [target for target in headline if target in protocol.whole]:
+        others = [target for target in headline if target not in whole]
+        cells[f"mean without {', '.join(whole)}"] = _over_seeds(_mean(wide, others))
+    notes = [note, SEEDS, own_note]
+    if rows == ["variant"]:
+        whole_mean = mean[mean.index.get_level_values("variant") == WHOLE].droplevel("variant")
+        change = mean - whole_mean.reindex(mean.index.droplevel("variant")).set_axis(mean.index)
+        cells["change"] = change.groupby(rows, observed=True).mean().map(_signed)
+        notes.append("Change: of the mean, against the whole method.")
+    base = f"base_{column.removeprefix('gated_')}"
+    if base in frame and column != "ece":
+        gain = frame.assign(gain=frame[column].astype(float) - frame[base].astype(float))
+        cells["least gain"] = gain.groupby(rows, observed=True)["gain"].min().map(_signed)
+        notes.append("Least gain: the worst difference to the base on any target, any seed.")
+    text = " ".join(filter(None, notes))
+    return Table(f"{name}-{stem}", f"{heading}: {title}", text, cells.reset_index())
+
+
+def right_table(name: str, frame: pd.DataFrame, rows: list[str]) -> Table:
+    """Clips answered right as served, before and after, by ``rows`` and target."""
     note = (
-        f"nnpm without one of its parts. {SEEDS} Change: of the mean, against the whole method; "
-        "worst change: on any target, any seed."
+        "As `nnpm serve` answers without options: among all emotions, or not at all. Clips "
+        "answered right by the base, by the adapted model, and all clips; mean over the seeds. "
+        "Least gain: on any target, any seed."
     )
-    frame = frame.assign(without=pd.Categorical(frame["variant"], frame["variant"].unique()))
-    tables = []
-    for stem in ("uar", "wa", "ece"):
-        column, kind = FIGURES[stem]
-        wide = by_seed(frame, ["without"], column)
-        mean = _mean(wide, headline_targets(frame, protocol))
-        change = mean - _reference(mean, "without", WHOLE)
-        cells = _over_seeds(wide)
-        cells["mean"] = _over_seeds(mean)
-        cells["change"] = change.groupby("without", observed=True).mean().map(_signed)
-        cells["worst change"] = _least_gain(wide, "without", WHOLE)
-        tables.append(Table(f"ablations-{stem}", f"Ablations: {kind}", note, cells.reset_index()))
-    return tables
-
-
-def non_speech_tables(frame: pd.DataFrame) -> list[Table]:
-    """Verdicts on folders without speech."""
-    note = (
-        "The verdict on sounds that are no speech. Accepted: taken for speech; refused: too few of "
-        "them. Verdicts are counted over the seeds."
+    groups = frame.groupby([*rows, "target"], observed=True)
+    parts = groups[["base_right", "right", "clips"]].mean()
+    text = [
+        f"{row.base_right:.0f} → {row.right:.0f} of {row.clips:.0f}"
+        for row in parts.itertuples(index=False)
+    ]
+    cells = pd.Series(text, parts.index).unstack("target", fill_value="-")
+    cells.columns = [str(column) for column in cells.columns]
+    gain = frame.assign(gain=frame["right"] - frame["base_right"])
+    cells["least gain"] = gain.groupby(rows, observed=True)["gain"].min().map("{:+.0f}".format)
+    return Table(
+        f"{name}-right", f"{HEADINGS[name][0]}: clips answered right", note, cells.reset_index()
     )
-    groups = frame.groupby(["method", "target"], observed=True)
-    cells = pd.DataFrame(
-        {
-            "sounds": groups["clips"].first().map("{:.0f}".format),
-            "accepted": groups["accepted"].agg(lambda counts: spread(counts, 0)),
-        }
-    )
-    cells = cells.join(_count_verdicts(frame, ("refused", "reject", "no change", "improved")))
-    cells = cells.swaplevel().reset_index()
-    return [Table(f"{NON_SPEECH}-verdicts", "Not speech", note, cells)]
 
 
-def headline_targets(frame: pd.DataFrame, protocol: Protocol) -> list[str]:
-    """The targets that the means are over: curated, and not outside."""
-    return [name for name in _targets(frame) if "(" not in name and name not in protocol.outside]
+def served_table(name: str, frame: pd.DataFrame, rows: list[str]) -> Table:
+    """Share answered and accuracy of the answered, before and after."""
+    note = f"As `nnpm serve` answers without options. {SEEDS}"
+    titles = {
+        "base_answered": "answered, before",
+        "answered": "answered, after",
+        "base_accuracy_answered": "accuracy of the answered, before",
+        "accuracy_answered": "accuracy of the answered, after",
+    }
+    groups = frame.groupby(["target", *rows], observed=True)[list(titles)]
+    cells = groups.agg(spread).rename(columns=titles).reset_index()
+    return Table(f"{name}-served", f"{HEADINGS[name][0]}: as served", note, cells)
+
+
+def headline_targets(frame: pd.DataFrame) -> list[str]:
+    """The targets that the means are over: all but the uncurated ones."""
+    return [name for name in _targets(frame) if f"({UNCURATED})" not in name]
 
 
 def _targets(frame: pd.DataFrame) -> list[str]:
@@ -246,36 +240,17 @@ def by_seed(frame: pd.DataFrame, index: list[str], column: str) -> pd.DataFrame:
 
 def _over_seeds(figures: Any) -> Any:
     """Mean ± deviation over the seeds of a frame or a series that :func:`by_seed` made."""
-    return figures.groupby(_labels(figures), observed=True).agg(spread)
-
-
-def _labels(figures: Any) -> list[str]:
-    return [name for name in figures.index.names if name != "seed"]
+    labels = [name for name in figures.index.names if name != "seed"]
+    return figures.groupby(labels, observed=True).agg(spread)
 
 
 def _mean(wide: pd.DataFrame, targets: Sequence[str]) -> pd.Series:
-    """Mean over targets, for the seeds that have them all."""
-    return wide.reindex(columns=targets).mean(axis=1, skipna=False)
-
-
-def _mean_of_present(wide: pd.DataFrame, targets: Sequence[str]) -> pd.Series:
-    """Mean over the targets that a label has with any seed, for the seeds that have them all."""
+    """Mean over the targets that a row has with any seed, for the seeds that have them all."""
     wide = wide.reindex(columns=targets)
     there = wide.notna()
-    needed = there.groupby(_labels(wide), observed=True).transform("any")
+    labels = [name for name in wide.index.names if name != "seed"]
+    needed = there.groupby(labels, observed=True).transform("any")
     return wide.mean(axis=1).where((there | ~needed).all(axis=1))
-
-
-def _reference(figures: Any, level: str, value: str) -> Any:
-    """The figures of one value of a level, beside every row that differs in this level alone."""
-    own = figures[figures.index.get_level_values(level) == value].droplevel(level)
-    return own.reindex(figures.index.droplevel(level)).set_axis(figures.index)
-
-
-def _least_gain(wide: pd.DataFrame, level: str, reference: str) -> pd.Series:
-    """The worst difference to the reference on any target with any seed."""
-    gains = wide - _reference(wide, level, reference)
-    return gains.groupby(_labels(wide), observed=True).min().min(axis=1).map(_signed)
 
 
 def _signed(value: float) -> str:
@@ -309,58 +284,58 @@ def confusions(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _cost(name: str, frame: pd.DataFrame) -> Table:
-    note = (
-        "One thread. Seconds of adapt_head, on features that are there. Memory: by how much the "
-        "resident set rose at most, as Linux reports it; memory that the process had freed before "
-        "and took again does not show."
-    )
-    clips = frame["adapted_clips"].str.split("; ").map(lambda counts: sum(map(int, counts)))
-    groups = frame.assign(clips=clips).groupby(["target", "method"], observed=True)
-    cells = pd.DataFrame(
-        {
-            "clips": groups["clips"].max().map(str),
-            "seconds": groups["seconds"].agg(lambda values: spread(values, 1)),
-            "memory, MiB": groups["rise_mib"].agg(lambda values: spread(values, 1)),
-        }
-    )
-    return Table(f"{name}-cost", "Time and memory", note, cells.reset_index())
+    note = "Seconds of adaptation and judgement on features that are there."
+    groups = frame.groupby(["target", "method"], observed=True)["seconds"]
+    cells = groups.agg(lambda values: spread(values, 1)).to_frame().reset_index()
+    return Table(f"{name}-cost", "Time", note, cells)
 
 
 def _verdicts(name: str, frame: pd.DataFrame) -> Table:
-    counts = _count_verdicts(frame, ("improved", "no change", "reject"))
-    cells = counts.reorder_levels(["target", "method"]).sort_index().reset_index()
-    return Table(f"{name}-verdicts", "Verdicts", "Adaptations, counted.", cells)
-
-
-def _count_verdicts(frame: pd.DataFrame, verdicts: Sequence[str]) -> pd.DataFrame:
-    one_each = frame.assign(verdict=frame["verdict"].str.split("; ")).explode("verdict")
-    counts = one_each.groupby(["method", "target", "verdict"], observed=True).size().unstack()
-    counts = counts.reindex(columns=pd.Index(verdicts)).fillna(0)
-    return counts.map("{:.0f}".format).rename_axis(columns=None)
+    """How often each verdict was given, and how often it was wrong."""
+    note = (
+        f"Losers: adaptations that lose more than {LOSS} UAR on the clips adapted to; winners: "
+        "that gain. Beside them, how many were called improved, or rejected."
+    )
+    single = frame[~frame["verdict"].str.contains("; ") & (frame["condition"] != UNCURATED)]
+    gain = single["uar"].astype(float) - single["base_uar"].astype(float)
+    lost, won = gain < -LOSS, gain > 0
+    parts = pd.DataFrame(
+        {
+            "method": single["method"],
+            **{one: single["verdict"] == one for one in ("improved", "no change", "reject")},
+            "losers": lost,
+            "called improved": lost & (single["verdict"] == "improved"),
+            "winners": won,
+            "rejected": won & (single["verdict"] == "reject"),
+        }
+    )
+    cells = parts.groupby("method", observed=True).sum().astype(int)
+    if len(cells):
+        cells.loc["all"] = cells[cells.index != "source_only"].sum()
+    cells = cells.rename_axis("method").reset_index()
+    return Table(f"{name}-verdicts", f"{HEADINGS[name][0]}: verdicts", note, cells)
 
 
 def _estimates(name: str, frame: pd.DataFrame) -> Table:
     """Only where adapted and scored clips are the same."""
     note = (
-        "The estimate without labels beside the truth: accuracy among the four emotions (WA), and "
-        "where any emotion may be answered. Error: mean absolute difference to WA."
+        "The accuracy estimated without labels, and the accuracy among the four emotions. Error: "
+        "mean absolute difference; worst: the largest."
     )
-    titles = {
-        "estimated": "estimated",
-        "wa": "WA",
-        "wa_open": "any emotion",
-        "estimated_error": "stated error",
-    }
-    own = frame[(frame["condition"] == "curated") & frame["estimated"].notna()]
-    error = (own["estimated"].astype(float) - own["wa"]).abs()
+    own = frame[frame["estimated"].notna() & ~frame["verdict"].str.contains("; ")]
+    own = own[own["condition"] != UNCURATED]
+    error = (own["estimated"].astype(float) - own["wa"].astype(float)).abs()
     own = own.assign(error=error, target=own["target"].astype(str))
     places = [*own["target"].unique(), "all"]
     both = pd.concat([own, own.assign(target="all")])
     both["target"] = pd.Categorical(both["target"], places)
     groups = both.groupby(["method", "target"], observed=True)
+    titles = {"estimated": "estimated", "wa": "WA", "estimated_error": "stated error"}
     cells = groups[list(titles)].agg(spread).rename(columns=titles)
     cells["error"] = groups["error"].mean().map("{:.3f}".format)
-    return Table(f"{name}-estimates", "Estimated accuracy", note, cells.reset_index())
+    cells["worst"] = groups["error"].max().map("{:.3f}".format)
+    title = f"{HEADINGS[name][0]}: estimated accuracy"
+    return Table(f"{name}-estimates", title, note, cells.reset_index())
 
 
 def _intervals(name: str, frame: pd.DataFrame) -> Table:
@@ -384,3 +359,8 @@ def _intervals(name: str, frame: pd.DataFrame) -> Table:
             }
         )
     return Table(f"{name}-intervals", "nnpm with its interval", note, pd.DataFrame(rows))
+
+
+def curated(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the main table whose target is the clips of the core emotions."""
+    return frame[(frame["table"] == "main") & (frame["condition"] == CURATED)]

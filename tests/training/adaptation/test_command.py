@@ -76,7 +76,7 @@ def verdict(monkeypatch: pytest.MonkeyPatch):
              "figures": {"answers_changed": 0.5, "seen": 1.0}}
         )  # fmt: skip
         monkeypatch.setattr(
-            "nnpm.training.adaptation.command.collect_evidence", lambda *_, **__: evidence
+            "nnpm.training.adaptation.outcome.collect_evidence", lambda *_, **__: evidence
         )
 
     return says
@@ -331,7 +331,7 @@ def test_no_model_is_improved_that_answers_less(
 ) -> None:
     verdict("improved")
     monkeypatch.setattr(
-        "nnpm.training.adaptation.command.adapt_decision",
+        "nnpm.training.adaptation.outcome.adapt_decision",
         lambda base, *_, **__: base.model_copy(update={"low_confidence": 1.0}),
     )
     document = adapt(tmp_path / "bundle")
@@ -428,11 +428,11 @@ def test_an_interrupt_leaves_nothing_and_exits_130(
     out = tmp_path / "out" / "bundle"
     # says when the steps begin, however busy the machine is
     program = (
-        "import sys; from nnpm.training import cli; from nnpm.training.adaptation import command\n"
-        "steps = command.adapt_head\n"
+        "import sys; from nnpm.training import cli; from nnpm.training.adaptation import outcome\n"
+        "steps = outcome.adapt_head\n"
         "def told(*given, **named):\n"
         "    print('ready', file=sys.stderr, flush=True); return steps(*given, **named)\n"
-        "command.adapt_head = told; sys.exit(cli.main(sys.argv[1:]))"
+        "outcome.adapt_head = told; sys.exit(cli.main(sys.argv[1:]))"
     )
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", program, "adapt", "--bundle", base.path, "--json"]

@@ -10,7 +10,7 @@ from nnpm.training.adaptation.evidence import collect_evidence, estimate, observ
 from nnpm.training.adaptation.head import Source, Target
 from nnpm.training.adaptation.methods.adabn import with_statistics
 from nnpm.training.adaptation.methods.method import softmax
-from nnpm.training.adaptation.report import Estimate, Evidence
+from nnpm.training.adaptation.report import Evidence
 
 LABELS = ("angry", "happy", "neutral", "sad")
 ALL = [0, 1, 2, 3]
@@ -150,13 +150,27 @@ def test_a_forgotten_source_is_rejected_with_both_accuracies(case) -> None:
 @pytest.mark.parametrize(
     ("gain", "verdict"), [(0.1, "improved"), (-0.01, "no change"), (-0.05, "reject")]
 )
-def test_the_verdict_follows_the_estimate(case, monkeypatch, gain: float, verdict: str) -> None:
-    values = iter([0.5, 0.5 + gain])  # before, after
-    monkeypatch.setattr(evidence, "estimate", lambda _: Estimate(value=next(values), error=0.1))
+def test_the_verdict_follows_the_estimated_gain(
+    case, monkeypatch, gain: float, verdict: str
+) -> None:
+    monkeypatch.setitem(evidence._FITTED, "gain", {"": gain})
+    monkeypatch.setitem(evidence._FITTED, "improved_from", 0.0)
+    monkeypatch.setitem(evidence._FITTED, "reject_below", -0.03)
     found = case.judge(case.moved())
     assert found.verdict == verdict
-    assert found.estimated_accuracy.value == pytest.approx(0.5 + gain)
-    assert f"{abs(gain):.3f}" in found.reasons[0] or f"{gain:+.3f}" in found.reasons[0]
+    assert found.figures["estimated_gain"] == gain
+    assert f"{gain:+.3f}" in found.reasons[0]
+
+
+def test_the_estimate_is_on_the_fitted_line(case, monkeypatch) -> None:
+    line = {"": 0.1, "confidence": 0.5}
+    monkeypatch.setitem(evidence._FITTED, "accuracy", line)
+    monkeypatch.setitem(evidence._FITTED, "gain", line)
+    found = case.judge(case.moved())
+    before, after = (found.figures[f"confidence_{w}"] for w in ("before", "after"))
+    assert found.estimated_accuracy.value == pytest.approx(0.1 + 0.5 * after)
+    assert found.figures["estimated_accuracy_before"] == pytest.approx(0.1 + 0.5 * before)
+    assert found.figures["estimated_gain"] == pytest.approx(0.1 + 0.5 * (after - before))
 
 
 def test_without_views_there_is_no_estimate_that_needs_them(case) -> None:
@@ -165,7 +179,7 @@ def test_without_views_there_is_no_estimate_that_needs_them(case) -> None:
     assert "view_agreement_after" not in found.figures
     assert found.verdict in ("improved", "no change")
     _, figures = observe(case.head, case.source, case.target, ALL, 1.0)
-    assert (estimate(figures) is None) is ("view_agreement" in evidence._ESTIMATE)
+    assert (estimate(figures) is None) is ("view_agreement" in evidence._FITTED["accuracy"])
 
 
 def test_an_estimate_is_a_share(case) -> None:
