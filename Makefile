@@ -197,6 +197,9 @@ estimator: $(VENV)/installed ## Fit the accuracy estimate and the verdict, on de
 charts: $(VENV)/installed ## Draw docs/charts/ from benchmarks/results/
 	@$(VENV)/bin/python -m benchmarks.charts
 
+examples: $(VENV)/installed ## Write the examples of the OpenAPI document: make examples CLIP=clip.wav
+	@$(VENV)/bin/python -m scripts.examples --clip "$(CLIP)"
+
 picture: $(VENV)/installed ## Draw docs/architecture.svg and list the files in docs/architecture.md, from the code
 	@$(VENV)/bin/python scripts/picture.py
 

@@ -1,12 +1,20 @@
-"""The OpenAPI document: what FastAPI cannot derive by itself."""
+"""The OpenAPI document: what FastAPI cannot derive by itself; and /stream as AsyncAPI."""
 
+import json
 from collections.abc import Collection
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from pydantic import TypeAdapter
 from starlette.types import Receive, Scope, Send
 
+from ..inference.answer import Segment
+from ..predict.live import End, PcmHello, WebmHello
 from ..predict.oip import InferRequest
+from ..predict.schemas import PredictAnswer
 from .errors import MEDIA_TYPE, InferenceProblem, Kind, Problem, all_kinds
 from .headers import hide_ticket, without_prefix
 
@@ -61,6 +69,35 @@ def _example(kind: Kind, schema: type[Problem]) -> dict[str, Any]:
     return example | ({"error": example["detail"]} if schema is InferenceProblem else {})
 
 
+DESCRIPTION = """\
+Recognises emotion in speech, and adapts to languages without labels.
+
+Send a recording to `POST /predict`; a microphone to `WS /stream`, which AsyncAPI describes
+(`/asyncapi.json`); unlabelled recordings to `POST /adapt`. Every error is
+`application/problem+json`; its `code` is stable. A service with keys takes them as
+`Authorization: Bearer …` or `X-API-Key: …`.
+"""
+
+TAGS = [
+    {"name": "predict", "description": "Recordings in, emotions with calibrated confidence out."},
+    {"name": "adapt", "description": "Jobs that adapt a model to a language, without labels."},
+    {"name": "models", "description": "Versions, and the aliases that choose which one answers."},
+    {"name": "tickets", "description": "What lets a page in where a browser can send no key."},
+    {
+        "name": "open inference protocol",
+        "description": "Tensors, for clients of KServe and Triton.",
+    },
+    {"name": "health", "description": "For probes."},
+    {"name": "metrics", "description": "For Prometheus."},
+    {"name": "page", "description": "The page, and where to find what."},
+]
+
+
+def operation_id(route: APIRoute) -> str:
+    """Name an operation as generated clients should: predict, adapt, list_jobs."""
+    return route.name
+
+
 class DocumentedApp(FastAPI):
     """An app whose document knows the schema of problems, how keys are sent, and its prefix.
 
@@ -102,6 +139,9 @@ class DocumentedApp(FastAPI):
             for path, operations in document["paths"].items():
                 for operation in operations.values():
                     self._add_responses(path, operation)
+                    _add_example(operation)
+                    for parameter in operation.get("parameters", ()):
+                        parameter["schema"] = _not_null(parameter["schema"])
             if self._keyed:
                 document["components"]["securitySchemes"] = {
                     "bearer": {"type": "http", "scheme": "bearer"},
@@ -129,3 +169,104 @@ class DocumentedApp(FastAPI):
             responses.pop("401", None)
             if self._keyed:
                 operation["security"] = []
+
+
+EXAMPLES = Path(__file__).with_name("templates") / "examples.json"
+"""Answers of a real service by operation; scripts/examples.py writes them."""
+
+
+@cache
+def examples() -> dict[str, Any]:
+    """Read the answers of a real service: for each operation its status and its body."""
+    found: dict[str, Any] = json.loads(EXAMPLES.read_bytes())
+    return found
+
+
+def _add_example(operation: dict[str, Any]) -> None:
+    example = examples().get(operation["operationId"])
+    if example is not None:
+        content = operation["responses"][str(example["status"])]["content"]
+        content["application/json"]["example"] = example["body"]
+
+
+def _not_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """Take null out of a parameter's schema: what is left out of a URL is not null."""
+    kinds = [one for one in schema.get("anyOf", ()) if one != {"type": "null"}]
+    if len(kinds) != 1:
+        return schema
+    rest = {key: value for key, value in schema.items() if key != "anyOf"}
+    return {**kinds[0], **rest}
+
+
+_STREAM: dict[str, tuple[str, Any, str]] = {
+    "hello": ("send", PcmHello, "Sent first: the format of the audio, and how to score it."),
+    "hello_webm": ("send", WebmHello, "Sent first, where WebM follows."),
+    "audio": ("send", None, "Binary: whole frames of 16-bit samples, or the next piece of WebM."),
+    "end": ("send", End, "Sent last."),
+    "segment": ("receive", Segment, "A turn has ended, or a window is complete."),
+    "final": ("receive", PredictAnswer, "The answer for the whole; then the service closes."),
+    "error": ("receive", Problem, "Instead of what follows; then the service closes."),
+}
+
+
+def stream_document(version: str) -> dict[str, Any]:
+    """Describe the messages of WS /stream, as AsyncAPI 3.0 from the client's side.
+
+    Args:
+        version: of this service.
+    """
+    schemas: dict[str, Any] = {}
+    messages: dict[str, Any] = {}
+    for name, (action, model, summary) in _STREAM.items():
+        message: dict[str, Any] = {"name": name, "title": name, "summary": summary}
+        if model is None:
+            message |= {"contentType": "application/octet-stream"}
+            message["payload"] = {"type": "string", "format": "binary"}
+        else:
+            mode: Any = "validation" if action == "send" else "serialization"
+            schema = TypeAdapter(model).json_schema(
+                ref_template="#/components/schemas/{model}", mode=mode
+            )
+            schemas |= schema.pop("$defs", {})
+            if action == "receive":  # each says in `type` what it is
+                left_out = {"type", "speaker"} if name == "segment" else {"type"}
+                fields = {k: v for k, v in schema["properties"].items() if k not in left_out}
+                schema["properties"] = {"type": {"const": name}, **fields}
+                required = [k for k in schema.get("required", ()) if k not in left_out]
+                schema["required"] = ["type", *required]
+            schemas[f"{name}_message"] = schema
+            message |= {"contentType": "application/json"}
+            message["payload"] = {"$ref": f"#/components/schemas/{name}_message"}
+        messages[name] = message
+
+    def of(action: str) -> dict[str, Any]:
+        names = [name for name, (how, *_) in _STREAM.items() if how == action]
+        refs = [{"$ref": f"#/channels/stream/messages/{name}"} for name in names]
+        return {"action": action, "channel": {"$ref": "#/channels/stream"}, "messages": refs}
+
+    ticket = {"type": "string", "description": "Stands for a key: POST /tickets."}
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "nnpm",
+            "version": version,
+            "description": "Emotion in speech while it is spoken: a segment per turn or window, "
+            "and an answer at the end.",
+            "license": {"name": "Apache License 2.0"},
+        },
+        "defaultContentType": "application/json",
+        "channels": {
+            "stream": {
+                "address": "/stream",
+                "title": "One recording",
+                "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in messages},
+                "bindings": {"ws": {"query": {"type": "object", "properties": {"ticket": ticket}}}},
+            }
+        },
+        "operations": {"record": of("send"), "listen": of("receive")},
+        "components": {
+            "messages": messages,
+            "schemas": schemas,
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+        },
+    }
