@@ -1,6 +1,7 @@
 """Evidence without labels: the verdict on an adapted head, and an estimate of its accuracy."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,16 @@ def collect_evidence(
     columns = list(target.occurs) or core_columns(labels)
     answers_before, before = observe(old, source, target, columns, temperature)
     answers_after, after = observe(adapted, source, target, columns, temperature)
+    # training makes a head certain whether it is right or not; its statistics alone do not
+    plain = replace(old, mean=adapted.mean, deviation=adapted.deviation)
+    before["plain_confidence"] = before["confidence"]
+    _, untrained = observe(plain, source, target, columns, temperature)
+    after["plain_confidence"] = untrained["confidence"]
+    # training makes a head certain whether it is right or not; its statistics alone do not
+    plain = replace(old, mean=adapted.mean, deviation=adapted.deviation)
+    before["plain_confidence"] = before["confidence"]
+    _, untrained = observe(plain, source, target, columns, temperature)
+    after["plain_confidence"] = untrained["confidence"]
     kept = {
         name: _share(head.classify(head.project(source.features)).argmax(1) == source.emotion)
         for name, head in (("before", old), ("after", adapted))

@@ -34,6 +34,7 @@ _MOST_CLIPS = 800  # of a corpus: there are 44 sets of each, and an estimate nee
 _FEW = (20, 50)
 
 INPUTS = (
+    "plain_confidence",
     "confidence",
     "class_confidence",
     "nuclear_norm",

@@ -173,19 +173,31 @@ def test_the_estimate_is_on_the_fitted_line(case, monkeypatch) -> None:
     assert found.figures["estimated_gain"] == pytest.approx(0.1 + 0.5 * (after - before))
 
 
-def test_without_views_there_is_no_estimate_that_needs_them(case) -> None:
+def test_the_estimate_reads_the_confidence_before_training(case) -> None:
+    moved = case.moved()
+    sharper = replace(moved, scale=np.float32(60.0))  # as certain as training makes it
+    found, plain = case.judge(sharper), case.judge(moved)
+    assert found.figures["confidence_after"] > plain.figures["confidence_after"] + 0.1
+    assert found.figures["plain_confidence_after"] == plain.figures["confidence_after"]
+    assert found.estimated_accuracy == plain.estimated_accuracy
+    figures = found.figures
+    expected = -0.632 + 1.98 * figures["plain_confidence_after"]
+    expected -= 0.227 * figures["largest_share_after"]
+    assert found.estimated_accuracy.value == pytest.approx(min(1.0, expected))
+
+
+def test_without_views_their_figure_is_missing(case) -> None:
     case.target = replace(case.target, views=case.target.views[:0])
     found = case.judge(case.moved())
     assert "view_agreement_after" not in found.figures
-    assert found.verdict in ("improved", "no change")
-    _, figures = observe(case.head, case.source, case.target, ALL, 1.0)
-    assert (estimate(figures) is None) is ("view_agreement" in evidence._FITTED["accuracy"])
+    assert found.estimated_accuracy is not None
 
 
-def test_an_estimate_is_a_share(case) -> None:
+def test_an_estimate_is_a_share_and_needs_its_figures(case) -> None:
     _, figures = observe(case.head, case.source, case.target, ALL, 1.0)
-    assert 0.0 <= estimate(figures).value <= 1.0
-    assert estimate(dict.fromkeys(figures, 100.0)).value in (0.0, 1.0)
+    assert estimate(figures) is None
+    assert estimate({"plain_confidence": 5.0, "largest_share": 0.3}).value == 1.0
+    assert estimate({"plain_confidence": 0.2, "largest_share": 0.9}).value == 0.0
 
 
 def test_known_emotions_are_the_columns(case) -> None:
