@@ -35,7 +35,6 @@ LARGE_FOLDERS = {
     "service/api": (16, "its families, its pages, and what an app consists of"),
     "training": (15, "its rooms, its commands and what all share"),
     "training/adaptation": (13, "each is a step from folder to adapted version"),
-    "training": (13, "its rooms, and what several of them use"),
     "training/corpora": (17, "one file per corpus"),
 }
 LONG_FILES: set[str] = set()

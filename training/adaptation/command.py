@@ -14,7 +14,8 @@ from ...service.inference import bundle as bundles
 from ...service.inference.audio.formats import PassedOver
 from ...service.inference.bundle import SEAL, Bundle
 from ...service.inference.errors import printable
-from ...service.jobs.folder import AdaptationTask, read_labels
+from ...service.jobs.folder import AdaptationTask
+from ...service.jobs.labels import read_labels
 from ..errors import TrainingError
 from . import outcome as outcomes
 from .config import AdaptConfig
