@@ -161,7 +161,7 @@ class AdaptConfig(Section):
     """Memory slots per step; every emotion has the same share."""
     target_batch: Positive = 128
     """Target clips per step; all of them, where there are fewer."""
-    most_slots: Positive = 4096
+    most_slots: Positive = 2048
     """Slots that take part, drawn evenly over the emotions from a larger memory."""
     learning_rate: Above0 = 3e-4
     weight_decay: Weight = 0.0
