@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 from fastapi.testclient import TestClient
-from nnpm.training.bundle.files import voice
+from nnpm.training.bundle.parts import voice
 
 from nnpm.service.api.app import create_app
 from nnpm.service.jobs.folder import DEFAULT_METHOD, METHODS

@@ -73,11 +73,6 @@ def collect_evidence(
     before["plain_confidence"] = before["confidence"]
     _, untrained = observe(plain, source, target, columns, temperature)
     after["plain_confidence"] = untrained["confidence"]
-    # training makes a head certain whether it is right or not; its statistics alone do not
-    plain = replace(old, mean=adapted.mean, deviation=adapted.deviation)
-    before["plain_confidence"] = before["confidence"]
-    _, untrained = observe(plain, source, target, columns, temperature)
-    after["plain_confidence"] = untrained["confidence"]
     kept = {
         name: _share(head.classify(head.project(source.features)).argmax(1) == source.emotion)
         for name, head in (("before", old), ("after", adapted))

@@ -97,7 +97,7 @@ def _train(
     replayed = softmax(head.classify(head.project(method.source.features)))
     weights: Weights = {**{n: getattr(head, n) for n in _HEAD}, **method.parameters()}
     descent = Adam(config.learning_rate, config.weight_decay)
-    first = round(config.steps * (1.0 - config.averaged_share))
+    first = min(config.steps - 1, round(config.steps * (1.0 - config.averaged_share)))
     total = {name: np.zeros_like(weights[name]) for name in _HEAD}
     for step in range(config.steps):
         if step % config.refresh_steps == 0:
