@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from .errors import translated
 from .model import Model, load
 from .service.inference.errors import ExtraMissingError
-from .service.jobs.folder import DEFAULT_METHOD, AdaptationTask, read_labels, read_request
+from .service.jobs.folder import DEFAULT_METHOD, AdaptationTask, read_request
+from .service.jobs.labels import read_labels
 from .service.system import available_cores
 
 if TYPE_CHECKING:

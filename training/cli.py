@@ -32,11 +32,17 @@ def build_parser() -> argparse.ArgumentParser:
         "export": ("make a bundle from a finished run", _export_options, _export),
         "evaluate": ("score a bundle on a labelled corpus", _evaluate_options, _evaluate),
         "adapt": ("adapt a bundle to unlabelled audio", _adapt_options, _adapt),
+        "calibrate": (
+            "fit a bundle's confidence to labelled clips",
+            _calibrate_options,
+            _calibrate,
+        ),
+        "label": ("pick the clips that are worth a label", _label_options, _label),
         "benchmark": ("compare adaptation methods on corpora", _benchmark_options, _benchmark),
     }.items():
         command = commands.add_parser(name, help=summary)
         add_options(command.add_argument)
-        if name != "evaluate":
+        if name not in ("evaluate", "calibrate", "label"):
             command.add_argument(
                 "--cache",
                 type=Path,
@@ -133,6 +139,31 @@ def _adapt_options(add: Callable[..., Any]) -> None:
     add("--force", action="store_true", help="write the bundle even if it is rejected")
     add("--json", action="store_true", help="print the report as JSON")
     add("--job", type=Path, help="folder of a job of the service, instead of all other options")
+
+
+def _calibrate_options(add: Callable[..., Any]) -> None:
+    add("--bundle", type=Path, required=True, help="folder of the bundle")
+    add("--data", type=Path, required=True, help="labelled clips, with a metadata.csv")
+    add("--out", type=Path, required=True, metavar="BUNDLE", help="folder of the new bundle")
+    add("--threads", type=_count, default=0, help="CPU threads; 0 for all cores")
+    add("--json", action="store_true", help="print the figures as JSON")
+
+
+def _label_options(add: Callable[..., Any]) -> None:
+    add("folder", type=Path, metavar="FOLDER", help="recordings, searched recursively")
+    add("--bundle", type=Path, help="folder of the bundle whose answers are labelled")
+    add("--out", type=Path, metavar="FILE", help="file of labels (FOLDER/metadata.csv)")
+    add("--count", type=_count, default=30, metavar="N", help="clips to pick (%(default)s)")
+    add("--play", action="store_true", help="play each clip, with ffplay, afplay, aplay or paplay")
+    add("--export", type=Path, metavar="FILE", help="write tasks for Label Studio as JSON")
+    add(
+        "--import",
+        dest="answers",
+        type=Path,
+        metavar="FILE",
+        help="read Label Studio's answers as JSON",
+    )
+    add("--json", action="store_true", help="print the clips as JSON, and ask nothing")
 
 
 def _benchmark_options(add: Callable[..., Any]) -> None:
@@ -262,15 +293,17 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _adapt(options: argparse.Namespace) -> None:
-    from ..service.jobs.folder import AdaptationTask, read_labels, read_request
+    from ..service.jobs.folder import AdaptationTask, read_request
+    from ..service.jobs.labels import read_labels
     from .adaptation import command, config
     from .adaptation.head import Full
     from .adaptation.report import Bars, describe
 
     if options.job is not None:
         from .adaptation.job import run_job
+        from .labelled.calibrate import evaluate
 
-        run_job(options.job)
+        run_job(options.job, evaluate)
         return
     if lacking := [n for n in ("bundle", "target", "out") if getattr(options, n) is None]:
         raise UsageError(f"the following arguments are required: --{', --'.join(lacking)}")
@@ -290,6 +323,40 @@ def _adapt(options: argparse.Namespace) -> None:
         print(json.dumps(document))  # noqa: T201 - the command's answer
     else:
         print(describe(report))  # noqa: T201
+
+
+def _calibrate(options: argparse.Namespace) -> None:
+    from ..service.files import require_place
+    from ..service.jobs.folder import EvaluationTask
+    from .labelled.calibrate import describe, evaluate
+
+    if options.out.exists():
+        raise UsageError(f"{options.out} exists; bundles are not overwritten: choose another --out")
+    require_place(options.out)
+    task = EvaluationTask(
+        bundle=options.bundle,
+        target=options.data,
+        out=options.out,
+        threads=options.threads or available_cores(),
+    )
+    report = evaluate(task)
+    if report["bundle"] is None:
+        raise UsageError(report["reason"])
+    if options.json:
+        print(json.dumps({**report, "warnings": options.warnings}))  # noqa: T201 - the answer
+    else:
+        print(describe(report))  # noqa: T201
+
+
+def _label(options: argparse.Namespace) -> None:
+    from .labelled.label import Request, label
+
+    names = ("folder", "bundle", "out", "count", "play", "export", "answers")
+    request = Request(**{name: getattr(options, name) for name in names})
+    if not 1 <= request.count <= 10_000:
+        raise UsageError(f"--count is {request.count}; it must be from 1 to 10000")
+    document, text = label(request, interactive=sys.stdin.isatty() and not options.json)
+    print(json.dumps(document) if options.json else text)  # noqa: T201 - the command's answer
 
 
 def _benchmark(options: argparse.Namespace) -> None:

@@ -21,12 +21,11 @@ from ..jobs.errors import AdaptationOffError, KeyTakenError
 from ..jobs.folder import (
     JobFolder,
     JobRequest,
-    parse_labels,
     read_request,
-    require_labelled,
 )
 from ..jobs.intake import FOLDER, allowed_folder
 from ..jobs.job import Job, State, new_id
+from ..jobs.labels import parse_labels, require_labelled
 from ..predict.pool import OverloadedError
 from ..registry.folder import ModelVersion
 from .adaptation_form import FILES, LABELS, AdaptForm
@@ -118,7 +117,7 @@ async def receive_request(request: Request, services: Services, owner: str) -> J
         )
     key = _key(request)
     if key is None:  # with a key, the job may exist already
-        await asyncio.to_thread(_check_queue, services)
+        await asyncio.to_thread(check_queue, services)
     folder = JobFolder(services.settings.jobs, new_id())
     kept = False
     try:
@@ -143,7 +142,12 @@ def _key(request: Request) -> str | None:
     return key
 
 
-def _check_queue(services: Services) -> None:
+def check_queue(services: Services) -> None:
+    """Check that one more job may wait.
+
+    Raises:
+        OverloadedError: if not.
+    """
     waiting = services.jobs.store.counts()[State.QUEUED]
     most = services.settings.adapt_queue_limit
     if waiting >= most:
@@ -247,7 +251,7 @@ def _create(
 
     if (job := earlier()) is not None:
         return job
-    _check_queue(services)
+    check_queue(services)
     base = services.registry.base(fields.name, fields.language, fields.base)
     if fields.callback_url is not None:
         _check_callback(services, fields.callback_url)

@@ -7,7 +7,7 @@ from typing import IO, ClassVar
 from ..files import sync
 from ..inference.audio.formats import AUDIO_SUFFIXES
 from ..jobs.archive import is_archive
-from ..jobs.folder import MAX_LABELS_BYTES
+from ..jobs.labels import MAX_LABELS_BYTES
 from ..jobs.names import FreePaths, safe_path
 from .errors import BadFormError
 from .forms import Form

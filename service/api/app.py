@@ -30,7 +30,7 @@ from .middleware.origin import HostAndOriginCheck
 from .middleware.tickets import Tickets
 from .middleware.uploads import UploadLimits
 from .openapi import DocumentedApp
-from .routes import adapt, batch, models, predict, stream, system, v2
+from .routes import adapt, batch, evaluate, models, predict, stream, system, v2
 from .routes import tickets as ticket_routes
 from .services import Services
 from .tracing import Tracing
@@ -124,7 +124,8 @@ def create_app(
         open_paths=OPEN_PATHS,
     )
     app.state.services = services
-    for routes in (predict, batch, stream, v2, adapt, models, ticket_routes, system):
+    every = (predict, batch, stream, v2, adapt, models, evaluate, ticket_routes, system)
+    for routes in every:
         app.include_router(routes.router)
     handlers.install(app)
     _add_middleware(app, settings, keys, Tickets(services.jobs.store.database))

@@ -72,6 +72,13 @@ class NoReportError(NnpmError):
     title = "The job has no report"
 
 
+class EvaluationError(NnpmError):
+    """A version or recordings that cannot be evaluated."""
+
+    status, code, detail = 422, "evaluation_failed", None
+    title = "The version cannot be evaluated"
+
+
 class NoClipError(NnpmError):
     """Audio that a job does not have, or has no longer."""
 

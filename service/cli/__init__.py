@@ -33,6 +33,8 @@ TRAINING_COMMANDS = {
     "export": "make a bundle of a training run",
     "evaluate": "score a bundle on a labelled corpus",
     "adapt": "adapt a bundle to a new language, from unlabelled recordings",
+    "calibrate": "fit the confidence of a bundle to labelled clips",
+    "label": "pick the clips that are worth a label, and keep their labels",
     "benchmark": "compare all adaptation methods on corpora, in tables",
 }
 

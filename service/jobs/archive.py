@@ -1,7 +1,4 @@
-"""Unpack archives from clients who may be hostile: zip, tar, tar.gz, tar.zst.
-
-Every size, count and name is checked while reading; what headers say is not believed.
-"""
+"""Unpack archives from clients who may be hostile; every size, count and name is checked."""
 
 import gzip
 import io
@@ -24,7 +21,7 @@ from ..inference.audio.formats import (
     why_not_a_recording,
 )
 from ..inference.errors import printable
-from .errors import ArchiveError
+from .errors import ArchiveError, ArchiveTooLargeError
 from .names import FreePaths, safe_path
 
 
@@ -152,11 +149,13 @@ class IntakeLimits:
         max_members: most members, of any kind.
         max_unpacked_bytes: most bytes of all members together, unpacked.
         max_ratio: most unpacked bytes for each byte of the archive.
+        manifest: name of a file that is written although it is no recording; empty for none.
     """
 
     max_members: int
     max_unpacked_bytes: int
     max_ratio: int
+    manifest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +205,7 @@ def unpack(
             if member is None:
                 break
             if number > limits.max_members:
-                raise ArchiveError(
+                raise ArchiveTooLargeError(
                     f"The archive holds more than {limits.max_members} members. Split the archive."
                 )
             if not member.is_file or member.data is None:
@@ -216,13 +215,12 @@ def unpack(
                 head = member.data.read(_CHUNK_BYTES)
             name = PurePosixPath(member.name.replace("\\", "/"))
             reason = why_not_a_recording(path or name, partial(io.BytesIO, head))
-            if path is None or reason is not None:
-                passed_over.setdefault(reason or "too_deep", []).append(
-                    printable(member.name)[:255]
-                )
+            if path is None or (reason is not None and path.name != limits.manifest):
+                shown = printable(member.name)[:255]
+                passed_over.setdefault(reason or "too_deep", []).append(shown)
                 continue
             _write(head, member.data, _place(places, path, member))
-            written += 1
+            written += reason is None
     if not written:
         raise ArchiveError(
             f"The archive holds no audio file; these are read: {', '.join(sorted(AUDIO_SUFFIXES))}."
@@ -260,7 +258,7 @@ class _Budget:
         self._check()
         self._spent += num_bytes
         if self._spent > self._limits.max_unpacked_bytes:
-            raise ArchiveError(
+            raise ArchiveTooLargeError(
                 f"The archive unpacks to more than {self._limits.max_unpacked_bytes} bytes. "
                 "Split the archive."
             )

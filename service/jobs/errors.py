@@ -59,6 +59,10 @@ class ArchiveError(IntakeError):
     """An archive that is none, is damaged, or is not safe to unpack."""
 
 
+class ArchiveTooLargeError(ArchiveError):
+    """An archive of more members, or more bytes, than the limit."""
+
+
 class FolderRefusedError(IntakeError):
     """A folder that is missing, or not under an allowed one."""
 

@@ -5,14 +5,12 @@ The only module of this room that training may import: the child (``python -m nn
 """
 
 import contextlib
-import csv
-import io
 import json
 import re
 import shutil
 from collections.abc import Mapping
 from importlib.metadata import entry_points
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
@@ -195,7 +193,27 @@ class AdaptationTask(JobRequest):
     """CSV file with the columns path, relative to ``target``, and emotion: a few labelled clips."""
 
 
-AnyRequest = TypeVar("AnyRequest", bound=JobRequest)
+class EvaluationTask(BaseModel):
+    """A bundle, and labelled recordings to measure it on; ``request.json`` of an evaluation."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid", frozen=True)
+
+    kind: Literal["evaluate"] = "evaluate"
+
+    bundle: AnyPath
+    """Folder of the bundle."""
+
+    target: AnyPath
+    """Folder of the recordings, with a metadata.csv: columns path and emotion."""
+
+    out: AnyPath | None = None
+    """Folder of the recalibrated bundle; it must not exist yet. None writes none."""
+
+    threads: int = Field(ge=1)
+    """Threads that decode and score."""
+
+
+AnyRequest = TypeVar("AnyRequest", bound=BaseModel)
 
 
 def read_request(kind: type[AnyRequest], data: bytes | Mapping[str, Any]) -> AnyRequest:
@@ -211,106 +229,6 @@ def read_request(kind: type[AnyRequest], data: bytes | Mapping[str, Any]) -> Any
     except ValidationError as error:
         found = validation_detail(error.errors(), known=kind.model_fields, document="The body")
         raise ParameterError(found) from None
-
-
-MAX_LABELS_BYTES = 1 << 20
-"""Largest file of labels; 20 to 100 clips are some kilobytes."""
-
-_LABEL_COLUMNS = ("path", "emotion")
-
-
-def parse_labels(text: str) -> dict[str, str]:
-    r"""Read a few labels: CSV with the columns path and emotion; others are not read.
-
-    Args:
-        text: contents of the file, with or without a byte order mark.
-
-    Returns:
-        Emotion by path, in the order of the lines; at least one.
-
-    Raises:
-        ParameterError: if it is no such CSV, names a path twice or outside its folder, or an
-            emotion that is not in the vocabulary.
-
-    Examples:
-        >>> parse_labels("path,emotion\na/1.wav,sad\n")
-        {'a/1.wav': 'sad'}
-    """
-    if len(text) > MAX_LABELS_BYTES:
-        raise ParameterError(
-            f"The labels have {len(text)} characters; at most {MAX_LABELS_BYTES} are accepted."
-        )
-    if "\ufffd" in text or "\0" in text:
-        raise ParameterError("The labels are not text in UTF-8; save the CSV file so.")
-    try:
-        reader = csv.DictReader(io.StringIO(text.removeprefix("\ufeff")), restval="", strict=True)
-        columns = tuple(column for column in reader.fieldnames or () if column)
-        if missing := [column for column in _LABEL_COLUMNS if column not in columns]:
-            raise ParameterError(
-                f"The labels have no column {' and no column '.join(missing)}; their first row "
-                "must be a header with path and emotion."
-            )
-        found: dict[str, str] = {}
-        for row in reader:
-            _add_label(found, reader.line_num, row)
-    except csv.Error as error:
-        raise ParameterError(f"The labels are not valid CSV: {error}.") from None
-    if not found:
-        raise ParameterError("The labels have a header and 0 clips; at least 1 is required.")
-    return found
-
-
-def read_labels(path: Path, folder: Path) -> dict[str, str]:
-    """Read a file of labels, and check that each labelled recording is in the folder.
-
-    Raises:
-        ParameterError: as from :func:`parse_labels` and :func:`require_labelled`, or if the file
-            cannot be read.
-    """
-    try:
-        size = path.stat().st_size
-        if size > MAX_LABELS_BYTES:
-            raise ParameterError(
-                f"{path} has {size} bytes; labels have at most {MAX_LABELS_BYTES}."
-            )
-        found = parse_labels(path.read_bytes().decode("utf-8", "replace"))
-    except OSError as error:
-        raise ParameterError(f"The labels {path} cannot be read: {error.strerror}.") from None
-    require_labelled(found, folder)
-    return found
-
-
-def _add_label(found: dict[str, str], line: int, row: Mapping[str, str]) -> None:
-    path, emotion = row["path"], row["emotion"]
-    windows = PureWindowsPath(path)
-    if not path or path.startswith("/") or windows.anchor or ".." in windows.parts:
-        raise ParameterError(
-            f"Row {line} of the labels has the path {path[:64]!r}; it must be relative to the "
-            "recordings, without .."
-        )
-    if emotion not in EMOTIONS:
-        raise ParameterError(
-            f"Row {line} of the labels has the emotion {emotion[:64]!r}; it must be one of "
-            f"{', '.join(EMOTIONS)}."
-        )
-    name = PurePosixPath(path).as_posix()
-    if name in found:
-        raise ParameterError(f"Row {line} of the labels names {name[:64]!r} again; remove it.")
-    found[name] = emotion
-
-
-def require_labelled(labels: Mapping[str, str], folder: Path) -> None:
-    """Check that each labelled recording is there.
-
-    Raises:
-        ParameterError: if one is missing.
-    """
-    missing = [path for path in labels if not (folder / path).is_file()]
-    if missing:
-        raise ParameterError(
-            f"{len(missing)} of the {len(labels)} labelled recordings are missing; the first is "
-            f"{missing[0][:64]!r}. A path must be as in the upload."
-        )
 
 
 class JobFolder:

@@ -24,7 +24,8 @@ from ..settings import Settings
 from .archive import IntakeLimits, unpack
 from .errors import ArchiveError, FolderRefusedError
 from .folder import JobFolder
-from .job import Job
+from .job import Job, Kind
+from .labels import MANIFEST
 
 
 def allowed_folder(text: str, roots: Iterable[Path]) -> Path:
@@ -191,7 +192,10 @@ def prepare(job: Job, folder: JobFolder, settings: Settings, check: Callable[[],
             shutil.rmtree(old, ignore_errors=True)
     target = folder.target / str(job.token)
     limits = IntakeLimits(
-        settings.adapt_max_members, settings.adapt_max_unpacked_bytes, settings.adapt_max_ratio
+        settings.adapt_max_members,
+        settings.adapt_max_unpacked_bytes,
+        settings.adapt_max_ratio,
+        MANIFEST if job.kind is Kind.EVALUATE else "",
     )
     try:
         unpacked = unpack(archive, target, limits, check)

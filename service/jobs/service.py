@@ -46,6 +46,8 @@ class JobService:
         command: Sequence[str] = COMMAND,
     ) -> None:
         self.store = JobStore(settings.database_url)
+        self.command = command
+        """Starts the process that adapts or evaluates."""
         self.callback_hosts = CallbackHosts(settings.callback_hosts)
         self._settings = settings
         self._can_work = can_adapt() or command is not COMMAND

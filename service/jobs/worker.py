@@ -23,14 +23,15 @@ from ..settings import Settings
 from .errors import CancelledError, LostLeaseError, StoreUnavailableError, UnknownJobError
 from .folder import (
     AdaptationTask,
+    EvaluationTask,
     JobFolder,
     JobRequest,
     read_json,
-    read_labels,
     write_json,
 )
 from .intake import Prepared, keep_changed, prepare
-from .job import Change, Clips, Estimate, Job, State
+from .job import Change, Clips, Estimate, Job, Kind, State
+from .labels import labelled_folder, read_labels
 from .process import COMMAND, Child
 from .store import JobStore
 
@@ -255,12 +256,13 @@ class Worker:
             audio = prepare(job, folder, self._settings, partial(_check, lease, stop))
             if folder.labels.exists():
                 read_labels(folder.labels, audio.folder)
-            task = self._task(job, folder, audio)
+            task = self._evaluation(job, folder, audio) or self._task(job, folder, audio)
             for old in (folder.progress, folder.error):
                 old.unlink(missing_ok=True)
             write_json(folder.request, task.model_dump(mode="json"))
             child.start(self._settings.adapt_threads, self._settings.adapt_nice)
-        self._report(job, State.ADAPTING, _PREPARED)
+        evaluates = job.kind is Kind.EVALUATE
+        self._report(job, State.EVALUATING if evaluates else State.ADAPTING, _PREPARED)
         try:
             self._watch(job, folder, child, lease, stop)
         except (CancelledError, _StoppedError):
@@ -287,7 +289,8 @@ class Worker:
             if found and found != reported and moment - reported_at >= _REPORT_S:
                 reported, reported_at = found, moment
                 share = _PREPARED + (_ADAPTED - _PREPARED) * float(found["progress"])
-                self._report(job, State(found["state"]), share, eta_s=eta.eta_s(share))
+                state = State.EVALUATING if job.kind is Kind.EVALUATE else State(found["state"])
+                self._report(job, state, share, eta_s=eta.eta_s(share))
 
     def _task(self, job: Job, folder: JobFolder, audio: Prepared) -> AdaptationTask:
         base = self._registry.base(job.name, job.language, job.base)
@@ -304,12 +307,22 @@ class Worker:
             min_clips=self._settings.adapt_min_clips,
         )
 
+    def _evaluation(self, job: Job, folder: JobFolder, audio: Prepared) -> EvaluationTask | None:
+        if job.kind is not Kind.EVALUATE:
+            return None
+        return EvaluationTask(
+            bundle=self._registry.resolve(job.name, job.base).path.resolve(),
+            target=labelled_folder(audio.folder).resolve(),
+            out=folder.out.resolve() if job.apply else None,
+            threads=self._settings.adapt_threads,
+        )
+
     def _publish(self, job: Job, folder: JobFolder, lease: Lease) -> None:
         """Publish the child's bundle, or reject the job; a second call changes nothing."""
         report = read_json(folder.report)
         assert report is not None
         estimate, clips = report["estimated_accuracy"], report["clips"]
-        share = report.get("answered_share")
+        share = report.get("answered_share") if job.kind is Kind.ADAPT else None
         found: dict[str, Any] = {
             "clips": Clips(
                 clips["accepted"],
@@ -323,6 +336,10 @@ class Worker:
         }
         if job.keep_audio and (task := read_json(folder.request)) is not None:
             keep_changed(folder, Path(task["target"]), report, self._settings.limits)
+        if report["bundle"] is None and job.kind is Kind.EVALUATE:
+            self._report(job, State.PUBLISHING, _ADAPTED, **found)
+            self._end(job, folder, state=State.SUCCEEDED, progress=1.0)
+            return
         if report["bundle"] is None:
             self._end(job, folder, state=State.REJECTED, error=" ".join(report["reasons"]), **found)
             return

@@ -10,13 +10,20 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from ...service.files import lock
 from ...service.inference.errors import NnpmError, ParameterError
-from ...service.jobs.folder import AdaptationTask, JobFolder, read_request, write_json
+from ...service.jobs.folder import (
+    AdaptationTask,
+    EvaluationTask,
+    JobFolder,
+    read_request,
+    write_json,
+)
 from ..errors import TrainingError
 
 _SHARES = {
@@ -29,9 +36,13 @@ _SHARES = {
 
 _WRITE_EVERY_S = 0.2
 
+Progress = Callable[[str, int, int], None]
+Evaluate = Callable[[EvaluationTask, Progress], dict[str, Any]]
+"""Carries out an evaluation, and gives its report."""
 
-def run_job(path: Path) -> None:
-    """Carry out the job of a folder.
+
+def run_job(path: Path, evaluate: Evaluate) -> None:
+    """Carry out the job of a folder: an adaptation or an evaluation.
 
     The lock child.lock is held until the process ends, so that no other process works on the job.
 
@@ -48,10 +59,15 @@ def run_job(path: Path) -> None:
         folder.error.unlink(missing_ok=True)
         task = _read(folder)
         try:
-            _adapt(folder, task)
+            if isinstance(task, EvaluationTask):
+                report = evaluate(task, _Progress(folder.progress))
+                write_json(folder.report, report)
+            else:
+                _adapt(folder, task)
         except NnpmError as error:
             # Whoever sent the recordings need not know where they lie on this machine.
-            detail = str(error).replace(str(task.target), "the folder")
+            detail = str(error).replace(str(folder.labels), "the labels")
+            detail = detail.replace(str(task.target), "the folder")
             detail = detail.replace(str(task.bundle), "the base")
             write_json(folder.error, {"detail": detail, "errno": None})
             raise
@@ -61,9 +77,12 @@ def run_job(path: Path) -> None:
             raise
 
 
-def _read(folder: JobFolder) -> AdaptationTask:
+def _read(folder: JobFolder) -> AdaptationTask | EvaluationTask:
     try:
-        return read_request(AdaptationTask, json.loads(folder.request.read_bytes()))
+        document = json.loads(folder.request.read_bytes())
+        if isinstance(document, dict) and document.get("kind") == "evaluate":
+            return read_request(EvaluationTask, document)
+        return read_request(AdaptationTask, document)
     except (OSError, ValueError, ParameterError) as error:
         raise TrainingError(f"{folder.request} cannot be read: {error}") from None
 

@@ -18,6 +18,18 @@ UPLOAD_PATHS = ("/predict", "/adapt", "/v2/")
 MAX_SMALL_BYTES = 64 * 1024
 """Largest body of all other paths."""
 
+
+def takes_uploads(path: str) -> bool:
+    """Whether a path takes recordings.
+
+    Examples:
+        >>> takes_uploads("/models/default/1/evaluate"), takes_uploads("/models/default/promote")
+        (True, False)
+    """
+    evaluates = path.startswith("/models/") and path.endswith("/evaluate")
+    return evaluates or path.startswith(UPLOAD_PATHS)
+
+
 DRAIN_S = 10.0
 
 
@@ -62,7 +74,7 @@ class UploadLimits:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        is_upload = scope["path"].startswith(UPLOAD_PATHS)
+        is_upload = takes_uploads(scope["path"])
         max_bytes = self._max_bytes if is_upload else min(MAX_SMALL_BYTES, self._max_bytes)
         pending, ended = False, False  # more may come; the last of the body has come
         awaits_continue, num_announced, encoding = False, 0, "identity"

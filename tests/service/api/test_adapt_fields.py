@@ -80,7 +80,7 @@ def test_bad_fields_leave_nothing(
 BAD_LABELS: dict[str, tuple[str | bytes, str]] = {
     "empty": ("", "no column path and no column emotion"),
     "no header": ("a.wav,sad\n", "no column path"),
-    "no rows": ("path,emotion\n", "0 clips"),
+    "no rows": ("path,emotion\n", "name 0 clips"),
     "unknown emotion": ("path,emotion\na.wav,bored\n", "Row 2 of the labels has the emotion"),
     "unknown path": ("path,emotion\nb.wav,sad\n", "1 of the 1 labelled recordings are missing"),
     "outside": ("path,emotion\n../a.wav,sad\n", "relative to the recordings"),
