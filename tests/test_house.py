@@ -27,6 +27,7 @@ ALONE = {
     "service/registry/remote.py": "needs the extra remote, and is imported for a URL alone",
     "training/adaptation/job.py": "the child process that the service starts",
     "training/adaptation/full.py": "needs torch, and is imported for --full alone",
+    "training/labelled/label_studio.py": "the format of another program",
     "training/cli.py": "what python -m nnpm.training runs",
 }
 LARGE_FOLDERS = {
