@@ -12,7 +12,7 @@ PARTS = ("service", "training")
 MODULES = [path for part in PARTS for path in modules(part)]
 NAMED = [path for path in MODULES if not path.name.startswith("__")]
 LINES = {path: len((ROOT / path).read_text("utf-8").splitlines()) for path in MODULES}
-MAX_MODULES, MAX_NAMES, MAX_LINES = 181, 12, 400
+MAX_MODULES, MAX_NAMES, MAX_LINES = 190, 12, 400
 
 # Folders whose modules stand beside each other, and are read by one list of them or by nobody.
 FAMILIES = {

@@ -16,7 +16,8 @@ from ...service.inference.bundle import SEAL, Bundle
 from ...service.inference.card import Decision
 from ...service.inference.errors import printable
 from ...service.inference.head import Head
-from ...service.jobs.folder import AdaptationTask, read_labels
+from ...service.jobs.folder import AdaptationTask
+from ...service.jobs.labels import read_labels
 from ..bundle.prototypes import Prototypes
 from ..errors import TrainingError
 from .config import AdaptConfig
