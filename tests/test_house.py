@@ -12,7 +12,7 @@ PARTS = ("service", "training")
 MODULES = [path for part in PARTS for path in modules(part)]
 NAMED = [path for path in MODULES if not path.name.startswith("__")]
 LINES = {path: len((ROOT / path).read_text("utf-8").splitlines()) for path in MODULES}
-MAX_MODULES, MAX_NAMES, MAX_LINES = 181, 12, 400
+MAX_MODULES, MAX_NAMES, MAX_LINES = 190, 12, 400
 
 # Folders whose modules stand beside each other, and are read by one list of them or by nobody.
 FAMILIES = {
@@ -27,6 +27,7 @@ ALONE = {
     "service/registry/remote.py": "needs the extra remote, and is imported for a URL alone",
     "training/adaptation/job.py": "the child process that the service starts",
     "training/adaptation/full.py": "needs torch, and is imported for --full alone",
+    "training/labelled/label_studio.py": "the format of another program",
     "training/cli.py": "what python -m nnpm.training runs",
 }
 LARGE_FOLDERS = {
