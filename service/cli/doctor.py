@@ -25,6 +25,7 @@ EXTRAS = {
     "hub": (("huggingface_hub",), "nnpm models pull and push"),
     "train": (("torch",), "nnpm train, export and benchmark"),
     "remote": (("fsspec",), "recordings and models at URLs such as s3://bucket/folder"),
+    "scale": (("ray",), "archives and replicas on Ray"),
     "postgres": (("psycopg",), "a jobs database that several machines share"),
     "otel": (("opentelemetry.sdk",), "traces"),
 }
