@@ -60,7 +60,7 @@ serve: $(SERVE_VENV)/installed ## Start the service with the bundled model, adap
 
 test: $(SERVICE_PYTHONS:%=test-smoke-%) test-main ## Run all tests; ARGS="-k name" selects some, WORKERS=0 uses one process
 
-# The contracts of the service, in an environment without torch: a minute on each Python.
+# The contracts of the service, adaptation included, in an environment without torch: a minute on each Python.
 test-smoke-%: .venv-service-%/ready
 	@$(call without_torch,-m smoke)
 
@@ -71,7 +71,8 @@ test-service-%: .venv-service-%/ready
 without_torch = if [ -e .venv-service-$*/installed ]; then \
 	echo "The service without torch on Python $*:" && \
 	.venv-service-$*/bin/python scripts/without_torch.py && \
-	.venv-service-$*/bin/python -m pytest -q $(1) --doctest-modules nnpm/service tests/service; \
+	.venv-service-$*/bin/python -m pytest -q $(1) --doctest-modules nnpm/service nnpm/training/labelled \
+		nnpm/training/plugins.py tests/service; \
 	else echo "The service without torch on Python $*: SKIPPED, no such interpreter here."; fi
 
 # Everything: unit, contract, doctests, real clips where there are corpora, train -> export -> serve.

@@ -37,6 +37,7 @@ def labelled() -> bytes:
     return archive(24)
 
 
+@pytest.mark.smoke
 def test_a_version_is_measured(
     serve: Callable[..., TestClient], labelled: bytes, tmp_path: Path
 ) -> None:
