@@ -29,7 +29,7 @@ from .middleware.observe import HeadAsGet, Observe
 from .middleware.origin import HostAndOriginCheck
 from .middleware.tickets import Tickets
 from .middleware.uploads import UploadLimits
-from .openapi import DocumentedApp
+from .openapi import DESCRIPTION, TAGS, DocumentedApp, operation_id
 from .routes import adapt, batch, evaluate, models, predict, stream, system, v2
 from .routes import tickets as ticket_routes
 from .services import Services
@@ -113,6 +113,10 @@ def create_app(
         title="nnpm",
         summary="Speech emotion recognition",
         version=__version__,
+        description=DESCRIPTION,
+        license_info={"name": "Apache License 2.0", "identifier": "Apache-2.0"},
+        openapi_tags=TAGS,
+        generate_unique_id_function=operation_id,
         lifespan=lifespan,
         # A redirect would name this process, not the proxy before it, whose prefix it cannot know.
         redirect_slashes=False,

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from starlette.types import Receive, Scope, Send
 
 from ..predict.oip import InferRequest
@@ -61,6 +62,35 @@ def _example(kind: Kind, schema: type[Problem]) -> dict[str, Any]:
     return example | ({"error": example["detail"]} if schema is InferenceProblem else {})
 
 
+DESCRIPTION = """\
+Recognises emotion in speech, and adapts to languages without labels.
+
+Send a recording to `POST /predict`; a microphone to `WS /stream`, which AsyncAPI describes
+(`/static/asyncapi.json`); unlabelled recordings to `POST /adapt`. Every error is
+`application/problem+json`; its `code` is stable. A service with keys takes them as
+`Authorization: Bearer …` or `X-API-Key: …`.
+"""
+
+TAGS = [
+    {"name": "predict", "description": "Recordings in, emotions with calibrated confidence out."},
+    {"name": "adapt", "description": "Jobs that adapt a model to a language, without labels."},
+    {"name": "models", "description": "Versions, and the aliases that choose which one answers."},
+    {"name": "tickets", "description": "What lets a page in where a browser can send no key."},
+    {
+        "name": "open inference protocol",
+        "description": "Tensors, for clients of KServe and Triton.",
+    },
+    {"name": "health", "description": "For probes."},
+    {"name": "metrics", "description": "For Prometheus."},
+    {"name": "page", "description": "The page, and where to find what."},
+]
+
+
+def operation_id(route: APIRoute) -> str:
+    """Name an operation as generated clients should: predict, adapt, list_jobs."""
+    return route.name
+
+
 class DocumentedApp(FastAPI):
     """An app whose document knows the schema of problems, how keys are sent, and its prefix.
 
@@ -102,6 +132,8 @@ class DocumentedApp(FastAPI):
             for path, operations in document["paths"].items():
                 for operation in operations.values():
                     self._add_responses(path, operation)
+                    for parameter in operation.get("parameters", ()):
+                        parameter["schema"] = _not_null(parameter["schema"])
             if self._keyed:
                 document["components"]["securitySchemes"] = {
                     "bearer": {"type": "http", "scheme": "bearer"},
@@ -129,3 +161,12 @@ class DocumentedApp(FastAPI):
             responses.pop("401", None)
             if self._keyed:
                 operation["security"] = []
+
+
+def _not_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """Take null out of a parameter's schema: what is left out of a URL is not null."""
+    kinds = [one for one in schema.get("anyOf", ()) if one != {"type": "null"}]
+    if len(kinds) != 1:
+        return schema
+    rest = {key: value for key, value in schema.items() if key != "anyOf"}
+    return {**kinds[0], **rest}

@@ -50,6 +50,7 @@ BODY: dict[str, Any] = {
 
 @router.post(
     "/predict",
+    operation_id="predict",
     response_model=PredictAnswer,
     responses={200: {"content": FORMAT_CONTENT}, **problems(404, 413, 415, 422, 500, 501, 503)},
     openapi_extra={"requestBody": BODY},

@@ -121,6 +121,21 @@ CanPredict = Depends(requires("predict"))
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
 
+def _version(request: Request) -> str | None:
+    """Dependency: the version in the path, if the path has one."""
+    found: str | None = request.path_params.get("version")
+    return found
+
+
+# FastAPI would take a parameter of both paths for a query where the path lacks it.
+Version = Annotated[str | None, Depends(_version)]
+_WITH_VERSION: dict[str, Any] = {
+    "parameters": [
+        {"in": "path", "name": "version", "required": True, "schema": {"type": "string"}}
+    ]
+}
+
+
 @router.get("")
 async def server_metadata() -> ServerMetadata:
     """Return name, version and extensions of the server."""
@@ -145,10 +160,12 @@ async def server_ready(services: TheServices) -> Ready:
 )
 @router.get(
     "/models/{name}/versions/{version}/ready",
+    operation_id="version_ready",
     responses=inference_problems(404, 503),
     dependencies=[CanPredict],
+    openapi_extra=_WITH_VERSION,
 )
-def model_ready(services: TheServices, name: str, version: str | None = None) -> ModelReady:
+def model_ready(services: TheServices, name: str, version: Version) -> ModelReady:
     """Load a version unless it is loaded, and report that it can answer."""
     return ModelReady(name=_choose(services, name, version).model.name)
 
@@ -156,10 +173,12 @@ def model_ready(services: TheServices, name: str, version: str | None = None) ->
 @router.get("/models/{name}", responses=inference_problems(404, 503), dependencies=[CanPredict])
 @router.get(
     "/models/{name}/versions/{version}",
+    operation_id="version_metadata",
     responses=inference_problems(404, 503),
     dependencies=[CanPredict],
+    openapi_extra=_WITH_VERSION,
 )
-def model_metadata(services: TheServices, name: str, version: str | None = None) -> ModelMetadata:
+def model_metadata(services: TheServices, name: str, version: Version) -> ModelMetadata:
     """Describe the tensors of a version; without ``version``, of the one that answers."""
     route = _choose(services, name, version)
     model, labels = route.recognizer.model, list(route.recognizer.bundle.labels)
@@ -203,6 +222,7 @@ _INFER: dict[str, Any] = {
             {
                 "in": "header",
                 "name": HEADER_LENGTH,
+                "required": False,
                 "description": "Bytes of the JSON document, if tensors follow it as bytes.",
                 "schema": {"type": "integer"},
             }
@@ -221,9 +241,17 @@ _INFER: dict[str, Any] = {
 
 
 @router.post("/models/{name}/infer", **_INFER)
-@router.post("/models/{name}/versions/{version}/infer", **_INFER)
+@router.post(
+    "/models/{name}/versions/{version}/infer",
+    **_INFER
+    | {
+        "operation_id": "version_infer",
+        "openapi_extra": _INFER["openapi_extra"]
+        | {"parameters": _INFER["openapi_extra"]["parameters"] + _WITH_VERSION["parameters"]},
+    },
+)
 async def model_infer(
-    request: Request, services: TheServices, name: str, version: str | None = None
+    request: Request, services: TheServices, name: str, version: Version
 ) -> Response:
     """Score rows of samples at 16 kHz, each as one window.
 
