@@ -155,6 +155,9 @@ benchmark: $(VENV)/installed ## Compare the adaptation methods (hours); PROTOCOL
 charts: $(VENV)/installed ## Draw docs/charts/ from benchmarks/results/
 	@$(VENV)/bin/python -m benchmarks.charts
 
+examples: $(VENV)/installed ## Write the examples of the OpenAPI document: make examples CLIP=clip.wav
+	@$(VENV)/bin/python -m scripts.examples --clip "$(CLIP)"
+
 picture: $(VENV)/installed ## Draw docs/architecture.svg and list the files in docs/architecture.md, from the code
 	@$(VENV)/bin/python scripts/picture.py
 

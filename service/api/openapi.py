@@ -1,13 +1,20 @@
-"""The OpenAPI document: what FastAPI cannot derive by itself."""
+"""The OpenAPI document: what FastAPI cannot derive by itself; and /stream as AsyncAPI."""
 
+import json
 from collections.abc import Collection
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from pydantic import TypeAdapter
 from starlette.types import Receive, Scope, Send
 
+from ..inference.answer import Segment
+from ..predict.live import End, PcmHello, WebmHello
 from ..predict.oip import InferRequest
+from ..predict.schemas import PredictAnswer
 from .errors import MEDIA_TYPE, InferenceProblem, Kind, Problem, all_kinds
 from .headers import hide_ticket, without_prefix
 
@@ -66,7 +73,7 @@ DESCRIPTION = """\
 Recognises emotion in speech, and adapts to languages without labels.
 
 Send a recording to `POST /predict`; a microphone to `WS /stream`, which AsyncAPI describes
-(`/static/asyncapi.json`); unlabelled recordings to `POST /adapt`. Every error is
+(`/asyncapi.json`); unlabelled recordings to `POST /adapt`. Every error is
 `application/problem+json`; its `code` is stable. A service with keys takes them as
 `Authorization: Bearer …` or `X-API-Key: …`.
 """
@@ -132,6 +139,7 @@ class DocumentedApp(FastAPI):
             for path, operations in document["paths"].items():
                 for operation in operations.values():
                     self._add_responses(path, operation)
+                    _add_example(operation)
                     for parameter in operation.get("parameters", ()):
                         parameter["schema"] = _not_null(parameter["schema"])
             if self._keyed:
@@ -163,6 +171,24 @@ class DocumentedApp(FastAPI):
                 operation["security"] = []
 
 
+EXAMPLES = Path(__file__).with_name("templates") / "examples.json"
+"""Answers of a real service by operation; scripts/examples.py writes them."""
+
+
+@cache
+def examples() -> dict[str, Any]:
+    """Read the answers of a real service: for each operation its status and its body."""
+    found: dict[str, Any] = json.loads(EXAMPLES.read_bytes())
+    return found
+
+
+def _add_example(operation: dict[str, Any]) -> None:
+    example = examples().get(operation["operationId"])
+    if example is not None:
+        content = operation["responses"][str(example["status"])]["content"]
+        content["application/json"]["example"] = example["body"]
+
+
 def _not_null(schema: dict[str, Any]) -> dict[str, Any]:
     """Take null out of a parameter's schema: what is left out of a URL is not null."""
     kinds = [one for one in schema.get("anyOf", ()) if one != {"type": "null"}]
@@ -170,3 +196,77 @@ def _not_null(schema: dict[str, Any]) -> dict[str, Any]:
         return schema
     rest = {key: value for key, value in schema.items() if key != "anyOf"}
     return {**kinds[0], **rest}
+
+
+_STREAM: dict[str, tuple[str, Any, str]] = {
+    "hello": ("send", PcmHello, "Sent first: the format of the audio, and how to score it."),
+    "hello_webm": ("send", WebmHello, "Sent first, where WebM follows."),
+    "audio": ("send", None, "Binary: whole frames of 16-bit samples, or the next piece of WebM."),
+    "end": ("send", End, "Sent last."),
+    "segment": ("receive", Segment, "A turn has ended, or a window is complete."),
+    "final": ("receive", PredictAnswer, "The answer for the whole; then the service closes."),
+    "error": ("receive", Problem, "Instead of what follows; then the service closes."),
+}
+
+
+def stream_document(version: str) -> dict[str, Any]:
+    """Describe the messages of WS /stream, as AsyncAPI 3.0 from the client's side.
+
+    Args:
+        version: of this service.
+    """
+    schemas: dict[str, Any] = {}
+    messages: dict[str, Any] = {}
+    for name, (action, model, summary) in _STREAM.items():
+        message: dict[str, Any] = {"name": name, "title": name, "summary": summary}
+        if model is None:
+            message |= {"contentType": "application/octet-stream"}
+            message["payload"] = {"type": "string", "format": "binary"}
+        else:
+            mode: Any = "validation" if action == "send" else "serialization"
+            schema = TypeAdapter(model).json_schema(
+                ref_template="#/components/schemas/{model}", mode=mode
+            )
+            schemas |= schema.pop("$defs", {})
+            if action == "receive":  # each says in `type` what it is
+                left_out = {"type", "speaker"} if name == "segment" else {"type"}
+                fields = {k: v for k, v in schema["properties"].items() if k not in left_out}
+                schema["properties"] = {"type": {"const": name}, **fields}
+                required = [k for k in schema.get("required", ()) if k not in left_out]
+                schema["required"] = ["type", *required]
+            schemas[f"{name}_message"] = schema
+            message |= {"contentType": "application/json"}
+            message["payload"] = {"$ref": f"#/components/schemas/{name}_message"}
+        messages[name] = message
+
+    def of(action: str) -> dict[str, Any]:
+        names = [name for name, (how, *_) in _STREAM.items() if how == action]
+        refs = [{"$ref": f"#/channels/stream/messages/{name}"} for name in names]
+        return {"action": action, "channel": {"$ref": "#/channels/stream"}, "messages": refs}
+
+    ticket = {"type": "string", "description": "Stands for a key: POST /tickets."}
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "nnpm",
+            "version": version,
+            "description": "Emotion in speech while it is spoken: a segment per turn or window, "
+            "and an answer at the end.",
+            "license": {"name": "Apache License 2.0"},
+        },
+        "defaultContentType": "application/json",
+        "channels": {
+            "stream": {
+                "address": "/stream",
+                "title": "One recording",
+                "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in messages},
+                "bindings": {"ws": {"query": {"type": "object", "properties": {"ticket": ticket}}}},
+            }
+        },
+        "operations": {"record": of("send"), "listen": of("receive")},
+        "components": {
+            "messages": messages,
+            "schemas": schemas,
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+        },
+    }

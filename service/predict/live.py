@@ -148,7 +148,9 @@ def no_hello() -> StreamMessageError:
     return StreamMessageError(f"The first message is audio; {_HOW}.")
 
 
-class _End(BaseModel):
+class End(BaseModel):
+    """The last message."""
+
     model_config = ConfigDict(extra="forbid")
 
     end: Literal[True]
@@ -161,7 +163,7 @@ def check_end(text: str) -> None:
         StreamMessageError: if it is not.
     """
     try:
-        _End.model_validate_json(text)
+        End.model_validate_json(text)
     except ValidationError:
         raise StreamMessageError(
             'A text message other than {"end": true} came among the audio; send samples as binary '

@@ -89,7 +89,7 @@ def require(caller: Caller, scope: Scope) -> None:
 
 
 OPEN_PATHS = (
-    *("/health/live", "/health/ready", "/docs", "/openapi.json"),
+    *("/health/live", "/health/ready", "/docs", "/openapi.json", "/asyncapi.json"),
     *("/v2", "/v2/health/live", "/v2/health/ready", "/", "/nnpm.js"),
 )
 """Paths that need no key: probes have none, and the page and the API's description are public."""

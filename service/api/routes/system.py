@@ -13,12 +13,12 @@ from fastapi.responses import HTMLResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from .... import __version__
 from ...inference.audio.process import decoder_obstacle
 from ..errors import NotReadyError
-from ..openapi import problems
+from ..openapi import problems, stream_document
 from ..services import Off, Services, services_of
 
 router = APIRouter()
@@ -98,6 +98,7 @@ _LINKS = {
     "page": "./",
     "docs": "docs",
     "openapi": "openapi.json",
+    "asyncapi": "asyncapi.json",
     "javascript": "nnpm.js",
     "ready": "health/ready",
     "predict": "predict",
@@ -234,6 +235,12 @@ _POLICY = (
     "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
+
+
+@router.get("/asyncapi.json", include_in_schema=False)
+def asyncapi() -> Response:
+    """Return the description of the messages of WS /stream."""
+    return JSONResponse(stream_document(__version__))
 
 
 @router.get("/docs", include_in_schema=False)
