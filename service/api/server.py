@@ -45,7 +45,8 @@ GOODBYE_S = 5.0
 
 log = logging.getLogger(__name__)
 _websocket_log = logging.getLogger("uvicorn.error.websocket")
-_websocket_log.setLevel(logging.WARNING)  # its lines about connections hold addresses and queries
+# Its lines about connections hold addresses and queries. Not a level: a configuration resets that.
+_websocket_log.addFilter(lambda record: record.levelno >= logging.WARNING)
 
 
 class WebSocketConnection(WebSocketsSansIOProtocol):

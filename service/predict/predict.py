@@ -275,7 +275,7 @@ def predict(
             SpeakerPart.of(one, speaker=speaker, **how) for speaker, one in shown.per_speaker
         ]
     if recording.peaks is not None:
-        extras["peaks"] = np.round(recording.peaks.astype(float), PEAK_DIGITS).tolist()
+        extras["peaks"] = (np.round(recording.peaks.astype(float), PEAK_DIGITS) + 0.0).tolist()
     total_s = queue_s + time.perf_counter() - started
     document = PredictAnswer.of(
         shown,

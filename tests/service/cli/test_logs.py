@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.sync.client import connect
 
 from nnpm.service.settings import load
 from tests.support.servers import Server, serving
@@ -62,6 +63,16 @@ def test_every_line_is_json_and_tells_no_secrets(models: Path, tmp_path: Path, c
     assert not {"emotion", "confidence", "scores"} & line.keys()
     assert (lines[refused]["status"], lines[refused]["code"]) == (422, "bad_parameter")
     assert (lines[nowhere]["route"], lines[nowhere]["code"]) == ("unmatched", "not_found")
+
+
+def test_a_websocket_s_query_is_in_no_line(models: Path, tmp_path: Path) -> None:
+    with serving(models, tmp_path) as server:
+        for query in ("ticket=query-17", "other=query-17"):
+            with connect(f"ws://{server.host}:{server.port}/stream?{query}") as stream:
+                stream.send("{}")
+                assert json.loads(stream.recv())["code"] == "bad_parameter"
+    assert "/stream" in server.log.read_text()
+    assert "query-17" not in server.log.read_text()
 
 
 def test_a_mistake_of_ours_is_one_line_under_the_id_of_its_request(
