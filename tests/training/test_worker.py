@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 import soundfile
 from fastapi.testclient import TestClient
-from nnpm.training.bundle.files import voice
 
 from nnpm.service.api.app import create_app
 from nnpm.service.jobs.folder import DEFAULT_METHOD, METHODS
 from nnpm.service.registry.registry import Registry
 from nnpm.service.settings import Settings
 from nnpm.training.adaptation import methods
+from nnpm.training.bundle.parts import voice
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from nnpm.training.bundle.files import voice
 
 from nnpm.service.inference.card import EMOTIONS
 from nnpm.training.benchmark.cases import NOISE_DB, PROTOCOLS, noisy, telephone
 from nnpm.training.benchmark.results import Row, read_frame, to_frame
 from nnpm.training.benchmark.tables import Table, tables_by_name
 from nnpm.training.benchmark.trial import Answers, score
+from nnpm.training.bundle.parts import voice
 from nnpm.training.corpora import Utterance
 from nnpm.training.evaluation import bootstrap_interval
 
