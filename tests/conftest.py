@@ -24,8 +24,9 @@ from tests.support.tiny_bundle import write_tiny_bundle
 if "PYTEST_XDIST_WORKER" in os.environ:  # processes that share cores lose by more threads
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# It imports atheris, which only the dependency group "fuzz" installs; `make fuzz` runs it.
-collect_ignore = ["support/hostile/fuzzing.py"]
+# The first imports atheris, which only the group "fuzz" installs; `make fuzz` runs it. The second
+# is a program that the tests of the page start.
+collect_ignore = ["support/hostile/fuzzing.py", "browser/child.py"]
 
 MakeOnce = Callable[[str, Callable[[Path], object]], Path]
 
