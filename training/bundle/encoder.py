@@ -30,6 +30,7 @@ Precision = Literal["fp32", "int8"]
 PARITY_TOLERANCE = 1e-3
 """Largest difference of an embedding between ONNX Runtime and torch in float32, in deviations."""
 
+_OUTPUT = "pooled over time"  # while it is exported: no tensor of a model is called so
 _LONGEST = 10 * SAMPLE_RATE_HZ  # longer clips are cut, as the service cuts what it scores
 
 
@@ -65,7 +66,7 @@ def _export(network: Network) -> onnx.ModelProto:
             network.eval(),
             (torch.randn(2, 24_000), torch.tensor([24_000, 16_000])),
             input_names=["waveform", "lengths"],
-            output_names=["embedding"],
+            output_names=[_OUTPUT],
             dynamic_shapes={"waveform": {0: batch, 1: samples}, "lengths": {0: batch}},
             opset_version=OPSET,
             dynamo=True,
@@ -73,6 +74,11 @@ def _export(network: Network) -> onnx.ModelProto:
         )
     assert program is not None
     graph: onnx.ModelProto = program.model_proto
+    if any("embedding" in node.output for node in graph.graph.node):  # WavLM has one within
+        graph = onnx.compose.add_prefix(graph, "model/", rename_inputs=False, rename_outputs=False)
+    graph.graph.output[0].name = "embedding"
+    for node in graph.graph.node:
+        node.output[:] = ["embedding" if name == _OUTPUT else name for name in node.output]
     return graph
 
 
