@@ -47,7 +47,8 @@ class EncoderConfig(Section):
     """The pretrained encoder."""
 
     family: str = "whisper"
-    """whisper, huggingface (wav2vec 2.0, HuBERT, WavLM), onnx, or one that a plug-in adds."""
+    """whisper, huggingface (wav2vec 2.0, HuBERT, WavLM), onnx, one of an installed package (entry
+    point ``nnpm.encoders``), or ``package.module:Class``."""
     source: str = "openai/whisper-base"
     """A local folder in transformers' layout (or an ONNX file), or an id of the model hub."""
     layers: Count = 3

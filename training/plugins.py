@@ -93,5 +93,5 @@ class Plugins(Generic[T]):
             reason = f"{type(error).__name__}: {error}".partition("\n")[0]
             raise TrainingError(f"{path[:256]} cannot be imported: {reason}") from error
         if not self.is_one(found):
-            raise TrainingError(f"{path[:256]} is not a {self.noun} of nnpm")
+            raise TrainingError(f"{path[:256]} is no {self.noun} of nnpm")
         return found  # type: ignore[no-any-return]

@@ -22,6 +22,7 @@ EXTRAS = {
     "media": (("av",), "MP4, M4A, WebM, AMR, WMA and the audio of videos"),
     "tables": (("openpyxl", "pandas", "pyarrow"), "Parquet, XLSX and data frames"),
     "client": (("httpx2",), "nnpm.Client and nnpm.AsyncClient"),
+    "hub": (("huggingface_hub",), "nnpm models pull and push"),
     "train": (("torch",), "nnpm train, export and benchmark"),
     "remote": (("fsspec",), "recordings and models at URLs such as s3://bucket/folder"),
     "postgres": (("psycopg",), "a jobs database that several machines share"),

@@ -13,7 +13,6 @@ from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from typing import Any
 
 from .. import settings
 from ..command import UsageError

@@ -7,7 +7,14 @@ import pytest
 
 from nnpm.training.errors import TrainingError
 from nnpm.training.network.encoders import ENCODERS, load_pretrained
+from nnpm.training.network.encoders.whisper import Whisper
 from tests.support.tiny_network import write_whisper
+
+
+class Quiet(Whisper):
+    """An encoder of somebody's package."""
+
+    family = "quiet"
 
 
 def test_families_are_told_by_name(tiny_encoder: Path) -> None:
@@ -49,3 +56,11 @@ def test_a_hub_gives_only_what_the_family_reads(
     assert load_pretrained("whisper", "openai/whisper-tiny", 1).width == 16
     assert asked == [("openai/whisper-tiny", ["config.json", "model.safetensors"])]
     assert ENCODERS.find("onnx").files == ("*.onnx",)
+
+
+def test_an_encoder_may_be_anybodys(tiny_encoder: Path) -> None:
+    encoder = load_pretrained(f"{__name__}:Quiet", str(tiny_encoder), 1)
+    assert isinstance(encoder, Quiet)
+    for name in (f"{__name__}:Path", f"{__name__}:tiny_encoder", "nowhere.at.all:Quiet"):
+        with pytest.raises(TrainingError, match=r"is no encoder of nnpm|cannot be imported"):
+            load_pretrained(name, str(tiny_encoder), 1)

@@ -71,7 +71,7 @@ def test_one_that_fails_is_named_and_left_out(
         "the corpus broken is left out: missing_module:X cannot be imported: ModuleNotFoundError: "
         "No module named 'missing_module'"
     )
-    assert second == "the corpus wrong is left out: plugged:WRONG is not a corpus of nnpm"
+    assert second == "the corpus wrong is left out: plugged:WRONG is no corpus of nnpm"
     with pytest.raises(TrainingError, match="missing_module:X cannot be imported"):
         READERS.find("broken")
     with pytest.raises(CorpusError, match="none of the"):

@@ -84,9 +84,13 @@ def test_a_network_that_does_not_fit_its_run_is_one_sentence(tmp_path: Path) -> 
         assert torch.equal(found(waveform, lengths), network.eval()(waveform, lengths))
     with pytest.raises(TrainingError, match="or does not fit"):
         trained_network(tmp_path, request, ("angry", "happy", "sad"))
-    for wrong in ({"family": "cnn"}, {"family": "whisper", "sizes": encoder.sizes | {"layers": 2}}):
+    for wrong, said in (
+        ({"family": "cnn"}, "there is no encoder cnn; choose among whisper"),
+        ({"sizes": encoder.sizes | {"layers": 2}}, "or does not fit"),
+        ({"sizes": {}}, "or does not fit"),
+    ):
         (tmp_path / "encoder.json").write_text(json.dumps(described | wrong))
-        with pytest.raises(TrainingError, match="or does not fit"):
+        with pytest.raises(TrainingError, match=said):
             trained_network(tmp_path, request, LABELS)
     path.write_bytes(b"damaged")
     with pytest.raises(TrainingError, match="is damaged"):

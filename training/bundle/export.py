@@ -2,7 +2,7 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -248,7 +248,6 @@ def _card(
 ) -> Card:
     names = sorted({u.corpus for u in data.split.train})
     corpora = [_corpus(name, data) for name in names]
-    licences = sorted({str(corpus["licence"]) for corpus in corpora})
     config = request.config.model_dump(mode="json")
     config["encoder"]["source"] = _public_name(request.config.encoder.source)
     return Card(
@@ -260,7 +259,7 @@ def _card(
         decision=decision,
         calibrated=True,
         source_languages=tuple(sorted({u.language for u in data.split.train})),
-        licence=" and ".join(licences),
+        licence=_licence({str(corpus["licence"]) for corpus in corpora}),
         training={
             "corpora": corpora,
             "encoder": {"family": encoder, "source": config["encoder"]["source"]},
@@ -272,6 +271,24 @@ def _card(
         },
         metrics={},
     )
+
+
+def _licence(corpora: Set[str]) -> str:
+    """The licence of a bundle as a whole, from those of its corpora.
+
+    CC BY-NC-SA asks for itself, and allows what comes from CC BY and from the ODbL's produced works
+    to be under it. NOTICE says what holds for the parts.
+
+    Examples:
+        >>> _licence({"CC BY-NC-SA 4.0", "ODbL 1.0, contents DbCL 1.0", "CC BY 4.0"})
+        'CC BY-NC-SA 4.0'
+        >>> _licence({"ODbL 1.0, contents DbCL 1.0", "CC BY 4.0"})
+        'CC BY 4.0 and ODbL 1.0, contents DbCL 1.0'
+    """
+    kept = set(corpora)
+    if any(licence.startswith("CC BY-NC-SA") for licence in corpora):
+        kept = {licence for licence in corpora if not licence.startswith(("CC BY 4.0", "ODbL"))}
+    return " and ".join(sorted(kept))
 
 
 def _public_name(source: str) -> str:

@@ -58,8 +58,8 @@ Speech emotion recognition from 16 kHz audio: an encoder from {card.training["en
 with classifier and external memory after arXiv 2108.08663. Matrix products in \
 {card.training["precision"]}. Made by nnpm {card.nnpm_version} on {card.created_at[:10]}.
 
-**Licence of the weights: {card.licence}**, because that is the licence of the data. NOTICE has the
-encoder's licence and what each corpus asks for.
+**Licence of the weights: {card.licence}**, because of the data's. NOTICE has the encoder's licence
+and what each corpus asks for.
 
 ## Data
 

@@ -133,7 +133,7 @@ def train(run: Path, request: Request, *, cache: Path, device: torch.device, res
     train_side = data.split.train
     _write(run / _REQUEST, request.model_dump_json(indent=2) + "\n")
     _write(run / _SPLIT, json.dumps(_describe(data), indent=2) + "\n")
-    _write(run / _ENCODER, json.dumps({"family": encoder.family, "sizes": encoder.sizes}) + "\n")
+    _write(run / _ENCODER, json.dumps({"family": given.family, "sizes": encoder.sizes}) + "\n")
     clips = data.clips(train_side).__getitem__
     trainer = Trainer(
         request.config, data.labels, encoder, train_side, clips, run, request.seed, device

@@ -19,7 +19,7 @@ from nnpm.service.inference import bundle as bundles
 from tests.support.tiny_bundle import write_signed, write_tiny_bundle
 
 pytest.importorskip("huggingface_hub")
-TOKEN = "hf_of_the_test"  # noqa: S105 - nobody else's
+TOKEN = "hf_of_the_test"
 Captured = pytest.CaptureFixture[str]
 
 
@@ -67,10 +67,10 @@ class Handler(BaseHTTPRequestHandler):
     def _missing(self, code: str) -> None:
         self._json({"error": code}, 404, X_Error_Code=code)
 
-    def do_HEAD(self) -> None:  # noqa: N802 - as the base class calls it
+    def do_HEAD(self) -> None:
         self.do_GET()
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         if self.hub.broken:
             return self._json({}, self.hub.broken)
         parts = unquote(urlsplit(self.path).path).strip("/").split("/")
@@ -98,7 +98,7 @@ class Handler(BaseHTTPRequestHandler):
         etag = hashlib.sha1(data, usedforsecurity=False).hexdigest()
         return self._send(200, data, ETag=f'"{etag}"', X_Repo_Commit=sha)
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.path == "/api/validate-yaml":
             return self._json({"errors": [], "warnings": []})
@@ -168,9 +168,7 @@ def fails(capsys: Captured, *arguments: str) -> str:
     return captured.err
 
 
-def test_a_version_goes_to_the_hub_and_comes_back(
-    hub: Hub, models: Path, capsys: Captured
-) -> None:
+def test_a_version_goes_to_the_hub_and_comes_back(hub: Hub, models: Path, capsys: Captured) -> None:
     (models / "default/1/notes.txt").write_text("not part of the bundle")
     assert main(["models", "push", "default/1", "us/tiny", "--private"]) == 0
     assert capsys.readouterr().out == f"default/1 is at {hub.address}/us/tiny\n"
