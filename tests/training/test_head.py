@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from nnpm.training.config import HeadConfig
-from nnpm.training.network.head import Head
+from nnpm.training.network.network import Head
 
 CONFIG = HeadConfig(projection=8, dropout=0.0, momentum=0.25)
 
