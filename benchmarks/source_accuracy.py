@@ -28,13 +28,16 @@ FIGURES = ("wa", "uar", "macro_f1", "ece", "coverage", "wa_answered")
 
 
 def score(run: Path, data: Path, cache: Path, targets: list[str]) -> dict[str, dict[str, float]]:
-    """Figures of one run per corpus; ``source`` are its own held-out test speakers."""
+    """Figures of one run per corpus; ``source`` are its own held-out speakers.
+
+    The decision was fitted on these, so their ECE is too low: the card has the cross-fitted one.
+    """
     with tempfile.TemporaryDirectory() as folder:
         bundle = Path(folder) / "bundle"
         export(run, bundle, cache=cache, data=data)
         recognizer = Recognizer(bundles.load(bundle))
-        held_out = load_training_data(read(run).model_copy(update={"data": data}), cache).split.test
-        corpora = {"source": held_out} | {name: load(name, data) for name in targets}
+        split = load_training_data(read(run).model_copy(update={"data": data}), cache).split
+        corpora = {"source": split.held_out} | {name: load(name, data) for name in targets}
         return {
             name: report(judge(recognizer, utterances, CORE_EMOTIONS), CORE_EMOTIONS)
             for name, utterances in corpora.items()
