@@ -4,6 +4,7 @@
 """
 
 import argparse
+import importlib
 import json
 import os
 import sys
@@ -142,8 +143,11 @@ def _hub(repository: str) -> Iterator[Any]:
     if repository.count("/") != 1:
         raise UsageError(plain)
     try:
-        import huggingface_hub as hub  # takes a second
-        from huggingface_hub import constants, errors, utils
+        # takes a second; and its types do not export all that it documents
+        hub, constants, errors, utils = (
+            importlib.import_module(f"huggingface_hub{part}")
+            for part in ("", ".constants", ".errors", ".utils")
+        )
     except ModuleNotFoundError:
         raise UsageError(
             "pull and push need huggingface_hub, which is not installed; install the extra hub: "
