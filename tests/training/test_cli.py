@@ -12,6 +12,7 @@ import pytest
 from nnpm.training import cli
 from tests.support.sounds import encode, speechlike
 from tests.support.tiny_bundle import LABELS, write_tiny_bundle
+from tests.support.tiny_network import write_whisper
 
 Captured = pytest.CaptureFixture[str]
 ROOT = Path(__file__).parents[2]
@@ -24,9 +25,10 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """DIR/small: four clips of four speakers."""
+    """DIR/small: four clips of four speakers; DIR/encoder: what is fine-tuned."""
     folder = tmp_path_factory.mktemp("data") / "small"
     folder.mkdir()
+    write_whisper(folder.parent / "encoder")
     rows = ["path,emotion,speaker"]
     for number, emotion in enumerate(LABELS):
         (folder / f"{number}.wav").write_bytes(encode(speechlike(0.5, seed=number)))
@@ -52,10 +54,11 @@ def fails(capsys: Captured, *arguments: object, code: int = 2) -> str:
 def train(data: Path, tmp_path: Path, **changes: object) -> list[object]:
     options: dict[str, object] = {
         "corpora": "small", "data": data, "out": tmp_path / "run", "cache": tmp_path / "cache",
-        "device": "cpu",
+        "device": "cpu", "set": f"encoder.source={data / 'encoder'}",
     }  # fmt: skip
     pairs = (options | changes).items()
-    return ["train", *(part for name, value in pairs for part in (f"--{name}", value))]
+    named = [part for name, value in pairs for part in (f"--{name}", value)]
+    return ["train", *named, "--set", "encoder.layers=1"]
 
 
 def test_bad_usage(data: Path, tmp_path: Path, capsys: Captured) -> None:
@@ -130,7 +133,7 @@ def test_an_interrupt_is_one_line(
 def test_evaluate_needs_no_torch(bundle: Path, data: Path) -> None:
     code = (
         "import sys\n"
-        "for name in ('torch', 'torchaudio', 'audiomentations', 'onnx', 'tensorboard'):\n"
+        "for name in ('torch', 'torchaudio', 'transformers', 'onnx', 'tensorboard'):\n"
         "    sys.modules[name] = None\n"
         "from nnpm.training.cli import main\n"
         "sys.exit(main())"

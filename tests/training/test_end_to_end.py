@@ -150,8 +150,11 @@ def _unfinished(finished: Path, tmp_path: Path) -> Path:
     return run
 
 
-def test_wrong_corpora_are_one_line(tmp_path: Path, cache: Path, capsys: Captured) -> None:
+def test_wrong_corpora_are_one_line(
+    tiny_config: Path, tmp_path: Path, cache: Path, capsys: Captured
+) -> None:
     common = ["--data", tmp_path, "--out", tmp_path / "run", "--cache", cache]
+    common += ["--config", tiny_config]
     assert "nonsense" in fails(capsys, "train", "--corpora", "nonsense", *common)
     (tmp_path / "empty").mkdir()
     assert "empty" in fails(capsys, "train", "--corpora", "empty", *common)
