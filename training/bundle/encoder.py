@@ -193,13 +193,14 @@ def require_parity(graph: onnx.ModelProto, network: Network, clips: Sequence[Flo
     """
     found = embed(graph, clips, what="parity")
     deviation = network.head.export().deviation
-    worst = 0.0
+    differences = []
     for row, samples in zip(found, clips, strict=True):
         cut = samples[:_LONGEST]
         with torch.no_grad():
             expected = network(torch.from_numpy(cut)[None], torch.tensor([len(cut)]))[0].numpy()
-        worst = max(worst, float(np.abs((row - expected) / deviation).max()))
-    if not worst <= PARITY_TOLERANCE:  # this refuses NaN too
+        differences.append(np.abs((row - expected) / deviation).max())
+    worst = float(np.max(differences))  # NaN if one is, unlike max()
+    if not worst <= PARITY_TOLERANCE:
         raise TrainingError(
             f"the graph's embeddings differ from torch's by {worst:.2g} deviations; at most "
             f"{PARITY_TOLERANCE:g} is allowed"

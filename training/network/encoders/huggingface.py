@@ -1,5 +1,6 @@
 """Encoders of ``transformers`` that take the waveform: wav2vec 2.0, HuBERT, WavLM and kin."""
 
+import warnings
 from pathlib import Path
 from typing import Self
 
@@ -43,6 +44,9 @@ class HuggingFace(Encoder):
         config = AutoConfig.for_model(**(given | dict.fromkeys(_OFF, 0.0) | {"add_adapter": False}))
         self.sizes, self.width = sizes, config.hidden_size
         self.model = AutoModel.from_config(config)  # type: ignore[no-untyped-call]
+        positions = self.model.encoder.pos_conv_embed
+        if hasattr(positions, "layers"):  # data2vec
+            self.model.encoder.pos_conv_embed = _Positions(positions.layers)
 
     @classmethod
     def pretrained(cls, folder: Path, layers: int) -> Self:
@@ -76,7 +80,10 @@ class HuggingFace(Encoder):
         projected = self.model.feature_projection(features)
         if isinstance(projected, tuple):  # HuBERT gives one tensor, the others two
             projected = projected[0]
-        frames = self.model.encoder(projected, attention_mask=mask).last_hidden_state
+        with warnings.catch_warnings():
+            # WavLM gives torch's attention two masks of different types
+            warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask")
+            frames = self.model.encoder(projected, attention_mask=mask).last_hidden_state
         return frames, mask
 
     def _convolve(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -95,6 +102,24 @@ class HuggingFace(Encoder):
     def stages(self) -> list[list[nn.Parameter]]:
         """Each transformer layer; the convolutions stay as they are."""
         return [list(layer.parameters()) for layer in self.model.encoder.layers]
+
+
+class _Positions(nn.Module):
+    """Several convolutions over the frames, each masked: the model's own leak padding inwards.
+
+    The frames behind a clip's end are those that are zero, as the encoder gives them.
+    """
+
+    def __init__(self, layers: nn.ModuleList) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, frames: Tensor) -> Tensor:
+        inside = (frames != 0).any(2)[:, None]
+        hidden = frames.transpose(1, 2)
+        for layer in self.layers:
+            hidden = layer(hidden) * inside
+        return hidden.transpose(1, 2)
 
 
 def _normalise(hidden: Tensor, counts: Tensor, norm: nn.GroupNorm) -> Tensor:
