@@ -97,8 +97,8 @@ class NNPMConfig(Section):
     pseudo_label_weight: Weight = 0.0
     """Of the cross-entropy with soft pseudo labels."""
     information_weight: Weight = 0.0
-    """Of information maximisation towards the estimated prior; on the development sets it gained where
-    all emotions were there, and lost more where one was absent or prevailed."""
+    """Of information maximisation towards the estimated prior; on the development sets it gained
+    where all emotions were there, and lost more where one was absent or prevailed."""
     doubt: bool = True
     """Lower the weight of the prior's term as the prior is in doubt."""
     vote_share: Share = 0.5
