@@ -13,7 +13,6 @@ from nnpm.training.benchmark.cases import PROTOCOLS
 from nnpm.training.benchmark.results import Row, read_frame, to_frame
 from nnpm.training.benchmark.tables import Table, tables_by_name
 from nnpm.training.benchmark.trial import Answers, score
-from nnpm.training.bundle.parts import voice
 from nnpm.training.corpora import Utterance
 from nnpm.training.evaluation import bootstrap_interval
 
