@@ -1,4 +1,4 @@
-"""POST /adapt with the real child process, in any environment with the extra adapt, without torch."""
+"""POST /adapt without stand-ins: a child process adapts a small base, and the version answers."""
 
 import io
 import zipfile
