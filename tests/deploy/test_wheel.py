@@ -18,7 +18,7 @@ USE = """
 import sys
 from pathlib import Path
 import nnpm
-from nnpm.service.api.routes.adapt import report_page
+from nnpm.service.api.reports import report_page
 from nnpm.service.jobs.job import Job
 from nnpm.service.jobs.store import JobStore
 from nnpm.training import config
@@ -30,7 +30,7 @@ assert store.get(job.id) == job
 report = {"verdict": "reject", "reasons": [], "estimated_accuracy": None, "method": "nnpm",
           "clips": {"accepted": 1, "skipped": {}, "examples": {}}, "evidence": {}, "seed": 0,
           "seconds": {}}
-assert "reject" in report_page(job, report)
+assert "reject" in report_page(job, report, "http://localhost:8000", keyed=False)
 config.load(config.DEFAULT)
 """
 

@@ -46,7 +46,7 @@ def rate(step: int, config: TrainConfig, *, first: int) -> float:
     Examples:
         >>> config = TrainConfig(steps=100, warmup_steps=10)
         >>> [round(rate(step, config, first=20), 3) for step in (19, 20, 25, 60, 99)]
-        [0.0, 0.0, 0.427, 0.378, 0.05]
+        [0.0, 0.0, 0.43, 0.378, 0.05]
     """
     if step < first:
         return 0.0

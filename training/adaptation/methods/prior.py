@@ -54,7 +54,7 @@ def estimate_prior(
         >>> truth = np.repeat([0, 1, 2], [150, 50, 0])
         >>> logits = (3.0 * np.eye(3)[truth] + rng.normal(size=(200, 3))).astype(np.float32)
         >>> found = estimate_prior(logits, PriorConfig(), np.ones(3, bool), rng)
-        >>> found.shares.round(1).tolist(), found.doubt < 0.1
+        >>> [round(float(share), 1) for share in found.shares], found.doubt < 0.1
         ([0.7, 0.3, 0.0], True)
     """
     equal = open_ / np.float32(max(1, open_.sum()))
