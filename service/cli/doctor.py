@@ -24,6 +24,7 @@ EXTRAS = {
     "client": (("httpx2",), "nnpm.Client and nnpm.AsyncClient"),
     "hub": (("huggingface_hub",), "nnpm models pull and push"),
     "train": (("torch",), "nnpm train, export and benchmark"),
+    "scale": (("ray",), "archives and replicas on a Ray cluster"),
     "remote": (("fsspec",), "recordings and models at URLs such as s3://bucket/folder"),
     "scale": (("ray",), "archives and replicas on Ray"),
     "postgres": (("psycopg",), "a jobs database that several machines share"),
