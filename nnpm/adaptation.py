@@ -71,10 +71,11 @@ def adapt(
             from .training.adaptation import config as configs
             from .training.adaptation.report import Bars
         except ModuleNotFoundError as error:
-            if error.name not in _EXTRA:
+            lacking = (error.name or "").partition(".")[0]
+            if lacking not in _EXTRA:
                 raise
             raise ExtraMissingError(
-                f"nnpm.adapt needs {error.name}, which is not installed; install the extra "
+                f"nnpm.adapt needs {lacking}, which is not installed; install the extra "
                 "'adapt': pip install 'nnpm[adapt]'."
             ) from None
         base = bundle if isinstance(bundle, Model) else load(bundle)

@@ -221,11 +221,12 @@ def _run(options: argparse.Namespace) -> None:
     try:
         options.run(options)
     except ModuleNotFoundError as error:
-        if error.name not in _EXTRAS:
+        lacking = (error.name or "").partition(".")[0]
+        if lacking not in _EXTRAS:
             raise
-        extra = _EXTRAS[error.name]
+        extra = _EXTRAS[lacking]
         raise UsageError(
-            f"{options.command} needs {error.name}, which is not installed; install the extra "
+            f"{options.command} needs {lacking}, which is not installed; install the extra "
             f"{extra}: pip install 'nnpm[{extra}]'"
         ) from None
 

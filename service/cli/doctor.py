@@ -26,7 +26,6 @@ EXTRAS = {
     "train": (("torch",), "nnpm train, export and benchmark"),
     "scale": (("ray",), "archives and replicas on a Ray cluster"),
     "remote": (("fsspec",), "recordings and models at URLs such as s3://bucket/folder"),
-    "scale": (("ray",), "archives and replicas on Ray"),
     "postgres": (("psycopg",), "a jobs database that several machines share"),
     "otel": (("opentelemetry.sdk",), "traces"),
 }

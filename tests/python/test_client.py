@@ -64,7 +64,7 @@ def url(_two_versions: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         made = apps.create_app
 
         def create_app(*args: Any, **options: Any) -> Any:
-            return made(*args, **options, adapt_command=(sys.executable, "-c", CHILD))
+            return made(*args, **{**options, "adapt_command": (sys.executable, "-c", CHILD)})
 
         patch.setattr("tests.support.servers.create_app", create_app)
         own = Settings(models=top / "models", workers=2, adapt_roots=(top / "audio",))

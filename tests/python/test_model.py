@@ -69,7 +69,7 @@ def test_without_settings_the_models_of_the_checkout_answer(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert nnpm.load("default").version == "1"
+    assert nnpm.load("default").version == "2"
 
 
 @pytest.mark.parametrize(
@@ -203,12 +203,12 @@ def test_a_folder_without_audio_is_an_error(model: nnpm.Model, tmp_path: Path) -
     ("lacks", "code"),
     [
         ("pandas", "nnpm.load(sys.argv[1]).process_folder('.')"),
-        ("torch", "nnpm.adapt(sys.argv[1], '.', out='out')"),
+        ("autograd", "nnpm.adapt(sys.argv[1], '.', out='out')"),
         ("httpx2", "nnpm.Client()"),
     ],
 )
 def test_a_missing_extra_is_named(models: Path, tmp_path: Path, lacks: str, code: str) -> None:
-    extra = {"pandas": "tables", "torch": "train", "httpx2": "client"}[lacks]
+    extra = {"pandas": "tables", "autograd": "adapt", "httpx2": "client"}[lacks]
     script = f"""
 import sys
 sys.modules[{lacks!r}] = None

@@ -34,7 +34,7 @@ report = {"method": asked["method"], "full": False, "seed": asked["seed"],
           "answered_share": {"before": 0.9, "after": 0.8},
           "confidence": {"before": 0.7, "after": 0.65}, "labels": 0, "default_emotions": [],
           "emotions": {"before": {"angry": 0.75, "sad": 0.25}, "after": {"sad": 1.0}},
-          "changed": 3, "changed_clips": [
+          "changed": 9, "changed_clips": [
               {"path": path, "before": "angry", "after": "sad", "confidence": 0.91}
               for path in ("<i>.wav", *names)],
           "seconds": {"listen": 1.0}, "bundle": out, "names": names,
