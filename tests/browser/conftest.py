@@ -26,7 +26,7 @@ CHILD = (Path(__file__).parent / "child.py").read_text()
 """A stand-in for the process that adapts."""
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A browser whose microphone plays speech-like sound again and again."""
     playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
