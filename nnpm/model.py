@@ -20,14 +20,12 @@ from .service.predict.predict import PredictQuery, predict
 from .service.predict.schemas import ModelPart, PredictAnswer
 from .service.predict.sources import Source, in_order, sources
 from .service.predict.tables import Failure, Item, Level
-from .service.registry.opening import open_registry
+from .service.registry.opening import main_name, open_to_read
 from .service.registry.serving import LoadedModels, Serving, load_recognizer
 from .service.system import available_cores
 
 if TYPE_CHECKING:
     import pandas
-
-_CHECKOUT_MODELS = Path(__file__).resolve().parent.parent / "models"
 
 
 def load(model: str | os.PathLike[str] = DEFAULT_NAME, *, language: str | None = None) -> "Model":
@@ -35,7 +33,7 @@ def load(model: str | os.PathLike[str] = DEFAULT_NAME, *, language: str | None =
 
     Args:
         model: ``name`` or ``name/version`` in the models folder (NNPM_MODELS, else ``./models``,
-            else that of the checkout), or the folder of a bundle.
+            else that of the installation), or the folder of a bundle.
         language: BCP-47 tag; picks the version that was promoted for it, if there is one.
 
     Raises:
@@ -58,11 +56,11 @@ def load(model: str | os.PathLike[str] = DEFAULT_NAME, *, language: str | None =
                 name=folder.resolve().name, version="", language=recognizer.bundle.card.language
             )
             return Model(recognizer, part, own.limits)
-        if own.models == Path("models") and not own.models.exists() and _CHECKOUT_MODELS.exists():
-            own = own.model_copy(update={"models": _CHECKOUT_MODELS})
         query = read_options(language=language)
-        route = Serving(open_registry(own), LoadedModels(load_recognizer, 1)).choose(
-            os.fspath(model), query.language
+        registry = open_to_read(own)
+        name = os.fspath(model)
+        route = Serving(registry, LoadedModels(load_recognizer, 1)).choose(
+            main_name(registry) if name == DEFAULT_NAME else name, query.language
         )
         found = route.model
         part = ModelPart(name=found.name, version=found.version, language=route.language)

@@ -12,7 +12,7 @@ from typing import Any
 from ... import __version__
 from .. import environment, settings
 from ..inference.errors import NnpmError
-from ..registry.opening import open_registry
+from ..registry.opening import main_name, open_to_read
 from ..registry.serving import LoadedModels, Serving, load_recognizer
 from ..settings import Settings
 from ..system import available_cores
@@ -61,8 +61,8 @@ def _model(own: Settings) -> dict[str, Any]:
     """The default model, loaded and checked by its probe; or why it cannot answer."""
     folder = str(own.models)
     try:
-        registry = open_registry(own)
-        route = Serving(registry, LoadedModels(load_recognizer, 1)).choose()
+        registry = open_to_read(own)
+        route = Serving(registry, LoadedModels(load_recognizer, 1)).choose(main_name(registry))
         outdated = [text for name in registry.names() for text in registry.outdated(name).values()]
     except NnpmError as error:
         return {"folder": folder, "ready": False, "error": str(error)}

@@ -35,7 +35,7 @@ from ..predict.tables import (
 )
 from ..predict.terminal import text_of
 from ..predict.turns import turns_file
-from ..registry.opening import open_registry
+from ..registry.opening import main_name, open_to_read
 from ..registry.serving import LoadedModels, Serving, load_recognizer
 from ..scale import archive
 from ..settings import Settings
@@ -365,8 +365,9 @@ def _model(
         return recognizer, ModelPart(
             name=printable(args.bundle.resolve().name), version="", language=language
         )
-    serving = Serving(open_registry(own), LoadedModels(load_recognizer, 1))
-    route = serving.choose(args.model, query.language)
+    registry = open_to_read(own)
+    serving = Serving(registry, LoadedModels(load_recognizer, 1))
+    route = serving.choose(args.model or main_name(registry), query.language)
     return route.recognizer, ModelPart(
         name=route.model.name, version=route.model.version, language=route.language
     )

@@ -14,7 +14,7 @@ from .. import environment, logs, settings
 from ..api.app import create_app
 from ..api.server import MAX_HEAD_BYTES, protocol, uvicorn_options
 from ..command import UsageError
-from ..registry.opening import open_registry, seed_registry
+from ..registry.opening import open_to_serve
 from ..registry.registry import UnknownModelError
 from ..system import steady_memory
 
@@ -36,9 +36,7 @@ def run(args: argparse.Namespace) -> int:
     own = settings.load(host=args.host, port=args.port)
     logs.configure(own.log_format, own.log_level)
     environment.warn_of_unknown()
-    registry = open_registry(own)
-    if own.bundled is not None:
-        seed_registry(registry, own.bundled)
+    registry = open_to_serve(own)
     try:
         registry.resolve()
     except UnknownModelError as error:

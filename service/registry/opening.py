@@ -3,10 +3,68 @@
 from pathlib import Path
 
 from ..inference.bundle import SEAL
+from ..inference.card import DEFAULT_NAME
 from ..settings import Settings
 from .folder import ModelFolder, ModelVersion
 from .registry import Registry
 from .remote import RemoteRegistry
+
+_PACKAGE = Path(__file__).parents[2]
+
+OPEN_NAME = "open"
+"""The model that a wheel holds; its licences allow commercial use."""
+
+
+def models_that_came_along() -> Path | None:
+    """Find the bundles of the installation: those of a checkout, or ``nnpm/models`` of a wheel.
+
+    A model wheel puts its bundle into ``nnpm/models``, too.
+    """
+    for folder in (_PACKAGE / "models", _PACKAGE.parent / "models"):
+        if folder.is_dir():
+            return folder
+    return None
+
+
+def open_to_read(settings: Settings) -> Registry:
+    """Make the registry that a command reads: where there is no models folder, the installation's.
+
+    Raises:
+        RegistryError: if what a URL needs is not installed.
+    """
+    if _lacks_models(settings) and (own := models_that_came_along()) is not None:
+        return Registry(own)
+    return open_registry(settings)
+
+
+def open_to_serve(settings: Settings) -> Registry:
+    """Make the registry of a service, and copy the bundles of the release into it.
+
+    Where the models folder does not exist, it is made of the bundles of the installation; if these
+    lack a model called default, the open one gets that name.
+
+    Raises:
+        BundleError: if a bundle is damaged.
+        RegistryError: if what a URL needs is not installed, or the registry cannot be written.
+    """
+    registry = open_registry(settings)
+    if settings.bundled is not None:
+        seed_registry(registry, settings.bundled)
+    elif _lacks_models(settings) and (own := models_that_came_along()) is not None:
+        seed_registry(registry, own)
+        if DEFAULT_NAME not in registry.names() and OPEN_NAME in registry.names():
+            registry.publish(registry.resolve(OPEN_NAME).path, DEFAULT_NAME, key="bundled:open")
+    return registry
+
+
+def main_name(registry: Registry) -> str:
+    """The model that answers a command that names none: default, or the open one without it."""
+    names = registry.names()
+    return OPEN_NAME if DEFAULT_NAME not in names and OPEN_NAME in names else DEFAULT_NAME
+
+
+def _lacks_models(settings: Settings) -> bool:
+    return settings.models == Path("models") and not settings.models.exists()
 
 
 def open_registry(settings: Settings) -> Registry:

@@ -1,5 +1,6 @@
 """The wheel: whole, and at work beside somebody's own packages called service and training."""
 
+import json
 import os
 import re
 import subprocess
@@ -10,6 +11,8 @@ from email.message import Message
 from pathlib import Path
 
 import pytest
+
+from tests.support.sounds import encode, speechlike
 
 ROOT = Path(__file__).parents[2]
 
@@ -59,7 +62,7 @@ RELATIVE = re.compile(r"\]\((?![a-z]+:|#)[^)\s]+\)")
 
 def test_its_metadata_are_complete(wheel: Path) -> None:
     found = metadata_of(wheel)
-    assert found["License-Expression"] == "Apache-2.0"
+    assert found["License-Expression"] == "Apache-2.0 AND MIT AND CC-BY-4.0 AND ODbL-1.0"
     assert found["Description-Content-Type"].startswith("text/markdown")
     assert found["Keywords"]
     assert found["Author"]
@@ -86,7 +89,19 @@ def test_it_holds_every_file_of_both_packages(wheel: Path) -> None:
         if path.is_file() and "__pycache__" not in path.parts
     }
     own |= {f"nnpm/{path.name}" for path in (ROOT / "nnpm").glob("*.py")}
+    own |= {f"nnpm/models/open/1/{path.name}" for path in (ROOT / "models/open/1").iterdir()}
     assert held == own | {"nnpm/py.typed"}
+
+
+def test_the_model_wheel_puts_the_other_model_beside(tmp_path: Path) -> None:
+    folder = ROOT / "deploy/model-wheel"
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=folder, check=True, capture_output=True)
+    (made,) = tmp_path.glob("nnpm_model_default-2*.whl")
+    held = {name for name in zipfile.ZipFile(made).namelist() if name.startswith("nnpm/")}
+    files = (ROOT / "models/default/2").iterdir()
+    assert held == {f"nnpm/models/default/2/{path.name}" for path in files}
+    assert metadata_of(made)["License-Expression"] == "CC-BY-NC-SA-4.0"
 
 
 @pytest.mark.slow  # nine seconds of imports
@@ -109,4 +124,7 @@ def test_it_works_beside_packages_of_the_same_names(wheel: Path, tmp_path: Path)
     code = "import sys; from nnpm.service.cli import main; sys.exit(main(sys.argv[1:]))"
     assert python("-c", code, "--version").startswith("nnpm ")
     assert "--target" in python("-c", code, "adapt", "--help")
+    (project / "clip.wav").write_bytes(encode(speechlike()))
+    answer = json.loads(python("-c", code, "predict", "clip.wav", "--json"))
+    assert (answer["model"]["name"], answer["model"]["version"]) == ("open", "1")
     python("-c", USE, str(site), str(tmp_path / "nnpm.db"))

@@ -24,7 +24,7 @@ export function Label({ job, clips, changed }) {
   const [list] = useState(() => chosen(clips, changed));
   const [labels, setLabels] = useState(new Map());
   const [at, setAt] = useState(0);
-  const [names, setNames] = useState(EMOTIONS);
+  const [names, setNames] = useState([]); // a key means nothing before they are known
   const [sent, setSent] = useState(null);
   const [result, setResult] = useState(null);
   const [error, setError] = useState(null);
@@ -34,7 +34,7 @@ export function Label({ job, clips, changed }) {
 
   useEffect(() => {
     client.send("GET", `models/${job.name}/${job.version}`).then(
-      (version) => setNames(version.card.labels), () => {});
+      (version) => setNames(version.card.labels), () => setNames(EMOTIONS));
     box.current.focus();
   }, []);
 
@@ -91,7 +91,7 @@ export function Label({ job, clips, changed }) {
   return html`<section class="label" tabindex="-1" ref=${box} onKeyDown=${key}
       aria-label=${t("label.begin")}>
     <p>${t("label.how")}</p>
-    <p role="status">${over ? t("label.over", { count: labels.size })
+    <p role="status">${!names.length ? t("loading") : over ? t("label.over", { count: labels.size })
       : t("label.at", { number: at + 1, count: list.length })}
       ${!over && html` <bdi class="quiet">${list[at].name}</bdi>`}</p>
     <audio ref=${player} controls hidden=${over} aria-label=${t("play")}></audio>

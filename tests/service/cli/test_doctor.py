@@ -138,7 +138,7 @@ def test_bash_completes_options_and_files(capsys: Captured, tmp_path: Path) -> N
         return set(done.stdout.split())
 
     assert {"--balance", "--bundle"} >= completed("nnpm adapt --b") != set()
-    assert {"P1", "P1_ravdess"} == completed("nnpm benchmark --protocol P1")
+    assert {"fp32"} == completed("nnpm export --precision f")
     assert "recording.wav" in completed("nnpm adapt --target rec")
     assert {"predict"} == completed("nnpm pre")
     assert {"--strict"} == completed("nnpm predict --str")
