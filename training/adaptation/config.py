@@ -152,7 +152,7 @@ class AdaptConfig(Section):
     """Augmented versions of every clip, besides the clip as recorded."""
     heads: Positive = 1
     """Heads that are trained with draws of their own; the result is the mean of their weights."""
-    mix: Share = 1.0
+    mix: Share = 0.5
     """Of the trained weights in the result; the rest is the head with the target's statistics."""
     steps: Count = 200
     few_clips: Count = 50
