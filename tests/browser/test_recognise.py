@@ -192,7 +192,7 @@ def test_an_hour_of_stereo_does_not_freeze_the_page(
     page.get_by_role("button", name="Show all 1200").wait_for()
     assert page.locator("table.segments tbody tr").count() == 200
     page.wait_for_function(
-        "() => document.querySelector('.waveform [role=img]').firstElementChild"
+        "() => document.querySelector('.waveform [role=img]')?.firstElementChild"
         "?.shadowRoot.querySelector('[part~=region]')"
     )
     page.get_by_label("Zoom").fill("100")

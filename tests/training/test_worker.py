@@ -72,7 +72,7 @@ def digests(bundle: Path) -> dict[str, str]:
 
 def test_the_service_makes_the_bundle_that_the_command_makes(top: Path) -> None:
     job = adapted(top)
-    assert (job["state"], job["version"], job["progress"]) == ("succeeded", "2", 1.0), job
+    assert (job["state"], job["version"], job["progress"]) == ("succeeded", "3", 1.0), job
     assert job["clips"]["accepted"] == 24
     assert job["clips"]["skipped"] == {
         "duplicate": 1, "no_speech": 1, "too_short": 1, "undecodable": 1,
@@ -87,7 +87,7 @@ def test_the_service_makes_the_bundle_that_the_command_makes(top: Path) -> None:
          "--method", "entropy", "--force", "--json"],
         capture_output=True, text=True, check=True, env=os.environ,
     )  # fmt: skip
-    assert digests(top / "own") == digests(top / "models/default/2")
+    assert digests(top / "own") == digests(top / "models/default/3")
     own = json.loads(ran.stdout)
     different = {"seconds", "bundle", "warnings"}
     assert {k: v for k, v in own.items() if k not in different} == {
@@ -106,7 +106,7 @@ def test_too_few_clips_fail_the_job_with_their_number(top: Path) -> None:
     assert job["error"].startswith(few)
     assert str(top) not in job["error"]
     assert job["report"]["code"] == "no_report"
-    assert Registry(top / "models").versions("default") == ["1"]
+    assert Registry(top / "models").versions("default") == ["2"]
 
 
 def test_a_worker_elsewhere_does_what_a_service_takes(top: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_worker_elsewhere_does_what_a_service_takes(top: Path) -> None:
     )  # fmt: skip
     try:
         job = adapted(top, workers=0, method="adabn")
-        assert (job["state"], job["version"]) == ("succeeded", "2"), job
+        assert (job["state"], job["version"]) == ("succeeded", "3"), job
         asked = subprocess.run([*run, "health", "--heartbeat", beat], check=False)
         assert asked.returncode == 0
     finally:

@@ -110,8 +110,8 @@ def test_a_job_that_runs_has_none_yet(start: Start, tmp_path: Path) -> None:
     job = client.post("/adapt", json=folder).json()
     problem(client.get(f"/adapt/{job['id']}/clips/1"), 409, "not_finished")
     client.delete(f"/adapt/{job['id']}")
+    ended(client, job)  # while it is held, so that it cannot succeed first
     (tmp_path / "hold").unlink()
-    ended(client, job)
     problem(client.get(f"/adapt/{job['id']}/clips/1"), 404, "no_report")
 
 

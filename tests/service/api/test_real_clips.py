@@ -52,7 +52,12 @@ def test_every_field_of_an_answer_has_a_real_figure(served: TestClient, corpora:
         assert body["timing_ms"]["total"] >= body["timing_ms"]["inference"] > 0
         assert len(body["segments"]) == 1
         assert len(body["top"]) == 3
-        assert {n["corpus"] for n in body["neighbours"]} <= {"banglaser", "crema", "nemo", "ravdess"}
+        assert {n["corpus"] for n in body["neighbours"]} <= {
+            "banglaser",
+            "crema",
+            "nemo",
+            "ravdess",
+        }
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,7 @@ def test_given_labels_are_pseudo_labels(problem) -> None:
 
 
 def test_voices_change_who_smooths(problem) -> None:
-    plain, split = refreshed(problem), refreshed(problem, voices=3)
+    plain, split = (refreshed(problem, smoothing=0.5, voices=voices) for voices in (0, 3))
     assert plain.voice is None
     assert len(set(split.voice.tolist())) == 3
     assert not np.allclose(plain.labels, split.labels)
