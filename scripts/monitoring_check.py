@@ -63,7 +63,7 @@ def main() -> int:
         ]
         stack.enter_context(process(command, {}))
         wait(f"http://127.0.0.1:{prometheus}/-/ready")
-        shadow = b'{"version": "1", "language": "und"}'
+        shadow = b'{"version": "2", "language": "und"}'
         post(f"http://127.0.0.1:{service}/models/default/shadow", shadow, "application/json")
         for _ in range(8):  # rates need figures that grow from one look to the next
             for query in ("", "?abstain=false"):
