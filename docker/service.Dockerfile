@@ -22,11 +22,14 @@ RUN /opt/pip/bin/pip --python /opt/nnpm/bin/python install -q \
         -o -path '*/sqlalchemy/testing' -o -path '*/zstandard/_cffi.*' \) -prune -exec rm -rf {} +
 # What changes most comes last. nnpm has links to the two other folders.
 COPY pyproject.toml hatch_build.py README.md LICENSE ./
+# the wheel holds the open model; the image has all bundles in one place, below
+COPY models/open models/open
 COPY nnpm nnpm
 COPY training training
 COPY service service
 RUN /opt/pip/bin/pip wheel -q --no-deps --no-index --no-build-isolation -w /wheels . \
-    && /opt/pip/bin/pip --python /opt/nnpm/bin/python install -q --no-deps --no-index /wheels/*.whl
+    && /opt/pip/bin/pip --python /opt/nnpm/bin/python install -q --no-deps --no-index /wheels/*.whl \
+    && rm -r /opt/nnpm/lib/python3*/site-packages/nnpm/models
 
 FROM ${BASE_IMAGE}
 # The volumes take their owner from these folders; service and worker share them, hence one number.
