@@ -28,7 +28,7 @@ from ..jobs.job import Job, State, new_id
 from ..jobs.labels import parse_labels, require_labelled
 from ..predict.pool import OverloadedError
 from ..registry.folder import ModelVersion
-from .adaptation_form import FILES, LABELS, AdaptForm
+from .adaptation_form import FILES, LABELS, receive_form
 from .errors import BadFormError, UnsupportedBodyError
 from .services import Services
 
@@ -168,7 +168,7 @@ async def _receive(request: Request, services: Services, folder: JobFolder) -> _
             return _Received(named, source, digest_of(_for_digest(named)))
         case "multipart/form-data":
             await asyncio.to_thread(folder.create)
-            return await _receive_form(request, services, folder, content_type)
+            return await _receive_form(request, services, folder)
         case other:
             raise UnsupportedBodyError(f"Content-Type {other[:64]!r}; {_HOW}.")
 
@@ -184,18 +184,8 @@ async def _small_body(request: Request) -> bytes:
     return bytes(body)
 
 
-async def _receive_form(
-    request: Request, services: Services, folder: JobFolder, content_type: str
-) -> _Received:
-    await asyncio.to_thread(folder.upload.mkdir, mode=0o700)
-    form = AdaptForm(content_type, folder.upload, services.settings.adapt_max_files)
-    try:
-        async for chunk in request.stream():
-            await asyncio.to_thread(form.write, chunk)
-        form.finish()
-    finally:
-        form.close()
-    await asyncio.to_thread(_sync, folder)
+async def _receive_form(request: Request, services: Services, folder: JobFolder) -> _Received:
+    form = await receive_form(request, folder, services.settings.adapt_max_files)
     texts = form.texts()
     if "folder" in texts:
         raise BadFormError("folder must be sent as JSON, not in a form with files.")
@@ -229,11 +219,6 @@ def _keep_labels(text: str, part: str, folder: JobFolder) -> tuple[str, ...]:
 def _for_digest(fields: AdaptRequest) -> dict[str, Any]:
     given = fields.model_dump(exclude_defaults=True)
     return fields.model_dump(exclude={name for name in _SINCE if name not in given})
-
-
-def _sync(folder: JobFolder) -> None:
-    for path in (folder.upload, folder.path, folder.path.parent):
-        sync(path)
 
 
 def _create(

@@ -1,12 +1,16 @@
 """The form with recordings: an archive or many files, written to a folder while they arrive."""
 
+import asyncio
 import hashlib
 from pathlib import Path, PurePosixPath
 from typing import IO, ClassVar
 
+from starlette.requests import Request
+
 from ..files import sync
 from ..inference.audio.formats import AUDIO_SUFFIXES
 from ..jobs.archive import is_archive
+from ..jobs.folder import JobFolder
 from ..jobs.labels import MAX_LABELS_BYTES
 from ..jobs.names import FreePaths, safe_path
 from .errors import BadFormError
@@ -17,6 +21,32 @@ ARCHIVE, FILES = "archive", "files"
 
 LABELS = "labels"
 """Name of the part that holds a few labels."""
+
+
+async def receive_form(request: Request, folder: JobFolder, max_files: int) -> "AdaptForm":
+    """Receive a form into the folder of a job, whose files are on the disk then.
+
+    Args:
+        request: whose body was not read yet.
+        folder: that exists, and has no uploads yet.
+        max_files: most parts named ``files``.
+
+    Raises:
+        BadFormError: if the body is no such form.
+        OSError: if it cannot be stored.
+    """
+    await asyncio.to_thread(folder.upload.mkdir, mode=0o700)
+    content_type = request.headers.get("content-type", "")
+    form = AdaptForm(content_type, folder.upload, max_files)
+    try:
+        async for chunk in request.stream():
+            await asyncio.to_thread(form.write, chunk)
+        form.finish()
+    finally:
+        form.close()
+    for path in (folder.upload, folder.path, folder.path.parent):
+        await asyncio.to_thread(sync, path)
+    return form
 
 
 class AdaptForm(Form):

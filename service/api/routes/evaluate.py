@@ -26,7 +26,7 @@ from ...jobs.process import Child
 from ...predict.pool import OverloadedError
 from ...registry.folder import ModelVersion
 from ..adaptation import check_queue
-from ..adaptation_form import ARCHIVE, AdaptForm
+from ..adaptation_form import ARCHIVE, receive_form
 from ..errors import BadFormError, EvaluationError, UnsupportedBodyError
 from ..forms import storing
 from ..middleware.access import Caller, require, requires
@@ -199,14 +199,7 @@ async def _receive(request: Request, services: Services, folder: JobFolder) -> b
         )
     with storing():
         await asyncio.to_thread(folder.create)
-        await asyncio.to_thread(folder.upload.mkdir, mode=0o700)
-        form = AdaptForm(content_type, folder.upload, services.settings.adapt_max_files)
-        try:
-            async for chunk in request.stream():
-                await asyncio.to_thread(form.write, chunk)
-            form.finish()
-        finally:
-            form.close()
+        form = await receive_form(request, folder, services.settings.adapt_max_files)
     if form.files[0][0] != ARCHIVE:
         raise BadFormError(
             "The recordings came as 'files'; send an archive of them and their metadata.csv as "

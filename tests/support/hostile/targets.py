@@ -13,7 +13,7 @@ from unittest.mock import patch
 from starlette.requests import Request
 from starlette.types import Message
 
-from nnpm.service.api.adaptation import AdaptForm
+from nnpm.service.api.adaptation_form import AdaptForm
 from nnpm.service.api.errors import BadFormError, UnsupportedBodyError
 from nnpm.service.api.forms import audio_body
 from nnpm.service.inference.audio import decoder as decoding

@@ -9,8 +9,7 @@ import numpy as np
 from autograd.tracer import getval
 
 from ....service.inference.head import Head
-from ..config import AdaptConfig
-from ..head import Floats, Source, Target
+from ..head import Floats
 from .method import Batch, Method
 
 
@@ -59,21 +58,13 @@ class DANN(Method):
 
     name = "dann"
 
-    def __init__(
-        self,
-        config: AdaptConfig,
-        source: Source,
-        target: Target,
-        head: Head,
-        rng: np.random.Generator,
-        temperature: float = 1.0,
-    ) -> None:
-        super().__init__(config, source, target, head, rng, temperature)
-        width, hidden = len(head.bias), config.dann.hidden
+    def prepare(self, head: Head) -> None:
+        """Draw the first weights of the discriminator."""
+        width, hidden = len(head.bias), self.config.dann.hidden
         self.scale = math.sqrt(width)
 
         def drawn(fan_in: int, *shape: int) -> Floats:
-            return rng.uniform(-1.0, 1.0, shape).astype(np.float32) / np.float32(fan_in**0.5)
+            return self.rng.uniform(-1.0, 1.0, shape).astype(np.float32) / np.float32(fan_in**0.5)
 
         self._start = {
             "domain_weight": drawn(width, width, hidden),

@@ -8,8 +8,7 @@ import autograd.numpy as anp
 import numpy as np
 
 from ....service.inference.head import Head
-from ..config import AdaptConfig
-from ..head import Floats, Source, Target
+from ..head import Floats
 from .method import Batch, Method, log_softmax
 from .prior import estimate_prior
 
@@ -58,23 +57,14 @@ class Entropy(Method):
 
     name = "entropy"
 
-    def __init__(
-        self,
-        config: AdaptConfig,
-        source: Source,
-        target: Target,
-        head: Head,
-        rng: np.random.Generator,
-        temperature: float = 1.0,
-    ) -> None:
-        super().__init__(config, source, target, head, rng, temperature)
+    def prepare(self, head: Head) -> None:
+        """Compute the shares that the mean answer approaches."""
         # add one to each count: an emotion that the source lacks has a small share instead of 0
-        count = np.bincount(source.emotion, minlength=len(self.open)).astype(np.float32) + 1
-        if config.entropy.prior != "source":
+        count = np.bincount(self.source.emotion, minlength=len(self.open)).astype(np.float32) + 1
+        if self.config.entropy.prior != "source":
             count = np.ones_like(count)
         count = count * self.open
         self.prior: Floats = count / count.sum()
-        self.rng = rng
 
     def refresh(self, head: Head) -> None:
         """Estimate the prior, if the settings say so."""

@@ -89,6 +89,15 @@ class Method(ABC):
         self.config, self.source, self.target = config, source, target
         self.open = target.open(len(head.classes))
         self.temperature = np.float32(temperature)
+        self.rng = rng
+        self.prepare(head)
+
+    def prepare(self, head: Head) -> None:  # noqa: B027 - most methods need none
+        """Compute what stays the same from the first step to the last.
+
+        Args:
+            head: before the first step, with the target's statistics.
+        """
 
     def parameters(self) -> dict[str, Floats]:
         """The method's own weights by name, which are trained with those of the head."""

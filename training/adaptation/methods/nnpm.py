@@ -9,8 +9,7 @@ from autograd.tracer import getval
 from numpy.typing import NDArray
 
 from ....service.inference.head import Head
-from ..config import AdaptConfig
-from ..head import Floats, Ints, Source, Target
+from ..head import Floats, Ints
 from .entropy import information_maximisation
 from .method import Batch, Method, log_softmax
 from .prior import estimate_prior
@@ -38,29 +37,20 @@ class NNPM(Method):
 
     name = "nnpm"
 
-    def __init__(
-        self,
-        config: AdaptConfig,
-        source: Source,
-        target: Target,
-        head: Head,
-        rng: np.random.Generator,
-        temperature: float = 1.0,
-    ) -> None:
-        super().__init__(config, source, target, head, rng, temperature)
+    def prepare(self, head: Head) -> None:
+        """Sort the memory by emotion, and find reliable slots and voices."""
         # by emotion: the slots of one are a slice, and not a copy
-        self.order = np.argsort(source.emotion, kind="stable")
-        self.emotion = source.emotion[self.order]
+        self.order = np.argsort(self.source.emotion, kind="stable")
+        self.emotion = self.source.emotion[self.order]
         self.bounds = np.searchsorted(self.emotion, np.arange(len(self.open) + 1))
-        self.slots = head.project(source.features[self.order])
+        self.slots = head.project(self.source.features[self.order])
         self.reliable = self._reliable()
-        self.rng = rng
         self.voice: Ints | None = None
-        if config.nnpm.voices:
-            standard = head.standardise(target.pooled)
+        if (count := self.config.nnpm.voices) > 0:
+            standard = head.standardise(self.target.pooled)
             # the row space of the projection is where the emotion is
             basis = np.linalg.qr(head.weight.T.astype(np.float32))[0]
-            self.voice = voices(standard - standard @ basis @ basis.T, config.nnpm.voices, rng)
+            self.voice = voices(standard - standard @ basis @ basis.T, count, self.rng)
 
     def refresh(self, head: Head) -> None:
         """Project memory and target, estimate the prior, and compute the pseudo labels."""

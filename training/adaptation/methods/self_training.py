@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....service.inference.head import Head
-from ..config import AdaptConfig, SelfTrainingConfig
-from ..head import Floats, Ints, Source, Target
+from ..config import SelfTrainingConfig
+from ..head import Floats, Ints
 from .method import Batch, Method, log_softmax, softmax
 
 
@@ -61,18 +61,10 @@ class SelfTraining(Method):
 
     name = "self_training"
 
-    def __init__(
-        self,
-        config: AdaptConfig,
-        source: Source,
-        target: Target,
-        head: Head,
-        rng: np.random.Generator,
-        temperature: float = 1.0,
-    ) -> None:
-        super().__init__(config, source, target, head, rng, temperature)
-        self.label = np.zeros(len(target.pooled), np.int64)
-        self.trusted = np.zeros(len(target.pooled), np.bool_)
+    def prepare(self, head: Head) -> None:
+        """Begin without labels."""
+        self.label = np.zeros(len(self.target.pooled), np.int64)
+        self.trusted = np.zeros(len(self.target.pooled), np.bool_)
 
     def refresh(self, head: Head) -> None:
         """Compute the labels of the whole target set."""
