@@ -51,7 +51,7 @@ def test_a_revoked_key_is_asked_for_again_and_nothing_is_lost(
     page.locator("#panel-recognise .drop").wait_for()
     KeyFile(tmp_path / "keys.json").revoke("predict")
     bearer = {"Authorization": f"Bearer {keys['predict']}"}
-    while httpx2.get(f"{address}/models", headers=bearer).status_code == 200:
+    while httpx2.get(f"{address}models", headers=bearer).status_code == 200:
         time.sleep(0.05)  # the service looks at the file from time to time
     page.locator("#panel-recognise input[type=file]").first.set_input_files(
         str(recordings / "clip.wav")
