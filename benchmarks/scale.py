@@ -1,10 +1,10 @@
 """``nnpm predict --engine ray`` beside the plain command: what the cluster costs per clip.
 
-    python -m benchmarks.scale --data DIR [--clips 1000]
+    python -m benchmarks.scale --data DIR [--clips 400]
 
-Folders of N and 2 N clips are scored by the plain command with one job, and on local Ray clusters
-of one and two workers. Differences between the two folders leave out every start. Writes
-benchmarks/results/scale.md.
+Folders of N and 2 N clips (as links, in turns from each corpus) are scored by the plain command
+with one job, and on local Ray clusters of one and two workers; two workers also score 4 N.
+Differences between folders leave out every start. Writes benchmarks/results/scale.md.
 """
 
 import argparse
@@ -13,54 +13,132 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.corpora import clips_in_turn
 from benchmarks.provenance import ROOT, machine_load, provenance, write
+
+MARK = "BENCHMARK_OF_SCALE"
+"""A variable that all processes of a run inherit, and are found by."""
+
+LOOK_S = 0.25
+
+
+@dataclass
+class Cost:
+    """What a run took: of the clock, of the CPU, and of memory that is not shared with files.
+
+    Attributes:
+        wall_s: from start to end.
+        scoring_s: CPU of those that score, while they do; of the plain command, all of it.
+        cpu_s: CPU of all processes of the run.
+        driver_mib: most of the command's own process.
+        worker_mib: most of any process that scores.
+    """
+
+    wall_s: float = 0.0
+    scoring_s: float = 0.0
+    cpu_s: float = 0.0
+    driver_mib: float = 0.0
+    worker_mib: float = 0.0
+
+
+@dataclass
+class Watch:
+    """Follows the processes of a run: Ray's live in no common group, and die unseen."""
+
+    mark: str
+    cpu_s: dict[int, float] = field(default_factory=dict)
+    mib: dict[int, float] = field(default_factory=dict)
+    workers: set[int] = field(default_factory=set)
+    others: set[int] = field(default_factory=set)
+
+    def look(self) -> None:
+        """Note what each process has used until now."""
+        for pid in (int(path.name) for path in Path("/proc").glob("[0-9]*")):
+            if pid in self.others:
+                continue
+            try:
+                self._look(pid)
+            except (OSError, IndexError):  # it has ended
+                continue
+
+    def _look(self, pid: int) -> None:
+        folder = Path("/proc", str(pid))
+        if pid not in self.cpu_s and self.mark not in (folder / "environ").read_text("latin-1"):
+            self.others.add(pid)
+            return
+        times = (folder / "stat").read_text().rpartition(")")[2].split()
+        self.cpu_s[pid] = (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK")
+        if b"MapWorker" in (folder / "cmdline").read_bytes():
+            self.workers.add(pid)
+        private = (folder / "status").read_text().partition("RssAnon:")[2].split()[0]
+        self.mib[pid] = max(self.mib.get(pid, 0.0), int(private) / 1024)
 
 
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--clips", type=int, default=1000, help="N")
+    parser.add_argument("--clips", type=int, default=400, help="N")
     options = parser.parse_args()
-    clips = clips_in_turn(options.data)[: 2 * options.clips]
-    rows = []
+    clips = clips_in_turn(options.data)
+    found: dict[tuple[int, int], Cost] = {}
+    sizes = [count for count in (1, 2, 4) if count * options.clips <= len(clips)]
     with tempfile.TemporaryDirectory() as scratch:
-        folders = []
-        for count in (len(clips) // 2, len(clips)):
-            folder = Path(scratch) / str(count)
+        for size in sizes:
+            folder = Path(scratch) / str(size)
             folder.mkdir()
-            for number, clip in enumerate(clips[:count]):
+            for number, clip in enumerate(clips[: size * options.clips]):
                 (folder / f"{number:06d}{clip.suffix}").symlink_to(clip)
-            folders.append(folder)
-        added = len(clips) - len(clips) // 2
-        plain_ms = 0.0
-        for workers in (0, 1, 2):
-            (wall, cpu), (wall_twice, cpu_twice) = (_measure(one, workers) for one in folders)
-            wall_ms = 1000 * (wall_twice - wall) / added
-            cpu_ms = 1000 * (cpu_twice - cpu) / added
-            plain_ms = plain_ms or cpu_ms
-            name = f"Ray, {workers} worker{'s' * (workers > 1)}" if workers else "plain, one job"
-            beside_ms = wall_ms * max(1, workers) - plain_ms
-            rows.append(
-                f"| {name} | {wall_ms:.2f} | {cpu_ms:.2f} | {plain_ms / cpu_ms:.2f} "
-                f"| {beside_ms if workers else 0:.2f} |"
-            )
-    table = [
-        "| engine | wall ms a clip | CPU ms a clip of those that score | clips per CPU second, "
-        "plain = 1 | ms a clip beside scoring, per worker |",
-        "| --- | --- | --- | --- | --- |",
-        *rows,
-    ]
+            for workers in (0, 1, 2) if size < 4 else (2,):
+                found[workers, size] = _measure(folder, workers)
+                sys.stderr.write(f"{workers} workers, {size} N: {found[workers, size]}\n")
     facts = provenance(f"benchmarks/scale.py --clips {options.clips}") | machine_load()
-    write("scale", "\n".join(table), facts)
+    write("scale", "\n".join([*_costs(found, options.clips), "", *_memory(found, options)]), facts)
 
 
-def _measure(folder: Path, workers: int) -> tuple[float, float]:
-    """Seconds of the clock and of CPU; with Ray, CPU of the workers while they score."""
+def _costs(found: dict[tuple[int, int], Cost], clips: int) -> list[str]:
+    def a_clip_ms(workers: int, name: str) -> float:
+        less, more = (getattr(found[workers, size], name) for size in (1, 2))
+        return float(1000 * (more - less) / clips)
+
+    plain_wall_ms, plain_ms = a_clip_ms(0, "wall_s"), a_clip_ms(0, "scoring_s")
+    table = [
+        "| engine | clock ms a clip | CPU ms a clip of those that score | clips per CPU second of "
+        "those that score, plain = 1 | CPU ms a clip of all processes | more than plain "
+        "| clock ms a clip and worker, more than plain |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for workers in (0, 1, 2):
+        name = f"Ray, {workers} worker{'s' * (workers > 1)}" if workers else "plain, one job"
+        wall_ms, scoring_ms = a_clip_ms(workers, "wall_s"), a_clip_ms(workers, "scoring_s")
+        all_ms = a_clip_ms(workers, "cpu_s") if workers else plain_ms
+        table.append(
+            f"| {name} | {wall_ms:.2f} | {scoring_ms:.2f} | {plain_ms / scoring_ms:.2f} "
+            f"| {all_ms:.2f} | {all_ms - plain_ms:.2f} "
+            f"| {wall_ms * max(1, workers) - plain_wall_ms:.2f} |"
+        )
+    return table
+
+
+def _memory(found: dict[tuple[int, int], Cost], options: argparse.Namespace) -> list[str]:
+    return [
+        "| clips, two workers | MiB of the command at most | MiB of a worker at most |",
+        "| --- | --- | --- |",
+        *(
+            f"| {size * options.clips} | {cost.driver_mib:.0f} | {cost.worker_mib:.0f} |"
+            for (workers, size), cost in found.items()
+            if workers == 2
+        ),
+    ]
+
+
+def _measure(folder: Path, workers: int) -> Cost:
+    """Score a folder in processes of their own."""
     with tempfile.TemporaryDirectory() as top:
         output = Path(top) / ("out" if workers else "out.parquet")
         options = ["-o", str(output), "--json", "--jobs", str(max(1, workers))]
@@ -69,15 +147,32 @@ def _measure(folder: Path, workers: int) -> tuple[float, float]:
         begin = time.perf_counter()
         process = subprocess.Popen(
             [sys.executable, "-c", code, "predict", str(folder), *options],
-            cwd=ROOT, stdout=subprocess.PIPE,
+            cwd=ROOT, stdout=subprocess.PIPE, env={**os.environ, MARK: top},
         )  # fmt: skip
+        watch, ended = Watch(f"{MARK}={top}"), threading.Event()
+
+        def follow() -> None:
+            while not ended.wait(LOOK_S):
+                watch.look()
+
+        thread = threading.Thread(target=follow)
+        thread.start()
         said = process.stdout.read() if process.stdout else b""
+        ended.set()
+        thread.join()
+        watch.look()
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         assert process.returncode == 0
         wall_s = time.perf_counter() - begin
-    cpu_s = json.loads(said)["cpu_s"] if workers else used.ru_utime + used.ru_stime
-    return wall_s, cpu_s
+    plain_s = used.ru_utime + used.ru_stime
+    return Cost(
+        wall_s,
+        json.loads(said)["cpu_s"] if workers else plain_s,
+        sum(watch.cpu_s.values()),
+        watch.mib.get(process.pid, 0.0),
+        max((watch.mib[pid] for pid in watch.workers), default=0.0),
+    )
 
 
 if __name__ == "__main__":

@@ -250,22 +250,25 @@ def _train(options: argparse.Namespace) -> None:
 
     from . import config
     from .source import run
+    from .source.processes import joined
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    request = run.Request(
-        corpora=tuple(options.corpora),
-        data=options.data.resolve(),
-        seed=options.seed,
-        config=config.load(options.config or config.DEFAULT, options.set),
-    )
-    run.train(
-        options.out,
-        request,
-        cache=options.cache,
-        device=run.choose_device(options.device),
-        resume=options.resume,
-    )
+    with joined(lambda: run.choose_device(options.device)) as (processes, device):
+        request = run.Request(
+            corpora=tuple(options.corpora),
+            data=options.data.resolve(),
+            seed=options.seed,
+            config=config.load(options.config or config.DEFAULT, options.set),
+        )
+        run.train(
+            options.out,
+            request,
+            cache=options.cache,
+            device=device,
+            resume=options.resume,
+            processes=processes,
+        )
 
 
 def _export(options: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -141,7 +142,7 @@ def test_the_estimate_is_told_and_changes_nothing(make, capsys) -> None:
     trainer._estimate()
     assert not differs(before, weights(trainer.network))
     assert all(p.grad is None for p in trainer.network.parameters())
-    assert capsys.readouterr().err.startswith("about 1 min on cpu: 4 steps of ")
+    assert re.match(r"about \d+ min on cpu: 4 steps of ", capsys.readouterr().err)
 
 
 def test_a_frozen_encoder_trains_the_head(make, tmp_path: Path) -> None:

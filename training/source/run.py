@@ -18,8 +18,9 @@ from ..corpora import Utterance, load
 from ..data.clips import Ragged, load_clips
 from ..data.splits import Split, split_speakers
 from ..errors import TrainingError
-from ..network.encoders import ENCODERS, load_pretrained
+from ..network.encoders import ENCODERS, Encoder, load_pretrained
 from ..network.network import Network
+from .processes import ALONE, Processes
 from .trainer import Trainer
 
 _REQUEST, _SPLIT, _ENCODER, _NETWORK = (
@@ -108,7 +109,15 @@ def load_training_data(request: Request, cache: Path) -> TrainingData:
     )
 
 
-def train(run: Path, request: Request, *, cache: Path, device: torch.device, resume: bool) -> None:
+def train(
+    run: Path,
+    request: Request,
+    *,
+    cache: Path,
+    device: torch.device,
+    resume: bool,
+    processes: Processes = ALONE,
+) -> None:
     """Train a network into a run folder.
 
     Args:
@@ -117,32 +126,56 @@ def train(run: Path, request: Request, *, cache: Path, device: torch.device, res
         cache: folder for decoded clips.
         device: where to train.
         resume: go on from the checkpoint.
+        processes: those that train together; the first of them alone sees the folder.
 
     Raises:
         TrainingError: if the folder holds another run, or the request cannot be carried out.
         CorpusError: if a corpus cannot be read.
         OSError: if the folder cannot be written.
     """
-    _check(run, request, resume=resume)
+    resume = resume or (processes.again and (run / _REQUEST).exists())
+    if processes.first:
+        _check(run, request, resume=resume)
     given = request.config.encoder
-    encoder = load_pretrained(given.family, given.source, given.layers)
-    data = load_training_data(request, cache)
-    _check(run, request, resume=resume)  # again, for decoding may take an hour
-    run.mkdir(parents=True, exist_ok=True)
-    check_same_data(run, data)
+    with processes.one_at_first():
+        encoder = load_pretrained(given.family, given.source, given.layers)
+        data = load_training_data(request, cache)
+    if processes.count > 1:
+        processes.require_same(_digest(request, data, encoder))
+    if processes.first:
+        _check(run, request, resume=resume)  # again, for decoding may take an hour
+        run.mkdir(parents=True, exist_ok=True)
+        check_same_data(run, data)
+        _write(run / _REQUEST, request.model_dump_json(indent=2) + "\n")
+        _write(run / _SPLIT, json.dumps(_describe(data), indent=2) + "\n")
+        _write(run / _ENCODER, json.dumps({"family": given.family, "sizes": encoder.sizes}) + "\n")
     train_side = data.split.train
-    _write(run / _REQUEST, request.model_dump_json(indent=2) + "\n")
-    _write(run / _SPLIT, json.dumps(_describe(data), indent=2) + "\n")
-    _write(run / _ENCODER, json.dumps({"family": given.family, "sizes": encoder.sizes}) + "\n")
-    clips = data.clips(train_side).__getitem__
     trainer = Trainer(
-        request.config, data.labels, encoder, train_side, clips, run, request.seed, device
+        request.config,
+        data.labels,
+        encoder,
+        train_side,
+        data.clips(train_side).__getitem__,
+        run,
+        request.seed,
+        device,
+        processes,
     )
     if resume:
         trainer.resume()
     network = trainer.fit().cpu()
-    with replacing(run / _NETWORK) as temporary:
-        save_file({k: v.contiguous() for k, v in network.state_dict().items()}, temporary)
+    if processes.first:
+        with replacing(run / _NETWORK) as temporary:
+            save_file({k: v.contiguous() for k, v in network.state_dict().items()}, temporary)
+
+
+def _digest(request: Request, data: TrainingData, encoder: Encoder) -> str:
+    """A digest of what a network depends on, wherever a machine keeps it; in hexadecimal."""
+    known = request.model_dump_json(exclude={"data"}), json.dumps(_describe(data))
+    digest = hashlib.sha256("\n".join(known).encode())
+    for name, value in encoder.state_dict().items():
+        digest.update(name.encode() + value.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def choose_device(name: str) -> torch.device:

@@ -1,12 +1,14 @@
 """The training loop: rates, losses, checkpoint, resume, TensorBoard."""
 
+import io
 import json
 import math
 import pickle  # nosec B403 # its error is caught; nothing is unpickled
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from ..errors import TrainingError
 from ..network.encoders import Encoder
 from ..network.memory import ExternalMemory, multilabel_loss, soft_cross_entropy
 from ..network.network import Network
+from .processes import ALONE, Processes
 
 _CHECKPOINT, _LOG = "checkpoint.pt", "log.jsonl"
 _CHECKPOINT_STEPS = 50
@@ -125,6 +128,7 @@ class Trainer:
         run: folder for checkpoints and logs.
         seed: of weights, draws and augmentation.
         device: where to train.
+        processes: those that train it together; the first of them writes files.
     """
 
     def __init__(
@@ -137,8 +141,10 @@ class Trainer:
         run: Path,
         seed: int,
         device: torch.device,
+        processes: Processes = ALONE,
     ) -> None:
         self.config, self.run, self.seed, self.device = config, run, seed, device
+        self.processes = processes
         self.precision = choose_precision(config.train.precision, device)
         torch.manual_seed(seed)
         corpora = sorted({u.corpus for u in utterances})
@@ -182,10 +188,11 @@ class Trainer:
         Raises:
             TrainingError: if it cannot be read, or does not fit the recipe.
         """
-        path = self.run / _CHECKPOINT
-        if path.exists():
+        path, first = self.run / _CHECKPOINT, self.processes.first
+        content = self.processes.share(path.read_bytes() if first and path.exists() else None)
+        if content is not None:
             try:
-                state = torch.load(path, map_location=self.device, weights_only=True)
+                state = torch.load(io.BytesIO(content), map_location=self.device, weights_only=True)
                 for name, part in self._parts().items():
                     part.load_state_dict(state[name])
                 self.step = state["step"]
@@ -194,7 +201,7 @@ class Trainer:
                     f"{path} is damaged, or of another nnpm; train again with another --out"
                 ) from None
         rows = self.run / _LOG
-        if rows.exists():  # forget what was logged after the checkpoint
+        if first and rows.exists():  # forget what was logged after the checkpoint
             kept = rows.read_text().splitlines(keepends=True)[: self.step]
             with replacing(rows) as temporary:
                 temporary.write_text("".join(kept))
@@ -205,7 +212,7 @@ class Trainer:
         Args:
             on_step: called after every step with the steps taken and the steps in all.
         """
-        total = self.config.train.steps
+        total, first = self.config.train.steps, self.processes.first
         self._estimate()
         bar = tqdm(
             range(self.step, total),
@@ -214,28 +221,40 @@ class Trainer:
             initial=self.step,
             total=total,
             dynamic_ncols=True,
+            disable=not first,
         )
-        with (
-            ThreadPoolExecutor(1) as pool,
-            (self.run / _LOG).open("a") as rows,
-            SummaryWriter(str(self.run / "tensorboard"), purge_step=self.step or None) as writer,
-        ):
+        with ThreadPoolExecutor(1) as pool, self._log() as log:
             drawn = pool.submit(self.sampler.draw, self.step)
             for step in bar:
                 batch, drawn = drawn.result(), pool.submit(self.sampler.draw, step + 1)
                 figures = self._train_step(batch, step)
-                for name, value in figures.items():
-                    writer.add_scalar(name, value, step)
-                rows.write(json.dumps({"step": step, **figures}) + "\n")
+                log(step, figures)
                 bar.set_postfix({name: f"{value:.3f}" for name, value in figures.items()})
                 self.step = step + 1
                 on_step(self.step, total)
-                if self.step % _CHECKPOINT_STEPS == 0 or self.step == total:
-                    rows.flush()
+                if first and (self.step % _CHECKPOINT_STEPS == 0 or self.step == total):
                     self._save()
         network = self.average.module
         assert isinstance(network, Network)
         return network.eval()
+
+    @contextmanager
+    def _log(self) -> Iterator[Callable[[int, dict[str, float]], None]]:
+        """What the figures of a step are given to; it is on the disk when a checkpoint is."""
+        if not self.processes.first:
+            yield lambda *_: None
+            return
+        with (
+            (self.run / _LOG).open("a", buffering=1) as rows,
+            SummaryWriter(str(self.run / "tensorboard"), purge_step=self.step or None) as writer,
+        ):
+
+            def log(step: int, figures: dict[str, float]) -> None:
+                for name, value in figures.items():
+                    writer.add_scalar(name, value, step)
+                rows.write(json.dumps({"step": step, **figures}) + "\n")
+
+            yield log
 
     def _estimate(self) -> None:
         """Say how long it will take, from one step that changes nothing."""
@@ -244,7 +263,7 @@ class Trainer:
         batch = self.sampler.draw(self.step)
         kept = {name: value.clone() for name, value in self.network.head.named_buffers()}
         started = time.perf_counter()
-        losses, _ = self._losses(batch, encode=True, memory=False)
+        losses, _ = self._losses(batch, self.step, encode=True, memory=False)
         loss = torch.stack(list(losses.values())).sum()
         loss.backward()  # type: ignore[no-untyped-call]
         float(loss.detach())  # a GPU is waited for
@@ -254,10 +273,11 @@ class Trainer:
             value.copy_(kept[name])
         steps = self.config.train.steps - self.step
         minutes = max(1.0, steps * seconds / 60.0)
-        tqdm.write(
-            f"about {minutes:.0f} min on {self.device.type}: {steps} steps of {seconds:.1f} s",
-            file=sys.stderr,
-        )
+        if self.processes.first:
+            tqdm.write(
+                f"about {minutes:.0f} min on {self.device.type}: {steps} steps of {seconds:.1f} s",
+                file=sys.stderr,
+            )
 
     def _parts(self) -> dict[str, Any]:
         return {
@@ -275,18 +295,19 @@ class Trainer:
 
     def _train_step(self, batch: Batch, step: int) -> dict[str, float]:
         train = self.config.train
-        torch.manual_seed(self.seed * 1_000_003 + step)
         self.network.train()
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * rate(step, train, first=group["first"])
         losses, projection = self._losses(
             batch,
+            step,
             encode=step >= train.head_steps,
             memory=step >= self.config.loss.memory_start * train.steps,
         )
         loss = torch.stack(list(losses.values())).sum()
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        self.processes.average(p for p in self.network.parameters() if p.requires_grad)
         trained = [p for p in self.network.parameters() if p.grad is not None]
         nn.utils.clip_grad_norm_(trained, train.clip_gradient)
         self.optimizer.step()
@@ -296,24 +317,30 @@ class Trainer:
         return {name: float(value.detach()) for name, value in losses.items()}
 
     def _losses(
-        self, batch: Batch, *, encode: bool, memory: bool
+        self, batch: Batch, step: int, *, encode: bool, memory: bool
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """The weighted losses of a batch, and z.
+        """The weighted losses of a batch, and z; the same in all processes.
 
         Args:
             batch: of the sampler.
+            step: seeds what is varied.
             encode: whether the encoder is trained too.
             memory: whether the memory's loss counts already.
         """
         loss, index = self.config.loss, batch.index.to(self.device)
         emotion, corpus = self.emotion[index], self.corpus[index]
+        seed, own = self.seed * 1_000_003 + step, self.processes.own(batch)
+        torch.manual_seed(seed + (self.processes.rank << 48))  # other gaps for other rows
         with (
             torch.autocast(
                 self.device.type, self.precision, enabled=self.precision is not torch.float32
             ),
             torch.set_grad_enabled(encode),
         ):
-            pooled = self.network(batch.waveform.to(self.device), batch.lengths.to(self.device))
+            pooled = self.network(own.waveform.to(self.device), own.lengths.to(self.device))
+        if self.processes.count > 1:
+            pooled = self.processes.gather(pooled, len(index))
+            torch.manual_seed(seed)  # and the same dropout in all
         logits, projection = self.network.head(self.network.head.standardise(pooled, corpus))
         losses = {"cross_entropy": soft_cross_entropy(logits, self.target[index]).mean()}
         if loss.contrast_weight > 0:
