@@ -68,12 +68,18 @@ def s3() -> Iterator[str]:
 
 @contextlib.contextmanager
 def cluster(num_cpus: int = 2, **environment: str) -> Iterator[None]:
-    """Run Ray on this machine until the block ends; its workers have the environment, too."""
+    """Run Ray on this machine until the block ends; its workers have the environment, too.
+
+    They have the priority of the tests: by Ray's default whatever else runs comes first, and a
+    busy machine starves them. Nor is a node given up because it is slow.
+    """
     import ray
 
     os.environ |= {
         "PYTHONPATH": str(ROOT),
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_worker_niceness": "0",
+        "RAY_health_check_failure_threshold": "100",
         **environment,
     }
     ray.init(
