@@ -1,13 +1,15 @@
 """``nnpm predict --engine ray`` beside the plain command: what the cluster costs per clip.
 
-    python -m benchmarks.scale --data DIR [--clips 300]
+    python -m benchmarks.scale --data DIR [--clips 250]
 
 Folders of N and 2 N clips (as links, in turns from each corpus) are scored by the plain command
 with one job, and on local Ray clusters of one and two workers; two workers also score 4 N.
-Differences between folders leave out every start. Writes benchmarks/results/scale.md.
+Differences between folders leave out every start; what Ray does beside scoring is counted from the
+first part to the last. Writes benchmarks/results/scale.md.
 """
 
 import argparse
+import gzip
 import json
 import os
 import subprocess
@@ -35,7 +37,9 @@ class Cost:
         wall_s: from start to end.
         scoring_s: CPU of the workers and of the processes that decode for them; of the plain
             command, all of it.
-        beside_s: CPU of Ray's other processes and of the command itself.
+        beside_s: CPU of Ray's other processes and of the command itself, between the first part and
+            the last.
+        between: clips that are scored meanwhile.
         driver_mib: most of the command's own process.
         worker_mib: most of any process that scores.
     """
@@ -43,6 +47,7 @@ class Cost:
     wall_s: float = 0.0
     scoring_s: float = 0.0
     beside_s: float = 0.0
+    between: int = 0
     driver_mib: float = 0.0
     worker_mib: float = 0.0
 
@@ -52,6 +57,8 @@ class Watch:
     """Follows the processes of a run: Ray's live in no common group, and die unseen."""
 
     mark: str
+    output: Path
+    seen: list[tuple[int, float]] = field(default_factory=list)
     cpu_s: dict[int, float] = field(default_factory=dict)
     mib: dict[int, float] = field(default_factory=dict)
     workers: set[int] = field(default_factory=set)
@@ -67,6 +74,18 @@ class Watch:
                 self._look(pid)
             except (OSError, IndexError):  # it has ended
                 continue
+        used_s = sum(self.cpu_s[pid] for pid in self.cpu_s.keys() - self.scoring)
+        self.seen.append((len([*self.output.glob("*.parquet")]), used_s))
+
+    def beside(self) -> tuple[float, int]:
+        """CPU seconds beside scoring, and clips, between the first part and the last."""
+        parts = [
+            len(json.loads(line))
+            for line in gzip.decompress((self.output / "_plan.jsonl.gz").read_bytes()).splitlines()
+        ]
+        first = next(one for one in self.seen if one[0] >= 1)
+        last = next(one for one in self.seen if one[0] == len(parts))
+        return last[1] - first[1], sum(parts[first[0] :])
 
     def _look(self, pid: int) -> None:
         folder = Path("/proc", str(pid))
@@ -88,7 +107,7 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--clips", type=int, default=300, help="N")
+    parser.add_argument("--clips", type=int, default=250, help="N")
     options = parser.parse_args()
     clips = clips_in_turn(options.data)
     found: dict[tuple[int, int], Cost] = {}
@@ -121,7 +140,8 @@ def _costs(found: dict[tuple[int, int], Cost], clips: int) -> list[str]:
     for workers in (0, 1, 2):
         name = f"Ray, {workers} worker{'s' * (workers > 1)}" if workers else "plain, one job"
         wall_ms, scoring_ms = a_clip_ms(workers, "wall_s"), a_clip_ms(workers, "scoring_s")
-        beside_ms = a_clip_ms(workers, "beside_s")
+        ours = [cost for (one, _), cost in found.items() if one == workers and workers]
+        beside_ms = 1000 * sum(c.beside_s for c in ours) / max(1, sum(c.between for c in ours))
         table.append(
             f"| {name} | {wall_ms:.2f} | {scoring_ms:.2f} | {plain_ms / scoring_ms:.2f} "
             f"| {beside_ms:.2f} | {wall_ms * max(1, workers) - plain_wall_ms:.2f} |"
@@ -155,7 +175,7 @@ def _measure(folder: Path, workers: int) -> Cost:
             # Ray's workers step back for other work of the machine otherwise
             env={**os.environ, MARK: top, "RAY_worker_niceness": "0"},
         )  # fmt: skip
-        watch, ended = Watch(f"{MARK}={top}"), threading.Event()
+        watch, ended = Watch(f"{MARK}={top}", output), threading.Event()
 
         def follow() -> None:
             while not ended.wait(LOOK_S):
@@ -166,17 +186,18 @@ def _measure(folder: Path, workers: int) -> Cost:
         said = process.stdout.read() if process.stdout else b""
         ended.set()
         thread.join()
-        watch.look()
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         assert process.returncode == 0
         assert json.loads(said)["failed"] == 0
         wall_s = time.perf_counter() - begin
+        beside_s, between = watch.beside() if workers else (0.0, 0)
     plain_s = used.ru_utime + used.ru_stime
     return Cost(
         wall_s,
         sum(watch.cpu_s[pid] for pid in watch.scoring) if workers else plain_s,
-        sum(watch.cpu_s[pid] for pid in watch.cpu_s.keys() - watch.scoring) if workers else 0.0,
+        beside_s,
+        between,
         watch.mib.get(process.pid, 0.0),
         max((watch.mib[pid] for pid in watch.workers), default=0.0),
     )
