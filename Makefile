@@ -144,7 +144,7 @@ bench-bulk: $(VENV)/installed ## Time nnpm predict on folders of N, 2 N and 4 N 
 bench-scale: $(VENV)/installed ## Time nnpm predict --engine ray beside the plain command; DATA
 	@$(VENV)/bin/python -m benchmarks.scale --data $(DATA) $(ARGS)
 
-bench-registry: $(VENV)/installed ## Simulate 200 languages, 1,000 versions and 10,000 jobs; ARGS="--bundle models/default/2"
+bench-registry: $(VENV)/installed ## Simulate 200 languages, 1,000 versions and 10,000 jobs
 	@$(VENV)/bin/python -m benchmarks.registry_at_size $(ARGS)
 
 bench-formats: $(VENV)/installed ## Compare the answers for the same clips in many formats; DATA

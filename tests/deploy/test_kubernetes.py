@@ -38,7 +38,10 @@ def validate(document: dict[str, Any]) -> None:
         kubernetes_validate.validate(document, NEWEST, strict=True)
         return
     assert document.keys() == {"apiVersion", "kind", "metadata", "spec"}
-    schema = CUSTOM[document["kind"]]["schema"] | {"$defs": CUSTOM["$defs"]}
+    own = CUSTOM[document["kind"]]
+    assert own["source"]
+    assert own["version"].endswith(f", {document['apiVersion']}")
+    schema = own["schema"] | {"$defs": CUSTOM["$defs"]}
     jsonschema.validate(document, schema)
     if "containers" in document["spec"]:
         spec = {"containers": document["spec"]["containers"]}
