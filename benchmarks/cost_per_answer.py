@@ -27,6 +27,7 @@ from nnpm.service.inference.audio.waveform import Limits
 from nnpm.service.inference.recognizer import Recognizer
 from nnpm.service.predict.predict import PredictQuery, predict
 from nnpm.service.predict.schemas import ModelPart
+from nnpm.service.system import steady_memory
 
 MODEL, DECODED, ANSWER = "model.onnx", "decode, model.onnx", "decode, whole answer, JSON"
 LAST_STAGE = "all of these, decision, JSON"
@@ -120,6 +121,7 @@ def _stages(calls: Calls, count: int) -> dict[str, float]:
 
 def main() -> None:
     """Answer until the input ends."""
+    steady_memory()  # as ``nnpm serve`` has it
     clip, bundle = map(Path, sys.argv[1:])
     loops, stages = _calls(clip.read_bytes(), Recognizer(bundles.load(bundle)))
     for line in sys.stdin:

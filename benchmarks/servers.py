@@ -39,6 +39,7 @@ class Kind:
 
 KINDS = (
     Kind("nnpm", None),
+    Kind("nnpm, raw body", None, raw="audio/wav"),
     Kind("nnpm, one answer cached", None, start=("-m", "benchmarks.cached_baseline")),
     Kind("plain FastAPI", "fastapi_plain"),
     Kind("KServe", "kserve", "/v1/models/ser:predict", "audio/wav"),

@@ -102,7 +102,7 @@ def _measure(
             busy.append(os.getloadavg()[0])
     memory = {server.kind.name: server.memory_mib() for server in servers}
     stages = loops.ask("stages", STAGES)
-    own, cached = (_cpu(found[server.kind.name]) for server in servers[:2])
+    own, cached = (_cpu(found[kind.name]) for kind in (KINDS[0], KINDS[2]))
     stages[_HTTP] = cached
     stages[_TOGETHER] = own - cached - stages[LAST_STAGE]
     lines = [

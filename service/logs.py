@@ -5,9 +5,11 @@ import logging.config
 import sys
 import threading
 from contextvars import ContextVar
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pythonjsonlogger.core import RESERVED_ATTRS
+from pythonjsonlogger.json import JsonEncoder, JsonFormatter
 
 LogFormat = Literal["json", "text"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -42,7 +44,7 @@ def configure(style: LogFormat, level: LogLevel) -> None:
             "filters": {"about": {"()": _About}},
             "formatters": {
                 "json": {
-                    "()": "pythonjsonlogger.json.JsonFormatter",
+                    "()": _Lines,
                     "fmt": ["levelname", "name", "message"],
                     "timestamp": "time",
                     "rename_fields": {
@@ -72,6 +74,24 @@ def configure(style: LogFormat, level: LogLevel) -> None:
     logging.captureWarnings(True)
     threading.excepthook = _on_thread_error
     sys.excepthook = _on_error
+
+
+_ENCODER = JsonEncoder()
+
+
+class _Lines(JsonFormatter):
+    """A record as a line of JSON; one without a stack, such as each request's, on a short way."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        if record.exc_info or record.exc_text or record.stack_info:
+            return super().format(record)
+        facts: dict[str, Any] = {"level": record.levelname, "logger": record.name}
+        facts["message"] = record.getMessage()
+        for key, value in record.__dict__.items():
+            if key not in self._skip_fields and not key.startswith("_"):
+                facts[key] = value
+        facts["time"] = datetime.fromtimestamp(record.created, UTC).isoformat()
+        return _ENCODER.encode(facts)
 
 
 class _About(logging.Filter):

@@ -62,13 +62,14 @@ ARENAS = 2
 """Heaps that threads share. glibc makes up to eight for each core, and each keeps its free
 memory: after 3000 recordings they were 18 MiB larger, and two heaps only 1 MiB."""
 
-OWN_PAGES_BYTES = 1 << 20
-"""Blocks of this size or more get pages of their own, which are returned when they are freed. glibc
-would raise this bound with every large block, and keep the pages of long recordings."""
+OWN_PAGES_BYTES = 16 << 20
+"""Blocks of this size or more get pages of their own, which are returned when they are freed: long
+recordings. glibc would raise this bound with every large block, and keep the pages of all."""
 
-KEPT_BYTES = 4 << 20
-"""Free memory that each heap may keep at its end. With 128 KiB, the default once the bound above is
-set, every answer returned pages and then faulted 60 to 160 of them in again."""
+KEPT_BYTES = 32 << 20
+"""Free memory that each heap may keep at its end: what the graph needs for 6 s. With 4 MiB, and own
+pages from 1 MiB on, each run of the graph returned its pages and faulted 1600 (3 s) to 6400 (5 s)
+of them in again, which was 15 to 30 % of its time."""
 
 
 def steady_memory() -> bool:

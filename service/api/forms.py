@@ -11,8 +11,9 @@ import contextlib
 import errno
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, ClassVar, cast
 
@@ -49,7 +50,7 @@ class Form(ABC):
     """Fields that may come as files of text, and how many bytes they may have."""
 
     def __init__(self, content_type: str, *file_parts: str) -> None:
-        _, options = parse_options_header(content_type)
+        options = _options_of(content_type.encode("latin-1", "replace"))
         self._header = (bytearray(), bytearray())
         self._disposition = b""
         self._file_parts = file_parts
@@ -131,7 +132,7 @@ class Form(ABC):
         self._header = (bytearray(), bytearray())
 
     def _on_headers(self) -> None:
-        _, options = parse_options_header(self._disposition)
+        options = _options_of(self._disposition)
         if b"name" not in options:
             raise BadFormError("A part of the form has no name; name every part.")
         name, filename = _name(options[b"name"]), options.get(b"filename")
@@ -174,6 +175,19 @@ class Form(ABC):
 
 
 _HEAD_BYTES = 64
+_SHORT_BYTES = 256
+
+
+def _options_of(header: bytes) -> Mapping[bytes, bytes]:
+    """What follows the first semicolon of a header; short ones come again and again."""
+    if len(header) <= _SHORT_BYTES:
+        return _options_of_short(header)
+    return parse_options_header(header)[1]
+
+
+@lru_cache(256)
+def _options_of_short(header: bytes) -> Mapping[bytes, bytes]:
+    return parse_options_header(header)[1]
 
 
 def _is_text(head: bytearray) -> bool:
@@ -334,7 +348,10 @@ async def _receive(
             await asyncio.to_thread(write, piece)
         else:
             write(piece)
-    await asyncio.to_thread(spool.file.seek, 0)  # and write what is left to write
+    if spool.size > _IN_MEMORY_BYTES:
+        await asyncio.to_thread(spool.file.seek, 0)  # and write what is left to write
+    else:
+        spool.file.seek(0)
 
 
 @contextlib.asynccontextmanager

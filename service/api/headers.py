@@ -124,6 +124,8 @@ def answer_format(request: Request, query: PredictQuery, *, many: bool) -> str:
 
 def _accepted(header: str) -> str:
     """The format that an Accept header prefers; json if it names none of ours."""
+    if header in ("", "*/*", "application/json"):
+        return "json"
 
     def preference(part: str) -> float:
         _, _, quality = part.replace(" ", "").lower().partition(";q=")

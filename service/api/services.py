@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import threading
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -89,38 +90,47 @@ class Services:
         state.model, state.version = answer.model.name, answer.model.version
 
 
-async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+async def while_connected(
+    request: Request, work: Coroutine[Any, Any, T], *, unwatched_s: float = 0.0
+) -> T:
     """Await work for a request whose body was read, and end it early if the client leaves.
 
     Args:
         request: nothing else may receive from it meanwhile.
         work: is told by :func:`~..inference.errors.check_abandoned`, and waited for all the same,
             as it uses what the request holds.
+        unwatched_s: seconds that pass before the client is looked after: work that ends sooner is
+            done before it would pay.
 
     Raises:
         AbandonedError: if the client left.
     """
+    leaving: asyncio.Task[None] | None = None
+
+    def watch() -> None:
+        nonlocal leaving
+        leaving = asyncio.create_task(_disconnect(request, abandoned))
+
     with abandonable() as abandoned:
-        task = asyncio.create_task(work)
-    leaving = asyncio.create_task(_disconnect(request))
-    try:
-        await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
+        timer = asyncio.get_running_loop().call_later(unwatched_s, watch)
+        try:
+            found = await work
+            if abandoned.is_set():
+                raise AbandonedError("The client closed the connection before the answer.")
+            return found
+        finally:
             abandoned.set()
-            await asyncio.wait({task})
-            raise AbandonedError("The client closed the connection before the answer.")
-        return task.result()
-    finally:
-        abandoned.set()
-        for one in (task, leaving):
-            one.cancel()
-        await asyncio.gather(task, leaving, return_exceptions=True)
+            timer.cancel()
+            if leaving is not None:
+                leaving.cancel()
+                await asyncio.gather(leaving, return_exceptions=True)
 
 
-async def _disconnect(request: Request) -> None:
-    """Wait until the client closes the connection."""
+async def _disconnect(request: Request, abandoned: threading.Event) -> None:
+    """Wait until the client closes the connection, and say so."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
+    abandoned.set()
 
 
 async def services_of(connection: HTTPConnection) -> Services:

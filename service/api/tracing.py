@@ -73,6 +73,11 @@ class Tracing:
         resource = Resource.create({"service.version": __version__, **named})
         return cls(TracerProvider(resource=resource), export=True)
 
+    @property
+    def is_on(self) -> bool:
+        """Whether requests are traced."""
+        return self._tracer is not None
+
     def trace_id(self) -> str | None:
         """Return the id of the current trace, in hexadecimal."""
         if self._tracer is None:

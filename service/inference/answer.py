@@ -6,7 +6,7 @@ stands here; the order of the fields is that of the JSON.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 from typing import Annotated, Literal
 
@@ -271,9 +271,10 @@ class ChannelScores:
     @classmethod
     def of_speakers(cls, channels: Sequence["ChannelScores"]) -> list[tuple[str, "ChannelScores"]]:
         """Average the turns of each speaker who is named, in order of name."""
-        windows = cls.of_channels(channels).windows
+        names = {window.speaker for one in channels for window in one.windows} - {None}
+        windows = cls.of_channels(channels).windows if names else ()
         found = []
-        for name in sorted({one.speaker for one in windows if one.speaker is not None}):
+        for name in sorted(filter(None, names)):
             own = [one for one in windows if one.speaker == name]
             reasons = () if any(one.has_speech for one in own) else own[0].reasons
             found.append((name, cls.of_windows(own, 1.0, reasons)))
@@ -281,6 +282,8 @@ class ChannelScores:
 
 
 def _mean(scores: Sequence[WindowScore], reasons: tuple[Reason, ...]) -> WindowScore:
+    if len(scores) == 1:
+        return replace(scores[0], reasons=reasons, scored=True, speaker=None)
     weights = np.array([one.weight_s for one in scores])
     shares = weights / weights.sum()
     return WindowScore(
@@ -355,6 +358,8 @@ def merge_windows(segments: Sequence[Segment]) -> tuple[TimelineEntry, ...]:
         0 2.5 sad 0.62
         2.5 4 angry 1.0
     """
+    if len(segments) == 1:
+        return tuple(_merge_channel(segments))
     by_channel = sorted(segments, key=lambda one: one.channel)
     entries = [
         entry

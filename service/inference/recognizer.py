@@ -149,6 +149,8 @@ class Recognizer:
     def _score_pieces(self, samples: Floats) -> Score:
         """Score a turn; if it is long, the mean of its pieces."""
         longest = round(LONGEST_S * SAMPLE_RATE_HZ)
+        if len(samples) <= longest:
+            return self.score(samples)
         pieces = [
             self.score(samples[start:end]) for start, end in windows(len(samples), longest, longest)
         ]
@@ -178,7 +180,10 @@ class Recognizer:
             options: as for :meth:`answer`; checked by :meth:`plan` before.
         """
         whole = self.decide_window(scores.whole, options)
-        segments = tuple(self.decide_window(one, options) for one in scores.windows)
+        if _is_its_window(scores):
+            segments: tuple[Segment, ...] = (whole,)
+        else:
+            segments = tuple(self.decide_window(one, options) for one in scores.windows)
         return Answer(
             emotion=whole.emotion,
             confidence=whole.confidence,
@@ -214,6 +219,15 @@ class Recognizer:
             reasons=tuple(reasons),
             speaker=score.speaker,
         )
+
+
+def _is_its_window(scores: ChannelScores) -> bool:
+    """Whether the whole is one window, so that what is decided of one holds for the other."""
+    if len(scores.windows) != 1:
+        return False
+    (window,), whole = scores.windows, scores.whole
+    is_same = window.probabilities is whole.probabilities and window.reasons == whole.reasons
+    return is_same and window.scored and window.speaker is None
 
 
 def _restrict(probabilities: Floats, allowed: list[int]) -> Floats:

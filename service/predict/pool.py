@@ -8,13 +8,29 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from functools import partial
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from ..inference.errors import NnpmError
 
 T = TypeVar("T")
-_Job = tuple["Future[Any]", Callable[[], Any]]
+
+
+class _Job:
+    """What a thread will call, and who waits for it."""
+
+    __slots__ = ("_taken", "call", "future")
+
+    def __init__(self, call: Callable[[], Any], future: "asyncio.Future[Any]") -> None:
+        self.call = call
+        self.future = future
+        self._taken = threading.Lock()
+
+    def take(self) -> bool:
+        """Claim it, from any thread; False if another has."""
+        return self._taken.acquire(blocking=False)
+
 
 PATIENCE_S = 10.0
 """How long one of many jobs of a caller waits for room in the queue."""
@@ -55,8 +71,10 @@ class WorkerPool:
         self._on_wait = on_wait
         self._on_depth = on_depth
         self._num_jobs = 0  # running or waiting; the event loop's
+        self._depth = 0
         self._room = asyncio.Event()
-        self._changed = threading.Condition()  # guards all that follows
+        self._waiting: SimpleQueue[None] = SimpleQueue()  # one item for each job in the two lines
+        self._lock = threading.Lock()  # guards all that follows
         self._urgent: deque[_Job] = deque()
         self._usual: deque[_Job] = deque()
         self._urgent_was_last = False
@@ -101,7 +119,7 @@ class WorkerPool:
 
         # The request's id goes along: it belongs to whatever the job writes into the log.
         context = contextvars.copy_context()
-        return await asyncio.wrap_future(self._submit(lambda: context.run(timed), urgent=urgent))
+        return await self._submit(partial(context.run, timed), urgent=urgent)
 
     async def run_in_turn(
         self,
@@ -135,28 +153,34 @@ class WorkerPool:
 
     def close(self) -> None:
         """Let running jobs end, and drop those that wait."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             dropped = [*self._urgent, *self._usual]
-            self._changed.notify_all()
+        for _ in self._threads:
+            self._waiting.put(None)
         for thread in self._threads:
             thread.join()
-        for future, _ in dropped:
-            future.cancel()
+        for job in dropped:
+            _on_its_loop(job, job.future.cancel)
 
-    def _submit(self, call: Callable[[], T], *, urgent: bool = False) -> "Future[T]":
-        loop = asyncio.get_running_loop()
-        future: Future[T] = Future()
-        with self._changed:
+    def _submit(self, call: Callable[[], T], *, urgent: bool = False) -> "asyncio.Future[T]":
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        job = _Job(call, future)
+        with self._lock:
             if self._closed:
                 raise RuntimeError("the pool is closed")
-            (self._urgent if urgent else self._usual).append((future, call))
-            self._changed.notify()
+            (self._urgent if urgent else self._usual).append(job)
+        self._waiting.put(None)
         if not self._threads:
             self._start()
         self._count(1)
-        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._count, -1))
+        future.add_done_callback(lambda _: self._forget(job))
         return future
+
+    def _forget(self, job: _Job) -> None:
+        """Count a job whose caller has gone before a thread took it."""
+        if job.take():
+            self._count(-1)
 
     def _start(self) -> None:
         self._threads = [
@@ -169,17 +193,38 @@ class WorkerPool:
     def _work(self) -> None:
         """Do jobs until the pool is closed; one thread's whole life."""
         while (job := self._next()) is not None:
-            _do(*job)
+            if job.take():
+                self._do(job)
             del job  # a thread without work holds no recording
 
     def _next(self) -> _Job | None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._urgent or self._usual)
+        self._waiting.get()
+        with self._lock:
             if self._closed:
                 return None
             is_urgent = bool(self._urgent) and not (self._urgent_was_last and self._usual)
             self._urgent_was_last = is_urgent
             return (self._urgent if is_urgent else self._usual).popleft()
+
+    def _do(self, job: _Job) -> None:
+        """Do a job, and wake the event loop once for its result."""
+        try:
+            result = job.call()
+        except BaseException as error:
+            if isinstance(error, StopIteration):  # which no future takes
+                error = RuntimeError(error)
+            _on_its_loop(job, partial(self._end, job.future, None, error))
+        else:
+            _on_its_loop(job, partial(self._end, job.future, result, None))
+
+    def _end(self, future: "asyncio.Future[Any]", result: Any, error: BaseException | None) -> None:
+        self._count(-1)
+        if future.cancelled():
+            return
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
 
     @property
     def _is_full(self) -> bool:
@@ -189,20 +234,18 @@ class WorkerPool:
         self._num_jobs += change
         if change < 0:
             self._room.set()
-        self._on_depth(max(0, self._num_jobs - self.workers))
+        depth = max(0, self._num_jobs - self.workers)
+        if depth != self._depth:
+            self._depth = depth
+            self._on_depth(depth)
 
 
-def _do(future: "Future[Any]", call: Callable[[], Any]) -> None:
-    if not future.set_running_or_notify_cancel():  # its caller is gone
-        return
-    try:
-        result = call()
-    except BaseException as error:
-        future.set_exception(error)
-    else:
-        future.set_result(result)
+def _on_its_loop(job: _Job, call: Callable[[], object]) -> None:
+    """Call something on the event loop that waits for a job, unless the loop has ended."""
+    with contextlib.suppress(RuntimeError):
+        job.future.get_loop().call_soon_threadsafe(call)
 
 
-def _log_error(future: "Future[object]") -> None:
+def _log_error(future: "asyncio.Future[object]") -> None:
     if not future.cancelled() and (error := future.exception()) is not None:
         log.warning("a job in the background failed: %s", error)

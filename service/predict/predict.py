@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -160,7 +160,7 @@ class PredictQuery(BaseModel):
         )
 
 
-Pairs = Iterable[tuple[str, str]]
+Pairs = Sequence[tuple[str, str]]
 
 
 def read_query(query: Pairs, fields: Pairs = ()) -> PredictQuery:
@@ -178,6 +178,8 @@ def read_query(query: Pairs, fields: Pairs = ()) -> PredictQuery:
         >>> read_query([("top_k", "2")], [("language", "ur_PK")]).language
         'ur-PK'
     """
+    if not query and not fields:
+        return _DEFAULT
     values: dict[str, list[str]] = {}
     for where, pairs in (("query", query), ("form", fields)):
         for name, value in pairs:
@@ -201,6 +203,7 @@ def read_query(query: Pairs, fields: Pairs = ()) -> PredictQuery:
         raise ParameterError(validation_detail(error.errors())) from None
 
 
+_DEFAULT = PredictQuery()
 _LISTS = frozenset({"emotions"})
 """Parameters that may be repeated."""
 

@@ -63,13 +63,19 @@ def rounded(answer: Answer, digits: int = DIGITS) -> Answer:
     if not digits:
         return answer
     scores = round_scores(answer.scores, digits)
+    confidence = _confidence(answer, scores, digits)
     return replace(
         answer,
         scores=scores,
-        confidence=_confidence(answer, scores, digits),
+        confidence=confidence,
         out_of_domain=round(answer.out_of_domain, digits),
         speech_ratio=round(answer.speech_ratio, digits),
-        segments=tuple(rounded_segment(one, digits) for one in answer.segments),
+        segments=tuple(
+            _with_times(one, confidence, scores)
+            if one.scores is answer.scores
+            else rounded_segment(one, digits)
+            for one in answer.segments
+        ),
         timeline=tuple(
             replace(
                 one,
@@ -92,11 +98,15 @@ def rounded_segment(segment: Segment, digits: int = DIGITS) -> Segment:
     if not digits:
         return segment
     scores = round_scores(segment.scores, digits)
+    return _with_times(segment, _confidence(segment, scores, digits), scores)
+
+
+def _with_times(segment: Segment, confidence: float, scores: dict[str, float]) -> Segment:
     return replace(
         segment,
         start_s=round(segment.start_s, TIME_DIGITS),
         end_s=round(segment.end_s, TIME_DIGITS),
-        confidence=_confidence(segment, scores, digits),
+        confidence=confidence,
         scores=scores,
     )
 

@@ -7,6 +7,7 @@ memory depends neither on the length nor on the rate, depth or channels of what 
 
 import contextlib
 import io
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
@@ -209,16 +210,15 @@ class _Decoding:
             num_frames += len(block)
             if num_frames > max_frames:
                 raise _too_long(num_frames / rate, num_outputs, limits)
-            magnitude = np.abs(block)
-            block_peak = float(magnitude.max())
-            if not np.isfinite(block_peak):
+            block_peak = max(float(block.max()), -float(block.min()))  # both are NaN if a sample is
+            if not math.isfinite(block_peak):
                 at_s = (num_frames - len(block) + np.argmin(np.isfinite(block).all(axis=1))) / rate
                 raise DamagedAudioError(
                     f"The sample at {at_s:.3f} s is not a finite number; export the audio again."
                 )
             peak = max(peak, block_peak)
             if block_peak >= CLIPPED_LEVEL:
-                num_clipped += int(np.count_nonzero(magnitude >= CLIPPED_LEVEL))
+                num_clipped += int(np.count_nonzero(np.abs(block) >= CLIPPED_LEVEL))
                 np.clip(block, -1.0, 1.0, out=block)
             if peaks is not None:
                 peaks.add(block)

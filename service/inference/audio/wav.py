@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ..errors import NotAudioError
 from .formats import end_of_tags
 
-_BLOCK_BYTES = 1 << 15
+_BLOCK_BYTES = 1 << 17
 _MAX_CHUNKS = 10_000
 _MAX_FMT_BYTES = 64
 _MAX_TRAILER_BYTES = 4096
