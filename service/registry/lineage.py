@@ -36,7 +36,7 @@ def origin(model: ModelVersion) -> Origin | None:
         return None
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=1 << 15)  # more versions than a registry has
 def _origin_as_of(card: Path, _modified_ns: int) -> Origin | None:
     try:
         data = card.read_bytes()

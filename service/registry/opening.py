@@ -101,7 +101,7 @@ def seed_registry(registry: Registry, bundled: Path) -> list[ModelVersion]:
     for name in source.names():
         held = set()
         if name in registry.names():
-            held = {_seal(registry.resolve(name, v).path) for v in registry.versions(name)}
+            held = {_seal(registry.root / name / v) for v in registry.versions(name)}
         for version in source.versions(name):
             found = source.resolve(name, version)
             if (seal := _seal(found.path)) not in held:

@@ -76,6 +76,10 @@ class Registry:
         """
         return self.live(name) if version is None else self._folder.resolve(name, version)
 
+    def fetch(self, model: ModelVersion) -> ModelVersion:
+        """See that a version's files are in its folder; routes and lists need its card alone."""
+        return model
+
     def parse(self, text: str | None) -> ModelVersion:
         """Find a bundle by ``name`` or ``name/version``; None is the default model.
 
@@ -310,9 +314,7 @@ class Registry:
     def _language(self, name: str, version: str, language: str | None) -> str:
         if language is not None:
             return canonical_language(language)
-        return canonical_language(
-            bundles.load(self._folder.resolve(name, version).path).card.language
-        )
+        return canonical_language(bundles.load(self.resolve(name, version).path).card.language)
 
     def _state(self, name: str) -> State:
         return states.read(self.root / name)
@@ -388,13 +390,6 @@ def check_name(name: str) -> None:
 
 
 __all__ = [
-    "Aliases",
-    "ModelInUseError",
-    "ModelVersion",
-    "NothingToRollBackError",
-    "Registry",
-    "RegistryError",
-    "UnknownModelError",
-    "check_name",
-    "pick",
-]
+    "Aliases", "ModelInUseError", "ModelVersion", "NothingToRollBackError", "Registry",
+    "RegistryError", "UnknownModelError", "check_name", "pick",
+]  # fmt: skip

@@ -45,8 +45,14 @@ class LoadedModels:
         self._futures: OrderedDict[Path, Future[Recognizer]] = OrderedDict()
         self._pins: dict[str, frozenset[Path]] = {}
 
-    def get(self, model: ModelVersion) -> Recognizer:
+    def get(
+        self, model: ModelVersion, fetch: Callable[[ModelVersion], object] = lambda _: None
+    ) -> Recognizer:
         """Return a recognizer, loading it first if need be; other threads wait for that.
+
+        Args:
+            model: of which.
+            fetch: called before it is loaded: its files may be elsewhere.
 
         Raises:
             BundleError: if the bundle cannot be loaded; the next call tries again.
@@ -60,6 +66,7 @@ class LoadedModels:
                 self._futures.move_to_end(model.path)
         if loads_it:
             try:
+                fetch(model)
                 future.set_result(self._load(model.path))
             except BaseException as error:
                 with self._lock:
@@ -160,7 +167,7 @@ class Serving:
         tag = DEFAULT_LANGUAGE if language is None else canonical_language(language)
         if slash:
             found = self.registry.resolve(name, version)
-            recognizer = self._loaded.get(found)
+            recognizer = self.load(found)
             return Route(found, recognizer.bundle.card.language, recognizer)
         table = self._tables.get(name) or self.refresh(name)
         while True:
@@ -175,7 +182,7 @@ class Serving:
         Raises:
             BundleError: if it cannot be loaded.
         """
-        return self._loaded.get(model)
+        return self._loaded.get(model, self.registry.fetch)
 
     def promote(self, name: str, version: str, language: str | None = None) -> dict[str, Aliases]:
         """Load a version, prove it, then let it answer for a language.
@@ -284,7 +291,7 @@ class Serving:
                 table.routes[language] = model
                 continue
             try:
-                table.recognizers[language] = self._loaded.get(model)
+                table.recognizers[language] = self.load(model)
                 table.routes[language] = model
                 continue
             except NnpmError as error:
@@ -309,7 +316,7 @@ class Serving:
     def _on_demand(self, table: RoutingTable, route: str, model: ModelVersion) -> Recognizer | None:
         """Load what a request needs first; None if it cannot be, and a wider route answers."""
         try:
-            return self._loaded.get(model)
+            return self.load(model)
         except NnpmError as error:
             if route == DEFAULT_LANGUAGE:
                 raise
@@ -323,7 +330,7 @@ class Serving:
         for other in self.registry.stand_ins(model.name):
             if other != model:
                 with contextlib.suppress(NnpmError):
-                    return other, self._loaded.get(other)
+                    return other, self.load(other)
         return None
 
     def _changed(self, name: str, aliases: dict[str, Aliases]) -> dict[str, Aliases]:
