@@ -71,7 +71,7 @@ def cluster(num_cpus: int = 2, **environment: str) -> Iterator[None]:
     """Run Ray on this machine until the block ends; its workers have the environment, too.
 
     They have the priority of the tests: by Ray's default whatever else runs comes first, and a
-    busy machine starves them. Nor is a node given up because it is slow.
+    busy machine starves them. Nor is anything given up because it is slow.
     """
     import ray
 
@@ -80,6 +80,8 @@ def cluster(num_cpus: int = 2, **environment: str) -> Iterator[None]:
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_worker_niceness": "0",
         "RAY_health_check_failure_threshold": "100",
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "400",
+        "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "400",
         **environment,
     }
     ray.init(

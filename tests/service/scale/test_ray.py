@@ -194,17 +194,22 @@ def test_several_languages_at_once(ray: Path, models: Path, tmp_path: Path) -> N
     assert sorted(one.version or "" for one in found.values()) == ["3", "4", "5"]
 
 
-def test_replicas_on_serve(ray: Path, models: Path, clip: bytes) -> None:
+def test_replicas_on_serve(
+    ray: Path, models: Path, clip: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The same interface; a promotion reaches all; one that dies loses its own requests alone."""
     from ray import serve
+    from ray.serve._private import api
 
+    monkeypatch.setattr(api, "HTTP_PROXY_TIMEOUT", PATIENCE_S, raising=False)
     models.rename(ray / "models")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     try:
         two = {"num_replicas": 2, "autoscaling_config": None, "health_check_period_s": 1}
-        serve.run(deployment.application(**two), route_prefix="/")
+        patient = {"health_check_timeout_s": PATIENCE_S}
+        serve.run(deployment.application(**two, **patient), route_prefix="/")
         with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as client:
             _check_interface(client, clip)
             _check_promotion(client, clip)
