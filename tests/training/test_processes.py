@@ -153,6 +153,8 @@ def test_without_torchrun_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) ->
         assert found is ALONE
         assert device.type == "cpu"
     assert found.share(b"x") == b"x"
+    batch = Batch(torch.rand(3, 4), torch.full((3,), 4), torch.arange(3))
+    assert found.deal(batch, 0) is batch
     features = torch.ones(2, 3)
     assert found.gather(features, 2) is features
 
@@ -160,12 +162,9 @@ def test_without_torchrun_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("rows", [1, 2, 5, 6, 17])
 @pytest.mark.parametrize("count", [2, 3, 7])
 def test_processes_share_a_batch_evenly(rows: int, count: int) -> None:
-    batch = Batch(torch.rand(rows, 4), torch.full((rows,), 4), torch.arange(rows))
-    parts = [Processes(rank, count).own(batch) for rank in range(count)]
-    assert len({part.waveform.shape for part in parts}) == 1
-    joint = torch.cat([part.index for part in parts])[:rows]
-    assert joint.tolist() == list(range(rows))
-    assert torch.equal(torch.cat([part.waveform for part in parts])[:rows], batch.waveform)
+    parts = [processes.shared(rows, rank, count) for rank in range(count)]
+    assert len({len(part) for part in parts}) == 1
+    assert torch.cat(parts)[:rows].tolist() == list(range(rows))
 
 
 def test_gpus_and_processes_must_fit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
 """Training in several processes, as ``torchrun`` starts them: on one machine or many.
 
-All draw the same batch. Each encodes its rows; the pooled features of all are gathered, so that
-head, losses, statistics and memory are those of the whole batch, and gradients are averaged.
+They draw the batches in turn, and each encodes its share of the rows; the pooled features of all
+are gathered, so that head, losses, statistics and memory are those of the whole batch, and
+gradients are averaged.
 """
 
 import logging
@@ -92,27 +93,42 @@ class Processes:
         """
         if self.share(digest.encode()) != digest.encode():
             raise TrainingError(
-                f"process {self.rank} of {self.count} has other corpora, options or encoder "
-                "weights than process 0: give all machines the same files and the same command"
+                f"process {self.rank} of {self.count} has another nnpm, or other corpora, options "
+                "or encoder weights than process 0: give all machines the same files and command"
             )
         self._wait()
 
-    def own(self, batch: Batch) -> Batch:
-        """The rows of a batch that this process encodes: as many as each other one.
+    def deal(self, batch: Batch | None, owner: int) -> Batch:
+        """Give each process the rows that it encodes, as many as each other one.
 
-        Where rows do not divide evenly, the last one fills up; :meth:`gather` drops it again.
+        Args:
+            batch: in the process that has drawn it; others' is ignored.
+            owner: rank of that process.
 
-        Examples:
-            >>> batch = Batch(torch.zeros(5, 9), torch.full((5,), 9), torch.arange(5))
-            >>> [Processes(rank, 2).own(batch).index.tolist() for rank in (0, 1)]
-            [[0, 1, 2], [3, 4, 4]]
+        Returns:
+            Waveforms and lengths of this process's rows, and the index of all rows.
         """
         if self.count == 1:
+            assert batch is not None
             return batch
-        rows = len(batch.index)
-        most = -(-rows // self.count)
-        chosen = torch.arange(self.rank * most, (self.rank + 1) * most).clamp(max=rows - 1)
-        return Batch(batch.waveform[chosen], batch.lengths[chosen], batch.index[chosen])
+        with _talking():
+            # rows, samples of each
+            shape = torch.zeros(2, dtype=torch.int64)
+            if batch is not None:
+                shape = torch.tensor(batch.waveform.shape)
+            distributed.broadcast(shape, owner)
+            rows, samples = shape.tolist()
+            if batch is None:
+                lengths, index = torch.zeros(2, rows, dtype=torch.int64)
+            else:
+                lengths, index = batch.lengths, batch.index
+            distributed.broadcast(lengths, owner)
+            distributed.broadcast(index, owner)
+            shares = [shared(rows, rank, self.count) for rank in range(self.count)]
+            waveform = torch.empty(len(shares[0]), samples)
+            dealt = None if batch is None else [batch.waveform[share] for share in shares]
+            distributed.scatter(waveform, dealt, owner)
+        return Batch(waveform, lengths[shares[self.rank]], index)
 
     def gather(self, own: Tensor, rows: int) -> Tensor:
         """Join the features of all processes; their gradient goes back to where they were made.
@@ -177,6 +193,17 @@ class _Gather(torch.autograd.Function):
         mine = gradient[processes.rank * ctx.own : (processes.rank + 1) * ctx.own]
         own[: len(mine)] = mine
         return own * processes.count, None, None
+
+
+def shared(rows: int, rank: int, count: int) -> Tensor:
+    """Which rows a process encodes; where they do not divide evenly, the last one fills up.
+
+    Examples:
+        >>> [shared(5, rank, 2).tolist() for rank in (0, 1)]
+        [[0, 1, 2], [3, 4, 4]]
+    """
+    most = -(-rows // count)
+    return torch.arange(rank * most, (rank + 1) * most).clamp(max=rows - 1)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from ... import __version__
 from ...service.files import replacing, require_place
 from ..config import Config
 from ..corpora import Utterance, load
@@ -171,7 +172,7 @@ def train(
 
 def _digest(request: Request, data: TrainingData, encoder: Encoder) -> str:
     """A digest of what a network depends on, wherever a machine keeps it; in hexadecimal."""
-    known = request.model_dump_json(exclude={"data"}), json.dumps(_describe(data))
+    known = __version__, request.model_dump_json(exclude={"data"}), json.dumps(_describe(data))
     digest = hashlib.sha256("\n".join(known).encode())
     for name, value in encoder.state_dict().items():
         digest.update(name.encode() + value.numpy().tobytes())

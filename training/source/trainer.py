@@ -224,9 +224,15 @@ class Trainer:
             disable=not first,
         )
         with ThreadPoolExecutor(1) as pool, self._log() as log:
-            drawn = pool.submit(self.sampler.draw, self.step)
+            rank, count = self.processes.rank, self.processes.count
+            ours = self.step + (rank - self.step) % count  # the next step that this process draws
+            drawn = pool.submit(self.sampler.draw, ours)
             for step in bar:
-                batch, drawn = drawn.result(), pool.submit(self.sampler.draw, step + 1)
+                batch = None
+                if step == ours:
+                    ours += count
+                    batch, drawn = drawn.result(), pool.submit(self.sampler.draw, ours)
+                batch = self.processes.deal(batch, step % count)
                 figures = self._train_step(batch, step)
                 log(step, figures)
                 bar.set_postfix({name: f"{value:.3f}" for name, value in figures.items()})
@@ -260,7 +266,8 @@ class Trainer:
         """Say how long it will take, from one step that changes nothing."""
         if self.step >= self.config.train.steps:
             return
-        batch = self.sampler.draw(self.step)
+        first = self.processes.first
+        batch = self.processes.deal(self.sampler.draw(self.step) if first else None, 0)
         kept = {name: value.clone() for name, value in self.network.head.named_buffers()}
         started = time.perf_counter()
         losses, _ = self._losses(batch, self.step, encode=True, memory=False)
@@ -273,7 +280,7 @@ class Trainer:
             value.copy_(kept[name])
         steps = self.config.train.steps - self.step
         minutes = max(1.0, steps * seconds / 60.0)
-        if self.processes.first:
+        if first:
             tqdm.write(
                 f"about {minutes:.0f} min on {self.device.type}: {steps} steps of {seconds:.1f} s",
                 file=sys.stderr,
@@ -322,14 +329,14 @@ class Trainer:
         """The weighted losses of a batch, and z; the same in all processes.
 
         Args:
-            batch: of the sampler.
+            batch: of the sampler, with this process's share of the waveforms.
             step: seeds what is varied.
             encode: whether the encoder is trained too.
             memory: whether the memory's loss counts already.
         """
         loss, index = self.config.loss, batch.index.to(self.device)
         emotion, corpus = self.emotion[index], self.corpus[index]
-        seed, own = self.seed * 1_000_003 + step, self.processes.own(batch)
+        seed = self.seed * 1_000_003 + step
         torch.manual_seed(seed + (self.processes.rank << 48))  # other gaps for other rows
         with (
             torch.autocast(
@@ -337,7 +344,7 @@ class Trainer:
             ),
             torch.set_grad_enabled(encode),
         ):
-            pooled = self.network(own.waveform.to(self.device), own.lengths.to(self.device))
+            pooled = self.network(batch.waveform.to(self.device), batch.lengths.to(self.device))
         if self.processes.count > 1:
             pooled = self.processes.gather(pooled, len(index))
             torch.manual_seed(seed)  # and the same dropout in all
