@@ -21,8 +21,8 @@ from .bundle import Bundle
 from .errors import check_abandoned
 from .first_generation import FirstModel
 from .graphs import Floats, Model, Score
-from .segments import ChannelCut, Plan, cut, plan, signal_reasons
-from .turns import LONGEST_S, Turn, windows
+from .segments import ChannelCut, Plan, cut, plan, signal_reasons, windows
+from .turns import LONGEST_S, Turn
 
 _MIN_SAMPLES = 512  # the encoders' front ends need them; shorter windows are padded
 

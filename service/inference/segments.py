@@ -11,7 +11,7 @@ from .audio.speech import Quality, assess, speech_bounds
 from .audio.waveform import SAMPLE_RATE_HZ, Recording, Waveform
 from .card import Card
 from .errors import ParameterError, TurnsError
-from .turns import Turn, find_turns, windows
+from .turns import Turn, find_turns
 
 TOO_SHORT_S = 0.3
 """A shorter recording is scored, but not answered."""
@@ -239,3 +239,42 @@ def _window_bounds(
             f"scored: take a hop of {hop_s:.2f} s or more."
         )
     return [(offset + start, offset + end) for start, end in bounds]
+
+
+def windows(num_samples: int, window_length: int, hop_length: int) -> list[tuple[int, int]]:
+    """Cut a clip into windows that cover all of it.
+
+    Args:
+        num_samples: length of the clip.
+        window_length: of a window, in samples.
+        hop_length: from the start of one window to the start of the next, in samples; 1 to
+            ``window_length``.
+
+    Returns:
+        ``(start, end)`` of each window in samples, in order of start. A remainder of at most half
+        a hop is added to the last window, so that a clip hardly longer than a window is still one;
+        a longer remainder gets a window of its own, which ends where the clip ends.
+
+    Examples:
+        >>> windows(10, window_length=4, hop_length=2)
+        [(0, 4), (2, 6), (4, 8), (6, 10)]
+        >>> windows(9, window_length=4, hop_length=4)
+        [(0, 4), (4, 9)]
+        >>> windows(11, window_length=4, hop_length=4)
+        [(0, 4), (4, 8), (7, 11)]
+        >>> windows(3, window_length=4, hop_length=4)
+        [(0, 3)]
+    """
+    assert 0 < hop_length <= window_length, f"hop {hop_length} is not in 1..{window_length}"
+    if num_samples <= window_length:
+        return [(0, num_samples)]
+    bounds = [
+        (start, start + window_length)
+        for start in range(0, num_samples - window_length + 1, hop_length)
+    ]
+    remainder = num_samples - bounds[-1][1]
+    if 2 * remainder > hop_length:
+        bounds.append((num_samples - window_length, num_samples))
+    elif remainder:
+        bounds[-1] = (bounds[-1][0], num_samples)
+    return bounds

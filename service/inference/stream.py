@@ -30,8 +30,8 @@ from .answer import (
 from .audio.speech import assess, speech_bounds
 from .audio.waveform import SAMPLE_RATE_HZ, AudioInfo, Limits, PcmBuffer, Waveform
 from .recognizer import Recognizer
-from .segments import TOO_SHORT_S, signal_reasons
-from .turns import Turn, TurnFinder, windows
+from .segments import TOO_SHORT_S, signal_reasons, windows
+from .turns import Turn, TurnFinder
 
 MAX_SEGMENTS = 1000
 """The final answer lists this many windows: the last ones. All of them count."""

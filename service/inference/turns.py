@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from .audio.speech import FRAME_S, NUM_BANDS, Frames, analyse, is_speech, moves_like_speech
+from .audio.speech import FRAME_S, NUM_BANDS, VOICE_FRAMES, Frames, analyse, is_speech, is_voice
 from .audio.waveform import SAMPLE_RATE_HZ, Waveform
 
 FRAME = round(FRAME_S * SAMPLE_RATE_HZ)
@@ -23,7 +23,7 @@ PAUSE_S = 0.3
 LONGEST_S = 10.0
 """A longer turn is split at its quietest places."""
 
-SHORT_S = 1.0
+SHORT_S = 3.0
 """A shorter turn is joined with its speaker's nearest, if nobody else speaks in between."""
 
 JOIN_S = 0.6
@@ -35,12 +35,15 @@ _LONGEST = round(LONGEST_S / FRAME_S)
 _SHORT = round(SHORT_S / FRAME_S)
 _JOIN = round(JOIN_S / FRAME_S)
 _SHORTEST = 6  # frames: shorter sounds are clicks
+_CONTEXT = 300  # frames: 6 s
+_NEAR = 100  # frames around a short sound by which it is judged: 2 s
 _ON_DB, _OFF_DB = 4.0, 2.5  # over the noise: where speech begins, and to where it goes on
 _RANGE_DB = 35.0  # below the loud frames of a turn
 _SILENCE_DB = -70.0
 _BLOCK = 50  # frames over which the noise is looked at: a second
 _AROUND = 10  # blocks on either side
 _BAND_FLOOR = 1e-9  # -90 dB
+_STEADY_DB = 1.0  # deviation of the level in a second of steady noise
 _MAX_ONSET = 25  # frames in which the first sounds of a turn may be too weak to be heard as such
 _UNEVEN = 0.1  # of the mean noise: what a codec leaves out of a band is no measure of noise
 
@@ -118,7 +121,8 @@ def active_frames(frames: Frames) -> Mask:
     """Frames that stand out from the noise, shape ``(num_frames,)``.
 
     The noise is followed in ten bands: in each the level that a fifth of the frames stay below,
-    over some twenty seconds. A run of frames 2.5 dB above it counts if one of them is 4 dB above.
+    over some twenty seconds, or that of seconds which are steady, as where a line fills its
+    silences with noise. A run of frames 2.5 dB above it counts if one of them is 4 dB above.
     """
     bands = np.maximum(frames.bands, _BAND_FLOOR)
     num_blocks = max(1, len(bands) // _BLOCK)
@@ -129,6 +133,7 @@ def active_frames(frames: Frames) -> Mask:
     around = np.lib.stride_tricks.sliding_window_view(padded, 2 * _AROUND + 1, axis=0)
     noise = np.partition(around, _AROUND // 3, axis=2)[:, :, _AROUND // 3]
     noise = np.maximum(noise, _UNEVEN * noise.mean(axis=1, keepdims=True))
+    noise = np.maximum(noise, _steady_noise(frames.levels[: num_blocks * size], blocks))
     ratios = bands / noise[np.minimum(np.arange(len(bands)) // size, num_blocks - 1)]
     rest = np.maximum(ratios.sum(axis=1) - ratios.max(axis=1), 1e-9)  # without the loudest band
     smooth = np.convolve(np.pad(rest, 1, mode="edge"), np.full(3, 1 / 3), mode="valid")
@@ -140,22 +145,71 @@ def active_frames(frames: Frames) -> Mask:
     return active
 
 
-def speech_spans(frames: Frames, active: Mask) -> list[Span]:
-    """Spans of speech, in frames: without the pauses, and without other sounds."""
-    found: list[Span] = []
-    for start, end in _close(runs(active)):
-        levels = frames.levels[start:end]
-        loud = float(np.quantile(levels, 0.95))
-        for first, last in _close(runs(active[start:end] & (levels > loud - _RANGE_DB))):
-            for ((begin, stop),) in split([(start + first, start + last)], frames.levels, _LONGEST):
-                piece = Frames(frames.levels[begin:stop], frames.bands[begin:stop])
-                if (
-                    stop - begin >= _SHORTEST
-                    and is_speech(piece.levels, piece.bands)
-                    and moves_like_speech(piece)
-                ):
-                    found.append((begin, stop))
-    return found
+def _steady_noise(
+    levels: npt.NDArray[np.float32], blocks: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """The bands of steady seconds, of each block the geometric mean around it; 0 without any."""
+    steady = (levels.reshape(len(blocks), -1).std(axis=1) < _STEADY_DB)[:, None]
+    logs = np.log(blocks.mean(axis=1)) * steady
+    sums = np.cumsum(np.pad(np.hstack([logs, steady]), ((_AROUND + 1, _AROUND), (0, 0))), axis=0)
+    around = sums[2 * _AROUND + 1 :] - sums[: -2 * _AROUND - 1]
+    found = around[:, -1:] > 0.5
+    noise: npt.NDArray[np.float32] = np.exp(around[:, :-1] / np.maximum(around[:, -1:], 1)) * found
+    return noise
+
+
+def speech_spans(frames: Frames, active: Mask, span: Span | None = None) -> list[Span]:
+    """Spans of speech, in frames: without the pauses, and without other sounds.
+
+    Args:
+        frames: of the channel, as far as they are known.
+        active: those that stand out from the noise.
+        span: where to look; everywhere by default.
+    """
+    return [
+        piece
+        for piece in pieces_of_sound(frames, active, span)
+        if _is_speech(frames, *piece) and _is_voice(frames, active, *piece)
+    ]
+
+
+def pieces_of_sound(frames: Frames, active: Mask, span: Span | None = None) -> Iterator[Span]:
+    """Spans between two pauses, in frames, before it is known whether they are speech."""
+    begin, stop = span or (0, len(active))
+    for start, end in _close(runs(active[begin:stop])):
+        levels = frames.levels[begin + start : begin + end]
+        audible = levels > _loud(levels) - _RANGE_DB
+        for first, last in _close(runs(active[begin + start : begin + end] & audible)):
+            piece = (begin + start + first, begin + start + last)
+            for (one,) in split([piece], frames.levels, _LONGEST):
+                if one[1] - one[0] >= _SHORTEST:
+                    yield one
+
+
+def _loud(levels: npt.NDArray[np.float32]) -> float:
+    """The level that a twentieth of the frames exceed."""
+    rank = len(levels) - 1 - len(levels) // 20
+    return float(np.partition(levels, rank)[rank])
+
+
+def _is_speech(frames: Frames, start: int, end: int) -> bool:
+    return is_speech(frames.levels[start:end], frames.bands[start:end].copy())
+
+
+def _is_voice(frames: Frames, active: Mask, start: int, end: int) -> bool:
+    """Judge a piece; one that is too short with the sound before and behind it."""
+    around = frames.levels[context(start, end)]
+    if end - start >= VOICE_FRAMES:
+        return is_voice(Frames(frames.levels[start:end], frames.bands[start:end]), around)
+    near = slice(max(0, start - _NEAR), end + _NEAR)
+    mine = active[near]
+    return is_voice(Frames(frames.levels[near][mine], frames.bands[near][mine]), around)
+
+
+def context(start: int, end: int) -> slice:
+    """The frames around a piece, 6 s or more with its own, by which a crowd is known."""
+    wider = max(0, _CONTEXT - (end - start)) // 2
+    return slice(max(0, start - wider), end + wider)
 
 
 def split(parts: list[Span], levels: npt.NDArray[np.float32], longest: int) -> Iterator[list[Span]]:
@@ -248,13 +302,12 @@ class TurnFinder:
 
     def _end(self, start: int, end: int, active: Mask) -> list[Turn]:
         """The turns in a span, which is decided with that."""
-        place = slice(start - self._base, end - self._base)
-        frames = Frames(self._frames.levels[place], self._frames.bands[place])
         now = self._base + len(self._frames.levels)
         turns = []
-        for first, last in speech_spans(frames, active[place]):
-            begin = max(self._last_end, start + first - _MARGIN)
-            self._last_end = min(start + last + _MARGIN, now)
+        span = (start - self._base, end - self._base)
+        for first, last in speech_spans(self._frames, active, span):
+            begin = max(self._last_end, self._base + first - _MARGIN)
+            self._last_end = min(self._base + last + _MARGIN, now)
             turns.append(Turn(((begin * FRAME, self._last_end * FRAME),)))
         self._decided = end
         return turns
@@ -354,42 +407,3 @@ def _with_margins(turns: Sequence[list[Span]], num_samples: int) -> list[Turn]:
         for (start, end), left, right in zip(parts, before, after, strict=True)
     )
     return [Turn(tuple(next(padded) for _ in turn)) for turn in turns]
-
-
-def windows(num_samples: int, window_length: int, hop_length: int) -> list[tuple[int, int]]:
-    """Cut a clip into windows that cover all of it.
-
-    Args:
-        num_samples: length of the clip.
-        window_length: of a window, in samples.
-        hop_length: from the start of one window to the start of the next, in samples; 1 to
-            ``window_length``.
-
-    Returns:
-        ``(start, end)`` of each window in samples, in order of start. A remainder of at most half
-        a hop is added to the last window, so that a clip hardly longer than a window is still one;
-        a longer remainder gets a window of its own, which ends where the clip ends.
-
-    Examples:
-        >>> windows(10, window_length=4, hop_length=2)
-        [(0, 4), (2, 6), (4, 8), (6, 10)]
-        >>> windows(9, window_length=4, hop_length=4)
-        [(0, 4), (4, 9)]
-        >>> windows(11, window_length=4, hop_length=4)
-        [(0, 4), (4, 8), (7, 11)]
-        >>> windows(3, window_length=4, hop_length=4)
-        [(0, 3)]
-    """
-    assert 0 < hop_length <= window_length, f"hop {hop_length} is not in 1..{window_length}"
-    if num_samples <= window_length:
-        return [(0, num_samples)]
-    bounds = [
-        (start, start + window_length)
-        for start in range(0, num_samples - window_length + 1, hop_length)
-    ]
-    remainder = num_samples - bounds[-1][1]
-    if 2 * remainder > hop_length:
-        bounds.append((num_samples - window_length, num_samples))
-    elif remainder:
-        bounds[-1] = (bounds[-1][0], num_samples)
-    return bounds

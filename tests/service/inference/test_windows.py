@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from nnpm.service.inference.turns import windows
+from nnpm.service.inference.segments import windows
 
 
 @pytest.mark.parametrize("num_samples", [1, 9, 10, 11, 19, 20, 21, 57, 1_000])
