@@ -15,7 +15,9 @@ import random
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import astuple, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from benchmarks.provenance import provenance, write
+from benchmarks.provenance import machine_load, provenance, write
 from nnpm.service.inference import bundle as bundles
 from nnpm.service.inference.answer import Answer, Options
 from nnpm.service.inference.audio.decode import decode
@@ -63,6 +65,10 @@ CONDITIONS = {
     "overlaps": Condition(line=Line(overlap=0.4, noise_db=-65)),
     "echo at -22 dB": Condition(line=Line(echo_db=-22, noise_db=-65)),
     "turns of 0.4 to 10 s": Condition(line=Line(noise_db=-65), cut=True),
+    "comfort noise": Condition(line=Line(noise_db=-50, comfort=True)),
+    "one far, echo at -25 dB": Condition(line=Line(far_db=-20, echo_db=-25, noise_db=-75)),
+    "hum, offset, clipping": Condition(line=Line(hum_db=-38, offset=0.02, gain_db=12)),
+    "pauses of up to 30 s": Condition(line=Line(pause_s=(0.5, 30), noise_db=-60)),
     "8 kHz, all of it": Condition(
         rate=8_000, line=Line(overlap=0.2, noise_db=-55, echo_db=-25, mp3=True), cut=True
     ),
@@ -123,7 +129,7 @@ class Figures:
         outside: share of the segments' time in which their channel is silent.
     """
 
-    turns: int
+    turns: float
     exact: float
     found: float
     covered: float
@@ -197,31 +203,49 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=240, help="per corpus and kind of call")
     parser.add_argument("--segments", choices=["turns", "windows"], default="turns")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1, help="corpora at a time")
     parser.add_argument("--out", metavar="NAME", help="write benchmarks/results/NAME.md")
     args = parser.parse_args()
-    recognizer = Recognizer(bundles.load(args.bundle))
-    options = Options(segments=args.segments, abstain=False, emotions=EMOTIONS)
     lines = [
         "| corpus | call | turns | exact | found | difference | covered | silence |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    print("\n".join(lines))
-    for corpus in args.corpora:
-        for name in args.conditions:
-            condition = CONDITIONS[name]
-            clips = load_clips(args.data / corpus, condition, args.turns, args.seed)
-            if condition.cut:
-                clips = turns_of_all_lengths(clips, condition.rate, args.seed)
-            figures = measure(recognizer, clips, condition, options, args.seed)
-            lines.append(
-                f"| {corpus} | {name} | {figures.turns} | {figures.exact:.3f} | "
-                f"{figures.found:.3f} | {figures.found - figures.exact:+.3f} | "
-                f"{figures.covered:.3f} | {figures.outside:.2f} |"
-            )
-            print(lines[-1], flush=True)
+    by_call: dict[str, list[Figures]] = {name: [] for name in args.conditions}
+    with ProcessPoolExecutor(args.jobs) as pool:
+        measured = pool.map(partial(_corpus, args), args.corpora)
+        for corpus, found in zip(args.corpora, measured, strict=True):
+            for name, figures in zip(args.conditions, found, strict=True):
+                by_call[name].append(figures)
+                lines.append(_row(corpus, name, figures))
+                print(lines[-1], flush=True)
+    for name, all_ in by_call.items():
+        means = (float(np.mean(one)) for one in zip(*map(astuple, all_), strict=True))
+        lines.append(_row("**all**", name, Figures(*means)))
+        print(lines[-1])
     if args.out:
         command = f"python -m benchmarks.calls {shlex.join(sys.argv[1:])}"
-        write(args.out, "\n".join(lines), provenance(command))
+        write(args.out, "\n".join(lines), provenance(command) | machine_load())
+
+
+def _corpus(args: argparse.Namespace, corpus: str) -> list[Figures]:
+    """Measure all kinds of call with the clips of one corpus."""
+    recognizer = Recognizer(bundles.load(args.bundle))
+    options = Options(segments=args.segments, abstain=False, emotions=EMOTIONS)
+    found = []
+    for name in args.conditions:
+        condition = CONDITIONS[name]
+        clips = load_clips(args.data / corpus, condition, args.turns, args.seed)
+        if condition.cut:
+            clips = turns_of_all_lengths(clips, condition.rate, args.seed)
+        found.append(measure(recognizer, clips, condition, options, args.seed))
+    return found
+
+
+def _row(corpus: str, name: str, figures: Figures) -> str:
+    return (
+        f"| {corpus} | {name} | {figures.turns:.0f} | {figures.exact:.3f} | {figures.found:.3f} | "
+        f"{figures.found - figures.exact:+.3f} | {figures.covered:.3f} | {figures.outside:.2f} |"
+    )
 
 
 if __name__ == "__main__":

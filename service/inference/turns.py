@@ -159,18 +159,9 @@ def _steady_noise(
 
 
 def speech_spans(frames: Frames, active: Mask, span: Span | None = None) -> list[Span]:
-    """Spans of speech, in frames: without the pauses, and without other sounds.
-
-    Args:
-        frames: of the channel, as far as they are known.
-        active: those that stand out from the noise.
-        span: where to look; everywhere by default.
-    """
-    return [
-        piece
-        for piece in pieces_of_sound(frames, active, span)
-        if _is_speech(frames, *piece) and _is_voice(frames, active, *piece)
-    ]
+    """Spans of speech within a span, in frames: without the pauses, and without other sounds."""
+    pieces = pieces_of_sound(frames, active, span)
+    return [piece for piece in pieces if _is_speech(frames, active, *piece)]
 
 
 def pieces_of_sound(frames: Frames, active: Mask, span: Span | None = None) -> Iterator[Span]:
@@ -192,18 +183,17 @@ def _loud(levels: npt.NDArray[np.float32]) -> float:
     return float(np.partition(levels, rank)[rank])
 
 
-def _is_speech(frames: Frames, start: int, end: int) -> bool:
-    return is_speech(frames.levels[start:end], frames.bands[start:end].copy())
-
-
-def _is_voice(frames: Frames, active: Mask, start: int, end: int) -> bool:
-    """Judge a piece; one that is too short with the sound before and behind it."""
-    around = frames.levels[context(start, end)]
+def _is_speech(frames: Frames, active: Mask, start: int, end: int) -> bool:
+    """Judge a piece; how it moves, if it is short, with the sound before and behind it."""
+    levels, bands, own = frames.levels, frames.bands, slice(start, end)
+    around = levels[context(start, end)]
     if end - start >= VOICE_FRAMES:
-        return is_voice(Frames(frames.levels[start:end], frames.bands[start:end]), around)
-    near = slice(max(0, start - _NEAR), end + _NEAR)
-    mine = active[near]
-    return is_voice(Frames(frames.levels[near][mine], frames.bands[near][mine]), around)
+        moves = is_voice(Frames(levels[own], bands[own]), around)
+    else:
+        near = slice(max(0, start - _NEAR), end + _NEAR)
+        mine = active[near]
+        moves = is_voice(Frames(levels[near][mine], bands[near][mine]), around)
+    return moves and is_speech(levels[own], bands[own].copy())
 
 
 def context(start: int, end: int) -> slice:

@@ -22,6 +22,11 @@ class Line:
             silence.
         echo_db: gain of the other channel's voice in each channel, 80 ms later; None has none.
         mp3: whether the call goes through an MP3 file.
+        comfort: whether a channel has its noise only while it is silent.
+        far_db: gain of the second voice.
+        hum_db: level of a hum of 50 Hz and its overtones; None has none.
+        offset: constant that is added to all samples.
+        gain_db: of the whole call, which is clipped then.
     """
 
     pause_s: tuple[float, float] = (0.2, 1.2)
@@ -29,6 +34,11 @@ class Line:
     noise_db: float | None = None
     echo_db: float | None = None
     mp3: bool = False
+    comfort: bool = False
+    far_db: float = 0.0
+    hum_db: float | None = None
+    offset: float = 0.0
+    gain_db: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +107,20 @@ def two_party_call(
     for turn in turns:
         start = round(turn.start_s * rate)
         clip = clips[turn.clip]
-        call[start : start + len(clip), turn.channel] += clip
+        gain = 10 ** (line.far_db * turn.channel / 20)
+        call[start : start + len(clip), turn.channel] += gain * clip
     if line.echo_db is not None:
         delay = round(0.08 * rate)
         call[delay:] += 10 ** (line.echo_db / 20) * call[:-delay, ::-1]
     if line.noise_db is not None:
-        call += 10 ** (line.noise_db / 20) * rng.standard_normal(call.shape)
-    call = np.clip(call, -1, 1)
+        noise = 10 ** (line.noise_db / 20) * rng.standard_normal(call.shape)
+        for turn in turns if line.comfort else ():
+            noise[round(turn.start_s * rate) : round(turn.end_s * rate), turn.channel] = 0
+        call += noise
+    if line.hum_db is not None:
+        hum = np.sin(2 * np.pi * np.outer(np.arange(len(call)) / rate, [50, 150, 250]))
+        call += 10 ** (line.hum_db / 20) * (hum @ [[1.0], [0.5], [0.2]])
+    call = np.clip(10 ** (line.gain_db / 20) * call + line.offset, -1, 1)
     return (_through_mp3(call, rate) if line.mp3 else call), turns
 
 

@@ -45,6 +45,9 @@ CALLS = {
     "MP3": (16_000, Line(mp3=True)),
     "overlaps": (16_000, Line(overlap=0.5, noise_db=-70)),
     "echo": (16_000, Line(echo_db=-22, noise_db=-70)),
+    "comfort noise": (16_000, Line(noise_db=-50, comfort=True)),
+    "one far": (16_000, Line(far_db=-20, echo_db=-25, noise_db=-75)),
+    "hum, offset, clipping": (16_000, Line(hum_db=-40, offset=0.02, gain_db=10)),
     "all of it": (8_000, Line(overlap=0.3, noise_db=-55, echo_db=-25, mp3=True)),
 }
 
