@@ -23,7 +23,7 @@ PAUSE_S = 0.3
 LONGEST_S = 10.0
 """A longer turn is split at its quietest places."""
 
-SHORT_S = 3.0
+SHORT_S = 1.0
 """A shorter turn is joined with its speaker's nearest, if nobody else speaks in between."""
 
 JOIN_S = 0.6
@@ -385,15 +385,17 @@ def _echo(index: int, channels: Sequence[Frames], active: Sequence[Mask]) -> Mas
 
 
 def _with_margins(turns: Sequence[list[Span]], num_samples: int) -> list[Turn]:
-    """Turns in samples, with a margin of 60 ms where there is room between two parts."""
+    """Turns in samples, with a margin of 60 ms; a pause of one speaker is shared by both sides."""
     parts = [part for turn in turns for part in turn]
     rooms = [(following[0] - one[1]) // 2 for one, following in pairwise(parts)]
-    before, after = [_MARGIN, *rooms], [*rooms, _MARGIN]
+    same_turn = [within for turn in turns for within in [True] * (len(turn) - 1) + [False]]
+    margins = [
+        room if 2 * room <= _JOIN and not within else min(_MARGIN, room)
+        for room, within in zip(rooms, same_turn, strict=False)
+    ]
+    before, after = [_MARGIN, *margins], [*margins, _MARGIN]
     padded = iter(
-        (
-            max(0, (start - min(_MARGIN, left)) * FRAME),
-            min(num_samples, (end + min(_MARGIN, right)) * FRAME),
-        )
+        (max(0, (start - left) * FRAME), min(num_samples, (end + right) * FRAME))
         for (start, end), left, right in zip(parts, before, after, strict=True)
     )
     return [Turn(tuple(next(padded) for _ in turn)) for turn in turns]
