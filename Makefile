@@ -138,6 +138,16 @@ bench-serving: $(VENV)/installed ## Compare the service with other servers; ARGS
 bench-long: $(VENV)/installed ## Score a recording of one hour: speed, memory, music and silence; DATA
 	@$(VENV)/bin/python -m benchmarks.long_audio --data $(DATA) $(ARGS)
 
+bench-calls: $(VENV)/installed ## Compare answers per turn of calls with those on the clips alone; DATA, ARGS="--jobs 2"
+	@OPENBLAS_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.calls --data $(DATA) --corpora ased banglaser crema \
+		emodb emotiontts hindi nemo ravdess urdu --out calls $(ARGS)
+
+detector: $(VENV)/installed ## Fit the rules that tell a voice from babble and breath; DATA
+	@OPENBLAS_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.fit_detector --data $(DATA) $(ARGS)
+
+bench-detectors: $(VENV)/installed ## Measure what speech detection loses and takes; DATA, ARGS="--silero graph.onnx"
+	@OPENBLAS_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.detectors --data $(DATA) $(ARGS)
+
 bench-bulk: $(VENV)/installed ## Time nnpm predict on folders of N, 2 N and 4 N clips; DATA
 	@$(VENV)/bin/python -m benchmarks.bulk --data $(DATA) $(ARGS)
 

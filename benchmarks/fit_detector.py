@@ -1,6 +1,6 @@
 """Fit the rules by which speech detection tells one voice from other sounds.
 
-    make detector ARGS="--data CORPORA"
+    make detector DATA=CORPORA
 
 Voices are clips of the development corpora in seven kinds of recording. Other sounds are babble
 and breath, made by code that ``benchmarks.detectors`` does not use.

@@ -102,9 +102,7 @@ def find_turns(waveforms: Sequence[Waveform], window_length: int) -> list[list[T
         mask & ~_echo(index, channels, active) if len(channels) > 1 else mask
         for index, mask in enumerate(active)
     ]
-    found = [
-        speech_spans(frames, mask) for frames, mask in zip(channels, without_echo, strict=True)
-    ]
+    found = [speech_spans(*one) for one in zip(channels, without_echo, strict=True)]
     turns = []
     for index, (waveform, frames, spans) in enumerate(zip(waveforms, channels, found, strict=True)):
         others = np.zeros(len(frames.levels), bool)
@@ -198,7 +196,7 @@ def _is_speech(frames: Frames, active: Mask, start: int, end: int) -> bool:
 
 def context(start: int, end: int) -> slice:
     """The frames around a piece, 6 s or more with its own, by which a crowd is known."""
-    wider = max(0, _CONTEXT - (end - start)) // 2
+    wider = max(0, _CONTEXT - end + start) // 2
     return slice(max(0, start - wider), end + wider)
 
 
@@ -230,8 +228,8 @@ def quietest(levels: npt.NDArray[np.float32], longest: int) -> int:
 class TurnFinder:
     """Finds the turns of one channel while it arrives, by the rules of :func:`find_turns`.
 
-    Short turns are not joined, as the next one is not known yet, and the noise is that of the last
-    twenty seconds.
+    Short turns are not joined and pauses are not shared, as the next turn is not known yet, and the
+    noise is that of the last twenty seconds.
     """
 
     def __init__(self) -> None:
@@ -268,8 +266,8 @@ class TurnFinder:
         if now == self._base:
             return []
         active = active_frames(self._frames)
-        active[: self._decided - self._base] = False
-        spans = [(self._base + start, self._base + end) for start, end in _close(runs(active))]
+        fresh = active & (np.arange(len(active)) >= self._decided - self._base)
+        spans = [(self._base + start, self._base + end) for start, end in _close(runs(fresh))]
         turns: list[Turn] = []
         for start, end in spans:
             first = start

@@ -100,6 +100,25 @@ def test_music_and_dialling_are_no_turns_and_a_voice_is() -> None:
     assert voice == pytest.approx((1, 9), abs=0.3)
 
 
+def test_a_crowd_is_no_turn_and_each_of_its_voices_is() -> None:
+    """Of a crowd that talks on; its voices are heard one by one where each pauses."""
+    voices = [talk(*[1.1 + 0.1 * n, -0.35] * 10, seed=n)[: 12 * RATE] for n in range(12)]
+    crowd = sum(np.roll(one, 3_001 * n) for n, one in enumerate(voices))
+    (found,) = turns_of(0.1 * crowd + 1e-4 * np.random.default_rng(0).standard_normal(12 * RATE))
+    assert sum(end - start for start, end in found) < 1.2
+    for one in voices[::4]:
+        (found,) = turns_of(one)
+        assert sum(end - start for start, end in found) > 7
+
+
+def test_a_short_pause_of_one_speaker_is_shared() -> None:
+    first, second = turns_of(talk(4.0, -0.5, 4.0))[0]
+    assert first[1] == pytest.approx(second[0], abs=0.03)
+    assert 4.0 < first[1] < 4.4
+    first, second = turns_of(talk(4.0, -0.9, 4.0))[0]
+    assert second[0] - first[1] > 0.6
+
+
 def test_a_pause_ends_a_turn_and_a_short_one_does_not() -> None:
     assert len(turns_of(talk(4.0, -0.2, 4.0))[0]) == 1
     (first, second) = turns_of(talk(4.0, -0.8, 4.0))[0]
