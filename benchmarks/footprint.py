@@ -12,7 +12,7 @@ import time
 import numpy as np
 import soundfile
 
-from benchmarks.provenance import provenance, write
+from benchmarks.provenance import machine_load, provenance, write
 from benchmarks.service import running_service
 from nnpm.training.bundle.parts import voice
 
@@ -47,7 +47,7 @@ def main() -> None:
         f"| resident after a 60 s clip (48 kHz stereo) | {after:.0f} MiB |",
         f"| its peak | {peak:.0f} MiB |",
     ]
-    write("footprint", "\n".join(table), provenance("benchmarks/footprint.py"))
+    write("footprint", "\n".join(table), provenance("benchmarks/footprint.py") | machine_load())
 
 
 if __name__ == "__main__":

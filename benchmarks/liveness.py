@@ -25,7 +25,7 @@ from benchmarks.servers import KINDS, Load, Server
 from nnpm.training.bundle.parts import voice
 
 EVERY_S = 0.02
-GOAL_MS = 50
+GOAL_MS = 10
 
 
 def main() -> None:

@@ -89,3 +89,9 @@ def steady_memory() -> bool:
         and process.mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
         and process.mallopt(_M_MMAP_THRESHOLD, OWN_PAGES_BYTES)
     )
+
+
+def return_memory() -> None:
+    """Return free memory to the system now, which a heap would keep: what starting has used."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)

@@ -16,7 +16,7 @@ from ..api.server import MAX_HEAD_BYTES, protocol, uvicorn_options
 from ..command import UsageError
 from ..registry.opening import open_to_serve
 from ..registry.registry import UnknownModelError
-from ..system import steady_memory
+from ..system import return_memory, steady_memory
 
 log = logging.getLogger("nnpm")
 
@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
         # Going through all objects loaded so far takes 85 ms, during which no request is answered.
         gc.collect()
         gc.freeze()
+        return_memory()
         host, port = f"[{own.host}]" if ":" in own.host else own.host, listener.getsockname()[1]
         with_key = " -H 'Authorization: Bearer KEY'" if own.api_keys_file else ""
         log.info(
