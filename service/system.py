@@ -66,8 +66,8 @@ OWN_PAGES_BYTES = 16 << 20
 """Blocks of this size or more get pages of their own, which are returned when they are freed: long
 recordings. glibc would raise this bound with every large block, and keep the pages of all."""
 
-KEPT_BYTES = 32 << 20
-"""Free memory that each heap may keep at its end: what the graph needs for 6 s. With 4 MiB, and own
+KEPT_BYTES = 24 << 20
+"""Free memory that each heap may keep at its end: what the graph needs for 5 s. With 4 MiB, and own
 pages from 1 MiB on, each run of the graph returned its pages and faulted 1600 (3 s) to 6400 (5 s)
 of them in again, which was 15 to 30 % of its time."""
 
