@@ -89,39 +89,40 @@ class SelfTrainingConfig(Section):
     """Of the clips with the same answer; not used with ``threshold``."""
 
 
+class MixtureConfig(Section):
+    """The mixture that pseudo labels come from. Weights are clips that a part counts as."""
+
+    mean_clips: Above0 = 30.0
+    """Of an emotion's place among the others in the memory."""
+    spread_clips: Weight = 30.0
+    """Of the spread around the places at the start."""
+    share_clips: Above0 = 20.0
+    """Of an even share, for each emotion that is open."""
+    voice_clips: Weight = 20.0
+    """Of no shift at all, for each voice."""
+    voices: Count = 15
+    """Clusters of voices among the clips; 0 takes all clips for one voice."""
+    voice_width: Positive = 60
+    """Directions that tell the memory's speakers apart, in which voices are clustered."""
+    rounds: Positive = 30
+    """Of expectation maximisation."""
+    rounds_before_voices: Count = 5
+
+
 class NNPMConfig(Section):
     """Pseudo multilabels from the memory. A weight of 0, or False, disables a part."""
 
-    multilabel_weight: Weight = 1.0
+    multilabel_weight: Weight = 2.0
     """Of the multilabel loss between a clip and the memory's slots."""
-    pseudo_label_weight: Weight = 0.0
+    pseudo_label_weight: Weight = 1.0
     """Of the cross-entropy with soft pseudo labels."""
-    information_weight: Weight = 0.0
-    """Of information maximisation towards the estimated prior; on the development sets it gained
-    where all emotions were there, and lost more where one was absent or prevailed."""
-    doubt: bool = True
-    """Lower the weight of the prior's term as the prior is in doubt."""
-    vote_share: Share = 0.5
-    """Of the memory's vote in a pseudo label; the rest is the classifier's."""
-    vote_slots: Positive = 20
-    """Nearest slots of each emotion that vote."""
-    vote_sharpness: Above0 = 1.5
-    """Logits per standard deviation of the vote's similarities."""
-    centring: bool = True
-    """Compare an emotion's similarity with its mean over the target, not with other emotions'."""
-    balance: Share = 1.0
-    """How far the pseudo labels' shares are moved to the prior: not (0) or all the way (1)."""
-    smoothing: Share = 0.0
-    """Of the mean over a clip's nearest target clips in its pseudo label."""
-    smoothing_neighbours: Positive = 5
-    voices: Count = 0
-    """Clusters of voices among the clips; a clip is smoothed by others' only. 0 takes all clips."""
+    mixture: bool = True
+    """Pseudo labels from the memory's mixture; else the classifier's own answers, corrected by the
+    estimated shares."""
     consistency: Share = 0.05
     """A slot is a positive only of this share of target clips, its nearest; 0 takes every slot."""
     confidence_weights: bool = True
     """Weigh a clip by how far its pseudo label is from equal shares."""
-    agreement: bool = False
-    """A clip whose classifier, memory and neighbours do not all say its pseudo label waits."""
     positives: Positive = 30
     """Slots of the clip's emotion that attract it, the most similar ones."""
     negatives: Positive = 150
@@ -152,8 +153,6 @@ class AdaptConfig(Section):
     """Augmented versions of every clip, besides the clip as recorded."""
     heads: Positive = 1
     """Heads that are trained with draws of their own; the result is the mean of their weights."""
-    mix: Share = 0.5
-    """Of the trained weights in the result; the rest is the head with the target's statistics."""
     steps: Count = 200
     few_clips: Count = 50
     """With fewer clips a method takes no steps: the target's statistics are all that it can use."""
@@ -185,6 +184,7 @@ class AdaptConfig(Section):
     entropy: EntropyConfig = EntropyConfig()
     self_training: SelfTrainingConfig = SelfTrainingConfig()
     nnpm: NNPMConfig = NNPMConfig()
+    mixture: MixtureConfig = MixtureConfig()
     full: FullConfig = FullConfig()
 
 

@@ -106,7 +106,8 @@ def adapt_decision(
         prototypes: of the memory, with the adapted head.
         target: the clips.
         prior: how the shares of the emotions are estimated, which the answers are corrected by;
-            None, for a head without the target's statistics, leaves them as they are.
+            None leaves them as they are: for a head without the target's statistics, and for one
+            that learnt the shares.
         accuracy: estimated among the default emotions; the confidence is fitted to it. None keeps
             the base's temperatures.
         cross_fitted: logits of the labelled clips, each from a head that did not know its label,
@@ -148,7 +149,7 @@ def correct_prior(decision: Decision, head: Head, target: Target, config: PriorC
     open_ = target.open(logits.shape[1])
     logits = np.where(open_, logits / np.float32(decision.temperature), np.float32(-1e4))
     rng = np.random.default_rng(0)  # the same correction for every seed
-    shares = estimate_prior(logits, config, open_, rng).shares
+    shares = estimate_prior(logits, config, open_, rng)
     ratio = np.maximum(shares, np.float32(config.least)) * np.float32(open_.sum())
     bias = np.where(open_, np.log(ratio), 0.0)
     return decision.model_copy(

@@ -12,7 +12,7 @@ from ...service.inference.card import CORE_EMOTIONS
 from ...service.inference.head import Head
 from .head import Floats, Ints, Source, Target, evenly
 from .methods.method import softmax
-from .methods.pseudo_labels import vote
+from .methods.neighbours import vote
 from .report import Estimate, Evidence, Verdict
 
 _FITTED: dict[str, Any] = json.loads(

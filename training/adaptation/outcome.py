@@ -17,6 +17,7 @@ from .config import AdaptConfig
 from .decision import MIN_LABELS, Served, adapt_decision, serve
 from .evidence import collect_evidence
 from .head import Floats, Ints, Source, Target
+from .methods import PLUGINS
 from .report import Estimate, Evidence
 from .train import adapt_head
 
@@ -116,6 +117,7 @@ def adapt_target(
     evidence = collect_evidence(
         base.head, head, source, target, base.labels, temperature=base.decision.temperature
     )
+    follows = PLUGINS.find(method).follows_shares
     logits = None
     if len(target.labelled) >= MIN_LABELS:
         logits = _cross_fit(adapted, target, recordings, len(base.labels))
@@ -129,7 +131,7 @@ def adapt_target(
         head,
         Prototypes.of(head, base.memory),
         target,
-        prior=None if head is base.head else config.prior,
+        prior=None if head is base.head or follows else config.prior,
         accuracy=expected.value if expected and changed and config.calibrate else None,
         cross_fitted=logits if config.calibrate else None,
     )

@@ -61,7 +61,7 @@ def adapt_head(
         rng = np.random.default_rng(0)  # the same statistics for every seed
         moved = with_prior_aware_statistics(head, source, target, config, rng, temperature)
     few = len(target.pooled) < config.few_clips and not len(target.labelled)
-    if not kind.trains or not config.steps or few or config.mix == 0.0:
+    if not kind.trains or not config.steps or few:
         return moved
     runs = []
     for number in range(config.heads):
@@ -71,11 +71,7 @@ def adapt_head(
         before = number * config.steps
         report = None if on_step is None else _shifted(on_step, before, config.heads * config.steps)
         runs.append(_train(start, learner, rng, report))
-    share, rest = np.float32(config.mix), np.float32(1.0 - config.mix)
-    means: Weights = {
-        name: share * np.stack([run[name] for run in runs]).mean(0) + rest * getattr(moved, name)
-        for name in _HEAD
-    }
+    means: Weights = {name: np.stack([run[name] for run in runs]).mean(0) for name in _HEAD}
     return _with(moved, means)
 
 

@@ -17,7 +17,7 @@ from nnpm.training.adaptation.train import Adam, adapt_head
 from nnpm.training.errors import TrainingError
 
 CONFIG = AdaptConfig(
-    steps=12, ramp_steps=3, refresh_steps=5, source_batch=16, target_batch=8, few_clips=0, mix=1.0
+    steps=12, ramp_steps=3, refresh_steps=5, source_batch=16, target_batch=8, few_clips=0
 )
 
 
@@ -213,15 +213,6 @@ def test_the_result_is_the_mean_of_the_heads_and_of_the_last_steps(problem, monk
         assert np.abs(path[-1] - path[0]).max() > 0.05
     middle = np.mean([ends[11], ends[23]], axis=0)
     np.testing.assert_allclose(found.bias, middle, atol=0.005)
-
-
-def test_the_mix_lies_between_the_statistics_alone_and_the_trained_head(problem) -> None:
-    none, half, whole = (adapt(problem, "nnpm", mix=share) for share in (0.0, 0.5, 1.0))
-    assert moved(none, adapt(problem, "adabn")) == set()
-    np.testing.assert_allclose(half.weight, (none.weight + whole.weight) / 2, atol=1e-6)
-    classes = (none.classes + whole.classes) / 2
-    expected = classes / np.linalg.norm(classes, axis=1, keepdims=True)
-    np.testing.assert_allclose(half.classes, expected, atol=1e-5)
 
 
 def test_replay_pulls_a_head_that_was_moved_back_to_the_old_answers(problem, monkeypatch) -> None:

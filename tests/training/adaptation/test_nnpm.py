@@ -9,10 +9,11 @@ from nnpm.training.adaptation.config import AdaptConfig
 from nnpm.training.adaptation.head import Source, Target
 from nnpm.training.adaptation.methods.method import softmax
 from nnpm.training.adaptation.methods.nnpm import NNPM
+from nnpm.training.adaptation.methods.prior import estimate_prior
 from nnpm.training.adaptation.train import adapt_head
 
-ALONE = {"pseudo_label_weight": 0.0, "multilabel_weight": 0.0, "information_weight": 0.0}
-WEIGHTS = {"pseudo_label_weight": 0.4, "multilabel_weight": 0.3, "information_weight": 0.2}
+ALONE = {"pseudo_label_weight": 0.0, "multilabel_weight": 0.0}
+WEIGHTS = {"pseudo_label_weight": 0.4, "multilabel_weight": 0.3}
 
 
 def refreshed(problem, **section: object) -> NNPM:
@@ -89,7 +90,7 @@ def test_unreliable_slots_do_not_attract_and_an_emotion_of_such_keeps_all(proble
 
 
 def in_torch(problem, method: NNPM) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """The three parts again and the gradient of their weighted sum, clip by clip in torch."""
+    """Both parts again and the gradient of their weighted sum, clip by clip in torch."""
     w = {n: torch.from_numpy(v.copy()).requires_grad_() for n, v in problem.weights().items()}
     x = torch.from_numpy(problem.head.standardise(problem.target.pooled))
     z = torch.nn.functional.normalize(x @ w["weight"].T + w["bias"], dim=1)
@@ -105,14 +106,9 @@ def in_torch(problem, method: NNPM) -> tuple[dict[str, float], dict[str, np.ndar
             similar = z[clip] @ slots.T
             cost = (1 - similar[near]).square().mean() + (1 + similar[far]).square().mean()
             multi.append(sure * cost)
-    mean = logits.softmax(1).mean(0)
-    entropy = -(logits.softmax(1) * logits.log_softmax(1)).sum(1).mean()
-    shares = torch.from_numpy(method.shares).clamp(min=1e-6)  # a closed emotion has none
-    divergence = (mean * (mean / shares).log()).sum()
     parts = {
         "pseudo_label_weight": torch.stack(soft).mean(),
         "multilabel_weight": torch.stack(multi).sum() / 20,
-        "information_weight": entropy + method.diversity * divergence,
     }
     sum(getattr(method.config.nnpm, name) * value for name, value in parts.items()).backward()
     return {n: v.item() for n, v in parts.items()}, {n: v.grad.numpy() for n, v in w.items()}
@@ -149,16 +145,22 @@ def test_steps_pull_clips_to_their_pseudo_labels(problem, part: str) -> None:
     assert losses[-1] < losses[0] - 0.01
 
 
-def test_the_prior_moves_the_labels_and_its_doubt_lowers_the_diversity(problem) -> None:
-    method = refreshed(problem)
-    assert 0.0 < method.diversity < 1.0
-    assert refreshed(problem, doubt=False).diversity == 1.0
-    config = AdaptConfig.model_validate({"prior": {"estimate": False}})
-    even = NNPM(config, problem.source, problem.target, problem.head, np.random.default_rng(0), 1.0)
+def test_without_the_mixture_labels_are_answers_corrected_by_the_shares(problem) -> None:
+    found = refreshed(problem, mixture=False)
+    logits = found.logits(
+        problem.head, problem.head.project(problem.head.standardise(problem.target.pooled))
+    )
+    rng = np.random.default_rng(0)
+    shares = estimate_prior(logits, found.config.prior, found.open, rng)
+    expected = softmax(logits + np.log(np.maximum(shares, 1e-9)))
+    np.testing.assert_allclose(found.labels, expected, atol=0.02)
+    config = {"prior": {"estimate": False}, "nnpm": {"mixture": False}}
+    even = NNPM(
+        AdaptConfig.model_validate(config), problem.source, problem.target, problem.head, rng
+    )
     even.refresh(problem.head)
-    np.testing.assert_allclose(even.shares, 0.25)
-    assert not np.allclose(method.shares, 0.25, atol=0.02)
-    assert not np.allclose(method.labels, even.labels, atol=0.01)
+    np.testing.assert_allclose(even.labels, softmax(logits), atol=1e-5)
+    assert not np.allclose(found.labels, refreshed(problem).labels, atol=0.05)
 
 
 def test_given_labels_are_pseudo_labels(problem) -> None:
@@ -168,11 +170,13 @@ def test_given_labels_are_pseudo_labels(problem) -> None:
     np.testing.assert_allclose(method.weight[[3, 5]], 1.0)
 
 
-def test_voices_change_who_smooths(problem) -> None:
-    plain, split = (refreshed(problem, smoothing=0.5, voices=voices) for voices in (0, 3))
-    assert plain.voice is None
-    assert len(set(split.voice.tolist())) == 3
-    assert not np.allclose(plain.labels, split.labels)
+def test_voices_are_clustered_where_the_mixture_knows_them(problem) -> None:
+    assert refreshed(problem).voice is not None
+    assert refreshed(problem, mixture=False).voice is None
+    config = AdaptConfig.model_validate({"mixture": {"voices": 1}})
+    rng = np.random.default_rng(0)
+    alone = NNPM(config, problem.source, problem.target, problem.head, rng)
+    assert alone.voice is None
 
 
 def test_a_refresh_projects_the_memory_with_the_head_of_now(problem) -> None:

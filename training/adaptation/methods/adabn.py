@@ -95,7 +95,7 @@ def with_prior_aware_statistics(
     for _ in range(_ROUNDS):
         logits = moved.classify(moved.project(moved.standardise(target.pooled)))
         calibrated = ((logits + np.where(open_, 0.0, CLOSED)) / temperature).astype(np.float32)
-        shares = estimate_prior(calibrated, config.prior, open_, rng).shares * known
+        shares = estimate_prior(calibrated, config.prior, open_, rng) * known
         share = np.float32(config.statistics.prior_aware)
         shares = (share * shares / shares.sum() + (1 - share) * equal).astype(np.float32)
         mean, deviation = _moments(shares, means, squares)

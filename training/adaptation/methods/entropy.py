@@ -15,19 +15,18 @@ from .prior import estimate_prior
 _TINY = 1e-6
 
 
-def information_maximisation(logits: Any, prior: Floats, diversity: float = 1.0) -> Any:
+def information_maximisation(logits: Any, prior: Floats) -> Any:
     """Mean entropy of the answers, plus the divergence of their mean from a prior.
 
-    ``mean_i H(p_i) + diversity * KL(mean_i p_i || prior)``: with an equal prior over C emotions it
+    ``mean_i H(p_i) + KL(mean_i p_i || prior)``: with an equal prior over C emotions it
     is ``log C`` less the mutual information of clip and answer.
 
     Args:
         logits: shape ``(batch, emotions)``.
         prior: shares that sum to 1, shape ``(emotions,)``; 0 counts as 1e-6.
-        diversity: weight of the divergence.
 
     Returns:
-        A scalar, at least 0 if the diversity is 1.
+        A scalar, at least 0.
 
     Examples:
         >>> sure = np.array([[200.0, 0.0], [0.0, 200.0]])
@@ -42,7 +41,7 @@ def information_maximisation(logits: Any, prior: Floats, diversity: float = 1.0)
     mean = anp.log(anp.sum(anp.exp(answers - top), axis=0)) + top[0] - math.log(len(logits))
     wanted = np.log(np.maximum(prior, prior.dtype.type(_TINY)))
     divergence = anp.sum(anp.exp(mean) * (mean - wanted))
-    return entropy + diversity * divergence
+    return entropy + divergence
 
 
 class Entropy(Method):
@@ -71,7 +70,7 @@ class Entropy(Method):
         if self.config.entropy.prior == "estimated":
             projection = head.project(head.standardise(self.target.pooled))
             logits = self.logits(head, projection) / self.temperature
-            self.prior = estimate_prior(logits, self.config.prior, self.open, self.rng).shares
+            self.prior = estimate_prior(logits, self.config.prior, self.open, self.rng)
 
     def loss(self, batch: Batch, progress: float, weights: Mapping[str, Any]) -> Any:
         """Weighted loss of the target clips of the batch, a scalar."""

@@ -76,6 +76,8 @@ class Method(ABC):
     """False: the method takes no training steps."""
     target_statistics: ClassVar[bool] = True
     """False: the head keeps the statistics of the source."""
+    follows_shares: ClassVar[bool] = False
+    """True: the method itself learns the emotions' shares; its answers need no correction."""
 
     def __init__(
         self,

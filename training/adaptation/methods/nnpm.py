@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from ....service.inference.head import Head
 from ..head import Floats, Ints
-from .entropy import information_maximisation
-from .method import Batch, Method, log_softmax
+from .method import CLOSED, Batch, Method, log_softmax, softmax
+from .mixture import mixture_labels
+from .neighbours import confidence, neighbours, voice_space, voices
 from .prior import estimate_prior
-from .pseudo_labels import confidence, neighbours, pseudo_labels, voices, vote
 
 _ROWS_AT_ONCE = 1024
 _ROUNDING = 1e-5
@@ -21,7 +21,7 @@ _ROUNDING = 1e-5
 
 
 class NNPM(Method):
-    """Pseudo multilabels with hard negatives, information maximisation, confidence weights.
+    """Pseudo multilabels with hard negatives, and cross-entropy with pseudo labels.
 
     References:
         Li, Yan, Wang, arXiv 2108.08663: external memory of source features, pseudo multilabels of
@@ -29,13 +29,13 @@ class NNPM(Method):
         Zhang, CVPR 2020); numbers of positives and negatives are absolute, so that they do not
         change with the memory's size. Zhong et al. (CVPR 2019) update a slot as its clip is drawn;
         here all slots are projected anew at every refresh, which their stored features allow.
-        Ours: pseudo labels are computed over the whole target set
-        (:mod:`nnpm.training.adaptation.methods.pseudo_labels`), slots whose own neighbours in the
-        memory have other emotions do not attract, and information maximisation approaches an
-        estimated prior (:mod:`nnpm.training.adaptation.methods.prior`) instead of equal shares.
+        Ours: the emotion of a clip's multilabel is decided over the whole target set
+        (:mod:`nnpm.training.adaptation.methods.mixture`), slots whose own neighbours in the memory
+        have other emotions do not attract, and unsure clips weigh less.
     """
 
     name = "nnpm"
+    follows_shares = True
 
     def prepare(self, head: Head) -> None:
         """Sort the memory by emotion, and find reliable slots and voices."""
@@ -46,40 +46,35 @@ class NNPM(Method):
         self.slots = head.project(self.source.features[self.order])
         self.reliable = self._reliable()
         self.voice: Ints | None = None
-        if (count := self.config.nnpm.voices) > 0:
-            standard = head.standardise(self.target.pooled)
-            # the row space of the projection is where the emotion is
-            basis = np.linalg.qr(head.weight.T.astype(np.float32))[0]
-            self.voice = voices(standard - standard @ basis @ basis.T, count, self.rng)
+        if (count := self.config.mixture.voices) > 1 and self.config.nnpm.mixture:
+            space = voice_space(self.source, self.config.mixture.voice_width)
+            self.voice = voices(head.standardise(self.target.pooled) @ space, count, self.rng)
 
     def refresh(self, head: Head) -> None:
-        """Project memory and target, estimate the prior, and compute the pseudo labels."""
-        nnpm = self.config.nnpm
+        """Project memory and target, and compute the pseudo labels."""
+        nnpm, target = self.config.nnpm, self.target
         self.slots = head.project(self.source.features[self.order])
-        projection = head.project(head.standardise(self.target.pooled))
+        projection = head.project(head.standardise(target.pooled))
         logits = self.logits(head, projection)
-        prior = estimate_prior(logits / self.temperature, self.config.prior, self.open, self.rng)
-        self.shares = prior.shares
-        self.diversity = 1.0 - prior.doubt if nnpm.doubt else 1.0
-        votes = vote(projection, self.slots, self.emotion, len(self.open), nnpm.vote_slots)
-        nearest = neighbours(projection, nnpm.smoothing_neighbours, self.voice)
-        self.labels = pseudo_labels(nnpm, logits, votes, nearest, self.shares, self.open)
-        if len(self.target.labelled):
-            known = np.eye(len(self.open), dtype=np.float32)[self.target.emotion]
-            self.labels[self.target.labelled] = known
+        calibrated = logits / self.temperature
+        shares = estimate_prior(calibrated, self.config.prior, self.open, self.rng)
+        with np.errstate(divide="ignore"):
+            self.labels = softmax(np.maximum(calibrated + np.log(shares), CLOSED))
+        self.labels *= shares > 0
+        given = (target.labelled, target.emotion)
+        if nnpm.mixture:
+            self.labels = mixture_labels(
+                head.classify(self.slots), self.emotion, logits, self.labels, self.config.mixture,
+                self.voice, given,
+            )  # fmt: skip
+        self.labels[given[0]] = np.eye(len(self.open), dtype=np.float32)[given[1]]
         self.weight = np.ones(len(logits), np.float32)
         if nnpm.confidence_weights:
-            self.weight = confidence(self.labels, int((self.shares > 0).sum()))
-        if nnpm.agreement:
-            own = np.where(self.shares > 0, logits, -np.inf).argmax(1)
-            memory = np.where(self.shares > 0, votes - votes.mean(0), -np.inf).argmax(1)
-            around = logits[nearest].mean(1).argmax(1) if nearest.shape[1] else own
-            label = self.labels.argmax(1)
-            self.weight *= (own == label) & (memory == label) & (around == label)
+            self.weight = confidence(self.labels, int((shares > 0).sum()))
         self.reach = self._reach(projection)
 
     def loss(self, batch: Batch, progress: float, weights: Mapping[str, Any]) -> Any:
-        """The sum of the three losses, each with its weight."""
+        """The sum of both losses, each with its weight."""
         nnpm = self.config.nnpm
         labels, weight = self.labels[batch.target_index], self.weight[batch.target_index]
         loss = 0.0
@@ -93,9 +88,6 @@ class NNPM(Method):
             pull, push = weight[:, None] * pull, weight[:, None] * push
             costs = pull * (1.0 - similarities) ** 2 + push * (1.0 + similarities) ** 2
             loss = loss + nnpm.multilabel_weight * anp.sum(costs)
-        if nnpm.information_weight > 0:
-            information = information_maximisation(batch.target_logits, self.shares, self.diversity)
-            loss = loss + nnpm.information_weight * information
         return loss
 
     def multilabel(self, similarities: Floats, emotion: Ints) -> tuple[Floats, Floats]:
