@@ -90,8 +90,10 @@ class SelfTrainingConfig(Section):
 
 
 class MixtureConfig(Section):
-    """The mixture that pseudo labels come from. Weights are clips that a part counts as."""
+    """The mixture that pseudo labels come from. Clips are how many a part counts as."""
 
+    start_share: Share = 0.4
+    """Of the first answers in a pseudo label: two opinions of each clip."""
     mean_clips: Above0 = 30.0
     """Of an emotion's place among the others in the memory."""
     spread_clips: Weight = 30.0

@@ -5,7 +5,7 @@ from nnpm.training.adaptation.config import MixtureConfig
 from nnpm.training.adaptation.methods.method import softmax
 from nnpm.training.adaptation.methods.mixture import mixture_labels
 
-CONFIG = MixtureConfig()
+CONFIG = MixtureConfig(start_share=0.0)
 
 
 def drawn(
@@ -102,3 +102,14 @@ def test_one_emotion_in_the_memory_is_the_answer() -> None:
     data = drawn((5, 5), shift=0.0)
     data["memory"] = np.zeros_like(data["memory"])
     assert (labels(data).argmax(1) == 0).all()
+
+
+def test_a_share_of_the_start_stays_but_for_given_clips() -> None:
+    data = drawn((30, 30, 30), shift=2.0)
+    start = softmax(data["target"])
+    given = (np.array([4]), np.array([2]))
+    found = labels(data, MixtureConfig(start_share=0.3), given=given)
+    expected = 0.7 * labels(data, given=given) + 0.3 * start
+    expected[4] = [0, 0, 1]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(labels(data, MixtureConfig(start_share=1.0)), start, atol=1e-5)

@@ -12,6 +12,7 @@ from .method import softmax
 Doubles = NDArray[np.float64]
 
 _CLOSED = -1e4
+_TINY = 1e-8
 _RIDGE = 1e-3
 """Of a covariance, relative to its mean variance (or to 1, which is less than that of logits)."""
 
@@ -59,6 +60,8 @@ def mixture_labels(
     allowed[start.sum(0).argmax()] = True
     means, space = _emotion_space(source_logits, source_emotion, emotions)
     clips = target_logits.astype(np.float64) @ space
+    start = np.where(allowed, start, 0.0)
+    start = (start / np.maximum(start.sum(1, keepdims=True), np.float32(_TINY))).astype(np.float32)
     answers = _with_given(start.astype(np.float64), given)
     rest = clips - answers @ means
     usual = max(1.0, float(np.square(rest - rest.mean(0)).mean())) * np.eye(clips.shape[1])
@@ -80,7 +83,9 @@ def mixture_labels(
         distance = np.einsum("nci,ij,ncj->nc", apart, np.linalg.inv(spread), apart)
         likely = softmax(np.where(allowed, shares - 0.5 * distance, _CLOSED))
         answers = _with_given(likely.astype(np.float64), given)
-    return answers.astype(np.float32)
+    share = config.start_share
+    mixed = _with_given((1.0 - share) * answers + share * start, given)
+    return mixed.astype(np.float32)
 
 
 def _with_given(answers: Doubles, given: tuple[Ints, Ints] | None) -> Doubles:
