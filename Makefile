@@ -201,7 +201,7 @@ benchmark-development: $(VENV)/installed ## The same on development targets; PRO
 # Each corpus by the first of these that has not learnt from it.
 estimator: $(VENV)/installed ## Fit the accuracy estimate and the verdict, on development corpora that a network never saw
 	$(VENV)/bin/nnpm benchmark --data $(DATA) --bundle \
-		$(foreach name,without_* open-0 P1-0,$(call bundles_of,$(name))) \
+		$(foreach name,P3-0 without_* P2-0 open-0,$(call bundles_of,$(name))) \
 		--tables estimator --out $(RESULTS)/estimator $(ARGS)
 	cp $(RESULTS)/estimator/estimator.json training/configs/estimator.json
 

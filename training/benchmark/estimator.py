@@ -29,7 +29,7 @@ from .tables import LOSS, Table
 ESTIMATOR = "estimator"
 """The name that ``--tables`` has for this."""
 
-_METHODS = ("adabn", "entropy", "nnpm")
+_METHODS = ("adabn", "nnpm")
 _MOST_CLIPS = 800  # of a corpus: there are 44 sets of each, and an estimate needs no more
 _FEW = (20, 50)
 
