@@ -94,12 +94,14 @@ class MixtureConfig(Section):
 
     start_share: Share = 0.4
     """Of the first answers in a pseudo label: two opinions of each clip."""
-    mean_clips: Above0 = 30.0
-    """Of an emotion's place among the others in the memory."""
+    mean_share: Share = 0.05
+    """Of the clips, which an emotion's place among the others in the memory counts as."""
+    even_share: Share = 0.035
+    """Of the clips, which an even share of each open emotion counts as."""
+    least_clips: Above0 = 20.0
+    """That each of the two counts as at least."""
     spread_clips: Weight = 30.0
     """Of the spread around the places at the start."""
-    share_clips: Above0 = 20.0
-    """Of an even share, for each emotion that is open."""
     voice_clips: Weight = 20.0
     """Of no shift at all, for each voice."""
     voices: Count = 15

@@ -66,7 +66,7 @@ def test_known_voices_help_where_voices_differ() -> None:
 def test_a_voice_with_one_emotion_does_not_lose_it() -> None:
     data = drawn((60, 60, 60), shift=0.0)
     found = labels(data, voice=data["truth"])
-    assert right(data, found) >= right(data, labels(data)) - 0.02
+    assert right(data, found) >= right(data, labels(data)) - 0.04
 
 
 def test_emotions_without_share_at_the_start_or_slots_stay_closed() -> None:

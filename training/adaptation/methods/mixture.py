@@ -33,8 +33,9 @@ def mixture_labels(
     the memory's mean of the emotion. The shift of the language, which all clips share, is free; the
     shift ``d_c`` of one emotion, that of one voice, the spread, and the emotions' shares are drawn
     to none, to none, to what it is at the start, and to equal shares, each with the weight of some
-    clips. Expectation maximisation estimates all of them together. So a language's shift is not
-    taken for a change of the shares, nor the other way round.
+    clips: a share of all, where there are many, because the assumptions are no truer of more clips.
+    Expectation maximisation estimates all of them together. So a language's shift is not taken for
+    a change of the shares, nor the other way round.
 
     References:
         The method of arXiv 2108.08663 takes pseudo labels from the memory, clip by clip. Ours is a
@@ -66,12 +67,14 @@ def mixture_labels(
     rest = clips - answers @ means
     usual = max(1.0, float(np.square(rest - rest.mean(0)).mean())) * np.eye(clips.shape[1])
     by_voice = _voice_shift(voice, config.voice_clips)
+    anchor = max(config.least_clips, config.mean_share * len(clips))
+    even = max(config.least_clips, config.even_share * len(clips))
     own, voiced = np.zeros_like(means), np.zeros_like(clips)
     for number in range(config.rounds):
         count = answers.sum(0)[:, None]
         heard = clips - voiced
         language = (heard - answers @ (means + own)).mean(0)
-        own = (answers.T @ heard - count * (means + language)) / (count + config.mean_clips)
+        own = (answers.T @ heard - count * (means + language)) / (count + anchor)
         centres = means + language + own
         if number >= config.rounds_before_voices:
             voiced = by_voice(clips - answers @ centres)
@@ -79,7 +82,7 @@ def mixture_labels(
         apart = heard[:, None] - centres
         spread = np.einsum("nc,nci,ncj->ij", answers, apart, apart)
         spread = (spread + config.spread_clips * usual) / (len(clips) + config.spread_clips)
-        shares = np.log(count[:, 0] + config.share_clips)
+        shares = np.log(count[:, 0] + even)
         distance = np.einsum("nci,ij,ncj->nc", apart, np.linalg.inv(spread), apart)
         likely = softmax(np.where(allowed, shares - 0.5 * distance, _CLOSED))
         answers = _with_given(likely.astype(np.float64), given)
