@@ -10,11 +10,13 @@ import soundfile
 Samples = npt.NDArray[np.floating]
 
 
-def speechlike(duration_s: float = 1.5, rate: int = 16_000, seed: int = 0) -> Samples:
+def speechlike(
+    duration_s: float = 1.5, rate: int = 16_000, seed: int = 0, pitch_hz: float = 120.0
+) -> Samples:
     """A buzz through moving resonances, in syllables: modulated as speech is."""
     rng = np.random.default_rng(seed)
     t = np.arange(round(duration_s * rate)) / rate
-    pitch = 120 + 30 * np.sin(2 * np.pi * 0.7 * t + rng.uniform(0, 6))
+    pitch = pitch_hz + 30 * np.sin(2 * np.pi * 0.7 * t + rng.uniform(0, 6))
     phase = 2 * np.pi * np.cumsum(pitch) / rate
     buzz = sum(np.sin(k * phase) / k for k in range(1, 20) if k * 160 < rate / 2)
     syllables = np.clip(np.sin(2 * np.pi * 3.1 * t), 0, None) ** 2

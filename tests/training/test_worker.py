@@ -22,7 +22,7 @@ from nnpm.service.jobs.folder import DEFAULT_METHOD, METHODS
 from nnpm.service.registry.registry import Registry
 from nnpm.service.settings import Settings
 from nnpm.training.adaptation import methods
-from nnpm.training.bundle.parts import voice
+from tests.support.sounds import speechlike
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,7 +35,7 @@ def top(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(ROOT / "models/default/2", tmp_path / "models/default/2")
     (tmp_path / "audio").mkdir()
     for number in range(24):
-        sound = voice(100.0 + 12 * number, 1.0 + 0.05 * number, seed=number) * 0.3
+        sound = speechlike(1.0 + 0.05 * number, seed=number, pitch_hz=100.0 + 4 * number)
         soundfile.write(tmp_path / f"audio/{number:02}.wav", sound, 16_000)
     shutil.copy(tmp_path / "audio/00.wav", tmp_path / "audio/again.wav")
     soundfile.write(tmp_path / "audio/silence.wav", np.zeros(16_000), 16_000)

@@ -19,6 +19,7 @@ from nnpm.training.adaptation.features import (
 )
 from nnpm.training.bundle.parts import voice
 from nnpm.training.errors import TrainingError
+from tests.support.sounds import speechlike
 from tests.support.tiny_bundle import WIDTH
 
 
@@ -90,7 +91,7 @@ def test_the_number_of_threads_changes_nothing(folder: Path, base) -> None:
 
 
 def test_a_long_recording_gives_the_turns_of_prediction(tmp_path: Path, base) -> None:
-    speech = 0.3 * voice(150.0, 3.0, seed=0)
+    speech = speechlike(3.0)
     pause = np.zeros(2 * 16_000)
     write(tmp_path / "long.wav", np.concatenate([speech, pause] * 4))
     recording = decode(tmp_path / "long.wav")
@@ -166,14 +167,14 @@ def test_views_differ_from_the_clip_and_are_drawn_by_clip_and_seed_alone(base) -
 @pytest.fixture
 def call(tmp_path: Path) -> Path:
     """A stereo call: the left speaker at first, then the right one, twice."""
-    left, right = (0.3 * voice(pitch, 2.0, seed=0) for pitch in (120.0, 240.0))
+    left, right = (speechlike(2.0, pitch_hz=pitch) for pitch in (120.0, 200.0))
     quiet = np.zeros(48_000)
     channels = [
         np.concatenate([left, quiet, left, quiet]),
         np.concatenate([quiet[:40_000], right, quiet, right, quiet[:8_000]]),
     ]
     write(tmp_path / "call.wav", np.stack(channels, axis=1))
-    write(tmp_path / "mono.wav", 0.3 * voice(180.0, 1.0, seed=3))
+    write(tmp_path / "mono.wav", speechlike(1.0, seed=3))
     return tmp_path
 
 
