@@ -171,14 +171,15 @@ def _verdict(figures: dict[str, float], gain: float | None) -> tuple[Verdict, tu
         against.append(
             f"{share:.0%} of the clips get the same emotion; at most {_COLLAPSE:.0%} is accepted."
         )
-    if gain is not None and gain < _FITTED["reject_below"]:
+    changed = figures["answers_changed"] >= _SAME
+    if changed and gain is not None and gain < _FITTED["reject_below"]:
         against.append(
             f"The estimated accuracy changes by {gain:+.3f}; "
             f"at least {_FITTED['reject_below']:+.3f} is required."
         )
     if against:
         return "reject", tuple(against)
-    if figures["answers_changed"] < _SAME:
+    if not changed:
         return "no change", (
             f"The answer changes on {figures['answers_changed']:.1%} of the clips; "
             f"at least {_SAME:.0%} is required.",

@@ -173,7 +173,11 @@ def test_the_estimate_is_on_the_fitted_line(case, monkeypatch) -> None:
     assert found.figures["estimated_gain"] == pytest.approx(0.1 + 0.5 * (after - before))
 
 
-def test_the_estimate_reads_the_confidence_before_training(case) -> None:
+LINE = {"": -0.632, "plain_confidence": 1.98, "largest_share": -0.227}
+
+
+def test_the_estimate_reads_the_confidence_before_training(case, monkeypatch) -> None:
+    monkeypatch.setitem(evidence._FITTED, "accuracy", LINE)
     moved = case.moved()
     sharper = replace(moved, scale=np.float32(60.0))  # as certain as training makes it
     found, plain = case.judge(sharper), case.judge(moved)
@@ -193,7 +197,8 @@ def test_without_views_their_figure_is_missing(case) -> None:
     assert found.estimated_accuracy is not None
 
 
-def test_an_estimate_is_a_share_and_needs_its_figures(case) -> None:
+def test_an_estimate_is_a_share_and_needs_its_figures(case, monkeypatch) -> None:
+    monkeypatch.setitem(evidence._FITTED, "accuracy", LINE)
     _, figures = observe(case.head, case.source, case.target, ALL, 1.0)
     assert estimate(figures) is None
     assert estimate({"plain_confidence": 5.0, "largest_share": 0.3}).value == 1.0
