@@ -7,7 +7,10 @@ import {
 } from "./parts.js";
 
 const AT_ONCE = 2;
+// Of short and of long files: an hour that is zoomed in still shows its words.
 const PEAKS = 2000;
+const MANY_PEAKS = 10_000;
+const LONG_BYTES = 20e6;
 /** Formats of POST /predict; those of the first list hold many recordings. */
 const TABLES = ["csv", "xlsx", "parquet", "jsonl", "rttm"];
 const TIMELINES = ["textgrid", "eaf", "audacity", "srt", "vtt"];
@@ -41,7 +44,8 @@ export function Recognise({ handed }) {
     change(id, { state: "sending", sent: 0, error: null });
     try {
       const answer = await client.predict(file, {
-        ...how, name, peaks: PEAKS, signal: control.signal,
+        ...how, name, signal: control.signal,
+        peaks: file.size > LONG_BYTES ? MANY_PEAKS : PEAKS,
         onProgress: (sent) => change(id, sent < 1 ? { sent } : { state: "scoring" }),
       });
       change(id, { state: "done", answer });
