@@ -74,7 +74,7 @@ def test_the_walk_through(service: str, corpora: Path, tmp_path: Path) -> None:
     states = re.findall(r'"state":"(\w+)"', out)
     assert "adapting" in states, out + reported.stderr
     assert states[-1] == "succeeded", out + reported.stderr
-    assert "\nimproved\n" in out
+    assert any(f"\n{verdict}\n" in out for verdict in ("improved", "no change"))
     before, after = map(int, re.search(r"2: (\d+) right, version 3: (\d+) right", out).groups())  # type: ignore[union-attr]
     assert after >= before + 5  # of 200
     assert '"aliases":{"ur":{"live":"3","previous":null,"shadow":null}}' in out
