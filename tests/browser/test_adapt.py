@@ -29,9 +29,9 @@ def test_from_recordings_to_a_version_that_answers(
     hold.unlink()
     panel.get_by_text("Version 3 of default is there").wait_for()
     # the chart, and the same as a table
-    assert panel.locator(".chart canvas").count() == 1
+    panel.locator(".chart canvas").wait_for()
     panel.get_by_text("As a table").click()
-    assert panel.get_by_role("row", name="angry 25.0 % 50.0 %").count() == 1
+    panel.get_by_role("row", name="angry 25.0 % 50.0 %").wait_for()
     require_access(page)
     # a clip whose answer changed plays from this tab
     panel.get_by_role("button", name="Play clip-00.wav").click()

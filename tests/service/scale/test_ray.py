@@ -167,7 +167,9 @@ def test_killed_workers_and_a_killed_driver(
     assert (summary["recordings"], summary["failed"], summary["rows"]) == (8, 0, 8)
     found = pandas.read_parquet(output)["file"].tolist()
     assert found == [str(clips / name) for name in sorted(names)]  # each once
-    assert not {*rows} & {*log.read_text().splitlines()}  # nothing that was done
+    # none that was done; none at all if the killed driver's workers had ended the rest meanwhile
+    again = log.read_text().splitlines() if log.exists() else []
+    assert not {*rows} & {*again}
     assert done.items() <= {p.name: p.stat().st_mtime_ns for p in output.glob("*.parquet")}.items()
 
 
