@@ -62,12 +62,12 @@ class NNPM(Method):
             self.labels = softmax(np.maximum(calibrated + np.log(shares), CLOSED))
         self.labels *= shares > 0
         given = (target.labelled, target.emotion)
+        self.labels[given[0]] = np.eye(len(self.open), dtype=np.float32)[given[1]]
         if nnpm.mixture:
             self.labels = mixture_labels(
                 head.classify(self.slots), self.emotion, logits, self.labels, self.config.mixture,
                 self.voice, given,
             )  # fmt: skip
-        self.labels[given[0]] = np.eye(len(self.open), dtype=np.float32)[given[1]]
         self.weight = np.ones(len(logits), np.float32)
         if nnpm.confidence_weights:
             self.weight = confidence(self.labels, int((shares > 0).sum()))
