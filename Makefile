@@ -47,7 +47,8 @@ BUNDLE ?= build/default-bundle
 # Tests in several environments, one after the other also under `make -j`.
 .NOTPARALLEL:
 .PHONY: help serve test test-main check check-lint check-format check-types check-imports \
-	check-security audit fuzz hostile schemathesis soak train bench bench-serving bench-adapting bench-long \
+	check-security audit fuzz hostile schemathesis soak train bench bench-footprint bench-serving \
+	bench-load bench-liveness bench-streams bench-adapting bench-long \
 	bench-bulk bench-scale bench-registry bench-formats networks benchmark benchmark-development estimator charts picture \
 	screenshots formats docs clean lock image image-release image-check monitoring-check kubernetes
 .DEFAULT_GOAL := help
@@ -129,13 +130,23 @@ train: $(VENV)/installed ## Train and export; DATA, CORPORA, CONFIG, RUN, BUNDLE
 
 bench: $(VENV)/installed ## Measure the cost of the bundled model (benchmarks/results/); ARGS="--peer conv.onnx"
 	@OPENBLAS_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.latency $(ARGS)
+
+bench-footprint: $(VENV)/installed ## Measure start, first answer, memory and idle CPU of the service
 	@$(VENV)/bin/python -m benchmarks.footprint
 
 bench-serving: $(VENV)/installed ## Compare the service with other servers; ARGS="--peers DIR --venvs DIR"; needs wrk
 	@$(VENV)/bin/python -m benchmarks.serving $(ARGS)
-	@$(VENV)/bin/python -m benchmarks.liveness
 
-bench-long: $(VENV)/installed ## Score a recording of one hour: speed, memory, music and silence; DATA
+bench-load: $(VENV)/installed ## Measure the 99th percentile at 80 % load, over HTTP and without; needs wrk
+	@$(VENV)/bin/python -m benchmarks.latency_under_load $(ARGS)
+
+bench-liveness: $(VENV)/installed ## Time /health/live while 64 clients upload; needs wrk
+	@$(VENV)/bin/python -m benchmarks.liveness $(ARGS)
+
+bench-streams: $(VENV)/installed ## Measure the lag of 1 to 32 streams on two cores; DATA
+	@$(VENV)/bin/python -m benchmarks.streaming --data $(DATA) $(ARGS)
+
+bench-long: $(VENV)/installed ## Score a call of one hour on one core: speed, memory, music, silence; DATA, ARGS="--command-only"
 	@$(VENV)/bin/python -m benchmarks.long_audio --data $(DATA) $(ARGS)
 
 bench-calls: $(VENV)/installed ## Compare answers per turn of calls with those on the clips alone; DATA, ARGS="--jobs 2"

@@ -3,7 +3,8 @@
     python -m benchmarks.cost_per_answer CLIP BUNDLE
 
 reads lines ``NAME THREADS SECONDS`` and answers each with a line of JSON: requests, seconds, and
-milliseconds of CPU in all. ``stages COUNT`` gives the median of each stage, on one thread.
+milliseconds of CPU in all. ``stages COUNT`` gives the median of each stage, on one thread, and
+``planned NAME THREADS RATE SECONDS SEED`` the latencies of calls that come at random times.
 """
 
 import io
@@ -15,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -59,6 +60,25 @@ class CostProcess:
         self._process.stdin.flush()
         found: dict[str, float] = json.loads(self._process.stdout.readline())
         return found
+
+    def latencies_ms(
+        self, name: str, threads: int, rate: float, seconds: float, seed: int
+    ) -> list[float]:
+        """Call at the times of :func:`arrivals_s`, first come first served."""
+        return list(self.ask("planned", name, threads, rate, seconds, seed).values())
+
+
+def arrivals_s(rate: float, seconds: float, seed: int) -> list[float]:
+    """Draw the times of a Poisson process: requests of many who know nothing of each other.
+
+    Args:
+        rate: requests a second.
+        seconds: until the last of them.
+        seed: of the draws; another rate scales the same times.
+    """
+    gaps_s = np.random.default_rng(seed).exponential(1.0, round(2 * rate * seconds) + 100) / rate
+    times_s = np.cumsum(gaps_s)
+    return [float(one) for one in times_s[times_s < seconds]]
 
 
 def _calls(data: bytes, recognizer: Recognizer) -> tuple[Calls, Calls]:
@@ -108,6 +128,31 @@ def _loop(call: Callable[[], object], threads: int, seconds: float) -> dict[str,
     return {"requests": sum(counts), "seconds": time.perf_counter() - began, "cpu_ms": used_ms}
 
 
+def _planned(call: Callable[[], object], threads: int, arrivals: list[float]) -> dict[int, float]:
+    """Milliseconds from the planned time of each call to its end."""
+    took_ms: dict[int, float] = {}
+    waiting = iter(enumerate(arrivals))
+    lock = threading.Lock()
+    began = time.perf_counter() + 0.1
+
+    def work() -> None:
+        while True:
+            with lock:
+                number, at = next(waiting, (-1, 0.0))
+            if number < 0:
+                return
+            time.sleep(max(0.0, began + at - time.perf_counter()))
+            call()
+            took_ms[number] = 1000 * (time.perf_counter() - began - at)
+
+    workers = [threading.Thread(target=work) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return dict(sorted(took_ms.items()))
+
+
 def _stages(calls: Calls, count: int) -> dict[str, float]:
     """Median milliseconds of CPU of each, in turn: caches are as the others left them."""
     took: dict[str, list[float]] = {name: [] for name in calls}
@@ -126,8 +171,13 @@ def main() -> None:
     loops, stages = _calls(clip.read_bytes(), Recognizer(bundles.load(bundle)))
     for line in sys.stdin:
         name, *numbers = line.rstrip("\n").split("\t")
+        found: dict[Any, float]
         if name == "stages":
             found = _stages(stages, int(numbers[0]))
+        elif name == "planned":
+            loop, threads, rate, seconds, seed = numbers
+            arrivals = arrivals_s(float(rate), float(seconds), int(seed))
+            found = _planned(loops[loop], int(threads), arrivals)
         else:
             found = _loop(loops[name], int(numbers[0]), float(numbers[1]))
         print(json.dumps(found), flush=True)

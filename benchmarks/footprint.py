@@ -1,4 +1,4 @@
-"""Start the service as users do: time to ready, and memory before and after a 60 s clip.
+"""Start the service as users do: time to the first answer, memory after a 60 s clip, idle CPU.
 
     python -m benchmarks.footprint
 
@@ -17,6 +17,7 @@ from benchmarks.service import running_service
 from nnpm.training.bundle.parts import voice
 
 STARTS = 5
+IDLE_S = 20
 
 
 def main() -> None:
@@ -27,7 +28,7 @@ def main() -> None:
     minute = np.tile(voice(170.0, 3.0, seed=0), 60)[: 60 * 48_000]
     soundfile.write(file, np.stack([minute, minute], 1), 48_000, format="WAV", subtype="PCM_16")
     ready_s, answered_s = [], []
-    for _ in range(STARTS):
+    for number in range(STARTS):
         with running_service() as service:
             ready_s.append(service.ready_s)
             start = time.perf_counter()
@@ -36,6 +37,11 @@ def main() -> None:
             idle = service.resident_mib()
             service.post(file.getvalue())
             after, peak = service.resident_mib(), service.peak_mib()
+            if number == STARTS - 1:
+                time.sleep(1)
+                cpu_s = service.cpu_s()
+                time.sleep(IDLE_S)
+                idle_percent = 100 * (service.cpu_s() - cpu_s) / IDLE_S
     table = [
         "| the service with the bundled model | |",
         "| --- | --- |",
@@ -46,6 +52,7 @@ def main() -> None:
         f"| resident when ready | {idle:.0f} MiB |",
         f"| resident after a 60 s clip (48 kHz stereo) | {after:.0f} MiB |",
         f"| its peak | {peak:.0f} MiB |",
+        f"| CPU over {IDLE_S} s without a request | {idle_percent:.2f} % |",
     ]
     write("footprint", "\n".join(table), provenance("benchmarks/footprint.py") | machine_load())
 

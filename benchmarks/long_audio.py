@@ -1,15 +1,17 @@
-"""A call of an hour, sent to a real service: speed, memory, and the answers to music and silence.
+"""A call of an hour, by ``nnpm predict`` and sent to a real service: speed, memory, and answers.
 
-    python -m benchmarks.long_audio --data DIR [--minutes 60]
+    python -m benchmarks.long_audio --data DIR [--minutes 60] [--command-only]
 
-The service runs on one core with one worker; DIR holds corpora with a metadata.csv each. Linux only
-(it reads /proc). Writes benchmarks/results/long_audio.md.
+Command and service run on one core with one worker; DIR holds corpora with a metadata.csv each.
+The answers to music and silence are compared with what the call was made of. Linux only (it reads
+/proc). Writes benchmarks/results/long_audio.md.
 """
 
 import argparse
 import io
 import json
 import os
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -21,6 +23,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from benchmarks.bulk import scored
 from benchmarks.make_call import Section, build, holds
 from benchmarks.provenance import machine_load, provenance, write
 from benchmarks.service import running_service
@@ -31,10 +34,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--command-only", action="store_true", help="two formats, no service")
     options = parser.parse_args()
     call, truth = build(options.data, 60 * options.minutes, seed=0)
-    rows, outcomes = [], []
+    commands, rows, outcomes = [], [], []
     for name, query, body in _cases(call):
+        if name in _BY_COMMAND:
+            split = "split" in query
+            answer, row = _by_command(body, *(("--channels", "split") if split else ()))
+            commands.append(f"| {name} | {row} |")
+            if options.command_only:
+                outcomes.append(f"| {name} | {' | '.join(_outcomes(answer, truth, split))} |")
+        if options.command_only:
+            if len(commands) == len(_BY_COMMAND):
+                break
+            continue
         with running_service({"NNPM_WORKERS": "1"}) as service:
             os.sched_setaffinity(service.pid, {min(os.sched_getaffinity(0))})
             idle, cpu_s, start = service.resident_mib(), service.cpu_s(), time.monotonic()
@@ -49,17 +63,41 @@ def main() -> None:
             f"| {idle:.0f} | {peak - idle:.0f} |"
         )
         outcomes.append(f"| {name} | {' | '.join(_outcomes(answer, truth, 'split' in query))} |")
-    facts = provenance(f"benchmarks/long_audio.py --minutes {options.minutes:g}") | machine_load()
-    write("long_audio", "\n".join([*_HEAD, *rows, "", *_OUTCOMES, *outcomes]), facts)
+    only = " --command-only" * options.command_only
+    facts = provenance(f"benchmarks/long_audio.py --minutes {options.minutes:g}{only}")
+    by_service = [] if options.command_only else [*_HEAD, *rows, ""]
+    parts = [*_COMMAND_HEAD, *commands, "", _GOAL, "", *by_service, *_OUTCOMES, *outcomes]
+    write("long_audio", "\n".join(parts), facts | machine_load())
 
 
+def _by_command(body: bytes, *arguments: str) -> tuple[dict[str, Any], str]:
+    """The answer of ``nnpm predict`` on one core, and a row about it."""
+    with tempfile.NamedTemporaryFile(suffix=".wav") as file:
+        file.write(body)
+        file.flush()
+        found = scored(Path(file.name), 1, *arguments)
+    (answer,) = found.answers
+    spoken_s = sum(one["end_s"] - one["start_s"] for one in answer["segments"])
+    return answer, (
+        f"{len(answer['segments'])} | {spoken_s:.0f} | {found.audio_s / found.cpu_s:.0f} "
+        f"| {found.audio_s / found.clock_s:.0f} | {found.peak_mib:.0f}"
+    )
+
+
+_BY_COMMAND = ("WAV, 8 kHz stereo, mixed", "the same, split")
+_COMMAND_HEAD = [
+    "| nnpm predict, one core, start included | turns | seconds in them | times real time (CPU) "
+    "| (clock) | MiB at the peak |",
+    "| --- | --- | --- | --- | --- | --- |",
+]
+_GOAL = "Goal: 150 times real time. Split, an hour has two channels, and counts as one hour."
 _HEAD = [
-    "| a call, one core | MB | windows | timeline entries | times real time (CPU) | (clock) "
+    "| a call, one core | MB | turns | timeline entries | times real time (CPU) | (clock) "
     "| MiB idle | MiB over idle at the peak |",
     "| --- | --- | --- | --- | --- | --- | --- | --- |",
 ]
 _OUTCOMES = [
-    "| windows that hold only | silence: no_speech | music: flagged | of these no_speech "
+    "| turns that hold only | silence: no_speech | music: flagged | of these no_speech "
     "| out_of_domain | speech: no_speech | out_of_domain |",
     "| --- | --- | --- | --- | --- | --- | --- |",
 ]
@@ -104,7 +142,7 @@ def _post(address: str, body: bytes) -> dict[str, Any]:
 
 
 def _outcomes(answer: dict[str, Any], truth: list[Section], split: bool) -> list[str]:
-    """Shares of the windows that hold one kind of sound alone."""
+    """Shares of the turns that hold one kind of sound alone."""
     reasons: dict[str, list[set[str]]] = {"silence": [], "music": [], "speech": []}
     for segment in answer["segments"]:
         channel = segment["channel"] if split else None

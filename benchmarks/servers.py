@@ -1,5 +1,6 @@
 """The servers of a comparison: started, paused, and measured by their processes."""
 
+import asyncio
 import contextlib
 import os
 import re
@@ -124,6 +125,46 @@ class Server:
         seen = (float(took), float(p50), float(p99), int(failed))
         return Load(int(requests), *seen, generator_ms=1000 * used_s)
 
+    def latencies_ms(self, clip: Path, arrivals: list[float]) -> list[float]:
+        """Post the clip at planned times, whatever is still on its way; milliseconds of each.
+
+        Args:
+            clip: WAV file.
+            arrivals: seconds from the beginning, in order.
+
+        Returns:
+            From the planned time to the last byte of the answer, so that a request that was sent
+            late counts from when it should have been.
+        """
+        return asyncio.run(self._post_at(_request(self.kind, clip.read_bytes()), arrivals))
+
+    async def _post_at(self, request: bytes, arrivals: list[float]) -> list[float]:
+        idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+        async def post(at: float) -> float:
+            if not idle:
+                idle.append(await asyncio.open_connection("127.0.0.1", self.port))
+            connection = idle.pop()
+            reader, writer = connection
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 "), head
+            length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+            assert length is not None, head
+            await reader.readexactly(int(length[1]))
+            idle.append(connection)
+            return 1000 * (time.perf_counter() - began - at)
+
+        began = time.perf_counter() + 0.1
+        posts = []
+        for at in arrivals:
+            await asyncio.sleep(began + at - time.perf_counter())
+            posts.append(asyncio.create_task(post(at)))
+        took_ms = await asyncio.gather(*posts)
+        for _, writer in idle:
+            writer.close()
+        return took_ms
+
     def signal(self, sign: signal.Signals) -> None:
         """Send a signal to all of its processes; SIGSTOP pauses them, SIGCONT resumes them."""
         for pid in self._pids():
@@ -155,3 +196,17 @@ class Server:
                     if self._mark.encode() in (path / "environ").read_bytes().split(b"\0"):
                         found.append(int(path.name))
         return found
+
+
+def _request(kind: Kind, data: bytes) -> bytes:
+    """A whole POST of one WAV file, as upload.lua makes it."""
+    if kind.raw is None:
+        part = b'Content-Disposition: form-data; name="file"; filename="a.wav"\r\n'
+        data = b"--b7d1\r\n" + part + b"Content-Type: audio/wav\r\n\r\n" + data
+        data += b"\r\n--b7d1--\r\n"
+    content_type = kind.raw or "multipart/form-data; boundary=b7d1"
+    head = (
+        f"POST {kind.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {content_type}\r\n"
+        f"Content-Length: {len(data)}\r\n\r\n"
+    )
+    return head.encode() + data

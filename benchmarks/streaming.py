@@ -2,11 +2,12 @@
 
     python -m benchmarks.streaming --data DIR [--seconds 30] [--recordings 40]
 
-The service is started as users start it. Each connection sends 20 ms of audio every 20 ms, at 8, 16
-or 48 kHz in turn, and asks for a segment a second. The lag of a segment is the time from the end of
-the sending of its last sample to its arrival; client and service share the machine, and whatever
-else runs there delays both: the file says how much did. DIR holds
-urdu/ and emodb/, of whose clips recordings with pauses are made. Needs Linux. Writes
+The service is started as users start it, on two cores. Each connection sends 20 ms of audio every
+20 ms, at 8, 16 or 48 kHz in turn, and takes a segment per turn, as is the default, or asks for one
+a second, of the 6 s before it. The lag of a segment is the time from the sending of the last sample
+that it needs to its arrival; a turn needs the pause of 0.3 s that ends it. Client and service share
+the machine, and whatever else runs there delays both: the file says how much did. DIR holds urdu/
+and emodb/, whose clips are sent with pauses between them. Needs Linux. Writes
 benchmarks/results/streaming.md.
 """
 
@@ -24,7 +25,7 @@ import soundfile
 import soxr
 from websockets.asyncio.client import connect
 
-from benchmarks.provenance import ROOT, provenance, write
+from benchmarks.provenance import ROOT, machine_load, provenance, write
 from benchmarks.service import Service, running_service
 from nnpm.service.inference import bundle
 from nnpm.service.inference.audio.decode import decode
@@ -35,6 +36,17 @@ from nnpm.training.bundle.parts import voice
 _RATES_HZ = (8_000, 16_000, 48_000)
 _STEP_S = 0.02
 _LONG_S = 7200
+_PAUSE_S = 0.3 + 0.02 - 0.06
+"""Audio behind the end of a turn, margin included, by which a stream knows that it has ended."""
+
+CORES = 2
+_MOST = 32
+GOAL_MS = (100, 250)
+_CASES = (
+    (1, None, False), (32, None, False), (32, None, True),
+    (1, 1.0, False), (8, 1.0, False), (32, 1.0, False), (8, 1.0, True),
+)  # fmt: skip
+"""Connections, seconds from segment to segment (None: per turn), and whether others ask too."""
 
 
 def main() -> None:
@@ -45,21 +57,27 @@ def main() -> None:
     parser.add_argument("--recordings", type=int, default=40)
     options = parser.parse_args()
     pressure = [_pressure()]
-    head = "| connections | /predict beside | segments | median | 95 % | most |"
-    rows = [head, "|" + " --- |" * 6]
+    head = (
+        "| connections | a segment | /predict beside | segments | median | 95 % | most "
+        "| CPU of the service, cores | of the clients |"
+    )
+    rows = [head, "|" + " --- |" * 9]
+    clips = _clips(options.data)
+    lines = [_call(clips, number, options.seconds) for number in range(_MOST)]
     with running_service() as service:
-        _lags(service, 1, 5)  # warm
-        for connections, busy in ((1, False), (8, False), (16, False), (32, False), (8, True)):
-            lags_ms = 1000 * np.array(_measured(service, connections, options.seconds, busy))
-            shown = [f"{np.quantile(lags_ms, q):.0f} ms" for q in (0.5, 0.95, 1.0)]
-            beside = "two clients" if busy else "none"
-            facts = [str(connections), beside, str(len(lags_ms)), *shown]
-            rows.append(f"| {' | '.join(facts)} |")
+        os.sched_setaffinity(service.pid, sorted(os.sched_getaffinity(0))[:CORES])
+        _lags(service, [lines[0][: 5 * 16_000]], 1.0)  # warm
+        for connections, hop_s, busy in _CASES:
+            row = _row(service, lines[:connections], hop_s, busy=busy)
+            rows.append(f"| {' | '.join(row)} |")
         before = service.resident_mib()
         took_s, final_bytes = asyncio.run(_long(service))
         after, most = service.resident_mib(), service.peak_mib()
     close = _closeness(options.data, options.recordings)
     rows += [
+        "",
+        f"Goal: {GOAL_MS[0]} ms in the median and {GOAL_MS[1]} ms at most, 32 connections on "
+        f"{CORES} cores.",
         "",
         f"Two hours in one stream, as fast as the service takes it: {took_s:.0f} s. Resident "
         f"memory {before:.0f} MiB before, {after:.0f} MiB after, {most:.0f} MiB at most; the final "
@@ -76,7 +94,7 @@ def main() -> None:
     )
     shares = " and ".join(f"{share:.0f} %" for share in [*pressure, _pressure()])
     waiting = {"time in which something waited for a core, before and after": shares}
-    write("streaming", "\n".join(rows), facts | waiting)
+    write("streaming", "\n".join(rows), facts | waiting | machine_load())
 
 
 def _pressure() -> float:
@@ -85,13 +103,32 @@ def _pressure() -> float:
     return float(text.split("avg60=")[1].split()[0])
 
 
-def _measured(service: Service, connections: int, seconds: int, busy: bool) -> list[float]:
+def _row(
+    service: Service, lines: list[np.ndarray], hop_s: float | None, *, busy: bool
+) -> list[str]:
+    before_s, own_s, began = service.cpu_s(), time.process_time(), time.perf_counter()
+    lags_ms = 1000 * np.array(_measured(service, lines, hop_s, busy=busy))
+    took_s = time.perf_counter() - began
+    cores = [(service.cpu_s() - before_s) / took_s, (time.process_time() - own_s) / took_s]
+    return [
+        str(len(lines)),
+        "per turn" if hop_s is None else f"every {hop_s:g} s",
+        "two clients" if busy else "none",
+        str(len(lags_ms)),
+        *(f"{np.quantile(lags_ms, q):.0f} ms" for q in (0.5, 0.95, 1.0)),
+        *(f"{one:.2f}" for one in cores),
+    ]
+
+
+def _measured(
+    service: Service, lines: list[np.ndarray], hop_s: float | None, *, busy: bool
+) -> list[float]:
     over = threading.Event()
     threads = [threading.Thread(target=_ask, args=(service, over)) for _ in range(2 * busy)]
     for thread in threads:
         thread.start()
     try:
-        return _lags(service, connections, seconds)
+        return _lags(service, lines, hop_s)
     finally:
         over.set()
         for thread in threads:
@@ -105,30 +142,33 @@ def _ask(service: Service, over: threading.Event) -> None:
         service.post(file.getvalue())
 
 
-def _lags(service: Service, connections: int, seconds: int) -> list[float]:
+def _lags(service: Service, lines: list[np.ndarray], hop_s: float | None) -> list[float]:
     async def all_lines() -> list[list[float]]:
-        lines = [_line(service, number, seconds) for number in range(connections)]
-        return await asyncio.gather(*lines)
+        sent = [_line(service, number, samples, hop_s) for number, samples in enumerate(lines)]
+        return await asyncio.gather(*sent)
 
     return [lag_s for line in asyncio.run(all_lines()) for lag_s in line]
 
 
-async def _line(service: Service, number: int, seconds: int) -> list[float]:
+async def _line(
+    service: Service, number: int, samples: np.ndarray, hop_s: float | None
+) -> list[float]:
     """One connection in real time; seconds of lag of each segment."""
     rate = _RATES_HZ[number % len(_RATES_HZ)]
-    audio = _pcm(np.tile(voice(120.0 + 10 * number, 3.0, seed=number), seconds // 3 + 1), rate)
-    audio, step = audio[: seconds * rate], round(_STEP_S * rate)
+    audio, step = _pcm(samples, rate), round(_STEP_S * rate)
     sent_at: list[float] = []
     lags_s: list[float] = []
     await asyncio.sleep(0.137 * number)  # lines do not begin at once
     async with connect(_url(service)) as client:
-        hello = {"sample_rate_hz": rate, "channels": 1, "hop_s": 1}
-        await client.send(json.dumps(hello))
+        hello: dict[str, float] = {"sample_rate_hz": rate, "channels": 1}
+        await client.send(json.dumps(hello if hop_s is None else hello | {"hop_s": hop_s}))
 
         async def receive() -> None:
             while (answer := json.loads(await client.recv()))["type"] == "segment":
-                last = round(answer["end_s"] / _STEP_S - 1e-6) - 1  # the message of its last sample
-                lags_s.append(time.perf_counter() - sent_at[min(last, len(sent_at) - 1)])
+                needed_s = answer["end_s"] + (_PAUSE_S if hop_s is None else 0.0)
+                last = round(needed_s / _STEP_S - 1e-6) - 1  # the message of its last sample
+                if last < len(sent_at):  # or it was cut within a turn, or the stream has ended
+                    lags_s.append(time.perf_counter() - sent_at[last])
 
         receiving = asyncio.create_task(receive())
         begun = time.perf_counter()
@@ -139,6 +179,16 @@ async def _line(service: Service, number: int, seconds: int) -> list[float]:
         await client.send(json.dumps({"end": True}))
         await receiving
     return lags_s
+
+
+def _call(clips: list[Path], number: int, seconds: int) -> np.ndarray:
+    """One side of a call at 16 kHz: clips, with pauses of 0.5 to 2 s between them."""
+    draw = np.random.default_rng(number)
+    parts: list[np.ndarray] = []
+    while sum(map(len, parts)) < 16_000 * seconds:
+        parts.append(_samples(clips[draw.integers(len(clips))]))
+        parts.append(1e-4 * draw.standard_normal(round(16_000 * draw.uniform(0.5, 2.0))))
+    return np.concatenate(parts)[: 16_000 * seconds]
 
 
 async def _long(service: Service) -> tuple[float, int]:
@@ -165,17 +215,25 @@ async def _long(service: Service) -> tuple[float, int]:
 def _closeness(data: Path, count: int) -> list[float]:
     """Largest difference of a score, stream beside recording, of made recordings."""
     recognizer = Recognizer(bundle.load(ROOT / "models/default/2"))
-    draw = np.random.default_rng(0)
-    clips = sorted([*data.glob("urdu/**/*.opus"), *data.glob("emodb/**/*.*")])
-    clips = [clip for clip in clips if clip.suffix in (".opus", ".flac", ".wav", ".ogg")]
+    draw, clips = np.random.default_rng(0), _clips(data)
     return [_difference(recognizer, _recording(clips, draw)) for _ in range(count)]
+
+
+def _clips(data: Path) -> list[Path]:
+    clips = sorted([*data.glob("urdu/**/*.opus"), *data.glob("emodb/**/*.*")])
+    return [clip for clip in clips if clip.suffix in (".opus", ".flac", ".wav", ".ogg")]
+
+
+def _samples(clip: Path) -> np.ndarray:
+    samples, rate = soundfile.read(clip, dtype="float32", always_2d=True)
+    found: np.ndarray = soxr.resample(samples.mean(axis=1), rate, 16_000)
+    return found
 
 
 def _recording(clips: list[Path], draw: np.random.Generator) -> np.ndarray:
     parts = [1e-4 * draw.standard_normal(round(16_000 * draw.uniform(0, 8)))]
     for index in draw.integers(0, len(clips), 10):
-        samples, rate = soundfile.read(clips[index], dtype="float32", always_2d=True)
-        parts.append(soxr.resample(samples.mean(axis=1), rate, 16_000))
+        parts.append(_samples(clips[index]))
         parts.append(1e-4 * draw.standard_normal(round(16_000 * draw.uniform(0.1, 3))))
     return _pcm(np.concatenate(parts), 16_000)
 
