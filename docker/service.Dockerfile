@@ -20,6 +20,9 @@ RUN /opt/pip/bin/pip --python /opt/nnpm/bin/python install -q \
     && find /opt/nnpm \( -path '*/onnxruntime/transformers' -o -path '*/onnxruntime/tools' \
         -o -path '*/onnxruntime/quantization' -o -path '*/onnx/backend/test' -o -path '*/numpy/f2py' -o -path '*/numpy/distutils' \
         -o -path '*/sqlalchemy/testing' -o -path '*/zstandard/_cffi.*' \) -prune -exec rm -rf {} +
+# A GPU: --build-arg ONNXRUNTIME='onnxruntime-gpu[cuda,cudnn]', over the processor's; without hashes, 2.5 GB.
+ARG ONNXRUNTIME=
+RUN test -z "${ONNXRUNTIME}" || /opt/pip/bin/pip --python /opt/nnpm/bin/python install -q --only-binary :all: "${ONNXRUNTIME}"
 # What changes most comes last. nnpm has links to the two other folders.
 COPY pyproject.toml hatch_build.py README.md LICENSE ./
 # the wheel holds the open model; the image has all bundles in one place, below

@@ -7,7 +7,7 @@ import ipaddress
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     Field,
@@ -18,12 +18,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import (
-    BaseSettings,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from .inference.audio.waveform import Limits
 from .inference.errors import NnpmError, validation_detail
@@ -89,8 +84,14 @@ class Settings(BaseSettings):
     max_channels: PositiveInt = 8
     """Most channels in a recording."""
 
-    workers: PositiveInt = Field(default_factory=available_cores)
-    """Threads that decode and score, each on one core; the default is the cores of the cgroup."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """What runs the models: cpu, or cuda for a GPU of NVIDIA, which needs the extra device."""
+
+    workers: PositiveInt = Field(
+        default_factory=lambda data: max(available_cores(), 16 * (data["device"] == "cuda"))
+    )
+    """Threads that decode and score; the default is the cores of the cgroup, on a GPU at least 16,
+    as those that wait for it need no core."""
 
     queue_limit: int = Field(default=128, ge=0)
     """Recordings that may wait for a worker; one more is answered 503."""

@@ -17,9 +17,9 @@ from ..jobs.service import JobService
 from ..keys import ApiKeys
 from ..predict.pool import WorkerPool
 from ..predict.traffic import Shadows, Traffic
-from ..registry.opening import open_registry
+from ..registry.opening import loader, open_registry
 from ..registry.registry import Registry
-from ..registry.serving import LoadedModels, Serving, load_recognizer
+from ..registry.serving import LoadedModels, Serving
 from ..settings import Settings
 from . import errors as handlers
 from .errors import kind_of
@@ -43,7 +43,7 @@ log = logging.getLogger("nnpm")
 def create_app(
     settings: Settings,
     *,
-    load: Callable[[Path], Recognizer] = load_recognizer,
+    load: Callable[[Path], Recognizer] | None = None,
     adapt_command: Sequence[str] = COMMAND,
     tracing: Tracing | None = None,
     on_ready: Callable[[], None] | None = None,
@@ -52,7 +52,7 @@ def create_app(
 
     Args:
         settings: of this app.
-        load: makes a recognizer from a bundle's folder.
+        load: makes a recognizer from a bundle's folder; by default as the settings say.
         adapt_command: starts the process of an adaptation.
         tracing: makes spans; the environment's OTEL_... variables decide by default.
         on_ready: called once the default model is loaded.
@@ -62,10 +62,12 @@ def create_app(
 
     Raises:
         KeysError: if there is a file of keys that cannot be used.
+        ExtraMissingError: if the settings ask for a GPU, and there is none that can be used.
         StoreConfigurationError: if the URL of the job database cannot be used.
     """
     keys = ApiKeys(settings.api_keys_file) if settings.api_keys_file else None
     metrics = Metrics()
+    load = load or loader(settings, metrics.batch_clips.observe)
     tracing = tracing or Tracing.from_environment()
     registry = open_registry(settings)
     serving = Serving(registry, LoadedModels(load, settings.loaded_models))

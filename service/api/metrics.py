@@ -66,6 +66,12 @@ class Metrics:
             registry=self.registry,
             buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1),
         )
+        self.batch_clips = Histogram(
+            "nnpm_batch_clips",
+            "Clips that a GPU runs together.",
+            registry=self.registry,
+            buckets=(1, 2, 4, 8, 16, 32),
+        )
         self._out_of_domain = Histogram(
             "nnpm_out_of_domain",
             "Out-of-domain figures of the answers, from 0 to 1.",

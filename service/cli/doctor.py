@@ -9,11 +9,13 @@ import sys
 from importlib import metadata
 from typing import Any
 
+import onnxruntime
+
 from ... import __version__
 from .. import environment, settings
 from ..inference.errors import NnpmError
-from ..registry.opening import main_name, open_to_read
-from ..registry.serving import LoadedModels, Serving, load_recognizer
+from ..registry.opening import loader, main_name, open_to_read
+from ..registry.serving import LoadedModels, Serving
 from ..settings import Settings
 from ..system import available_cores
 
@@ -23,15 +25,17 @@ EXTRAS = {
     "tables": (("openpyxl", "pandas", "pyarrow"), "Parquet, XLSX and data frames"),
     "client": (("httpx2",), "nnpm.Client and nnpm.AsyncClient"),
     "hub": (("huggingface_hub",), "nnpm models pull and push"),
+    "device": (("onnx", "onnxruntime-gpu"), "recognition on a GPU, with NNPM_DEVICE=cuda"),
     "train": (("torch",), "nnpm train, export and benchmark"),
     "scale": (("ray",), "archives and replicas on a Ray cluster"),
     "remote": (("fsspec",), "recordings and models at URLs such as s3://bucket/folder"),
     "postgres": (("psycopg",), "a jobs database that several machines share"),
     "otel": (("opentelemetry.sdk",), "traces"),
 }
-"""Of each extra: modules that it installs, and what they are for."""
+"""Of each extra: modules that it installs, or a package whose module another has, too; and what
+they are for."""
 
-_PACKAGES = ("onnxruntime", "numpy", "soundfile", "fastapi", "pydantic")
+_PACKAGES = ("numpy", "soundfile", "fastapi", "pydantic")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +51,9 @@ def run(args: argparse.Namespace) -> int:
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "cores": available_cores(),
-        "packages": {name: metadata.version(name) for name in _PACKAGES},
+        # of two packages, whichever is installed
+        "packages": {"onnxruntime": onnxruntime.__version__}
+        | {name: metadata.version(name) for name in _PACKAGES},
         "model": _model(own),
         "extras": {name: _extra(name, *about) for name, about in EXTRAS.items()},
         "settings": _settings(),
@@ -62,14 +68,16 @@ def _model(own: Settings) -> dict[str, Any]:
     folder = str(own.models)
     try:
         registry = open_to_read(own)
-        route = Serving(registry, LoadedModels(load_recognizer, 1)).choose(main_name(registry))
+        route = Serving(registry, LoadedModels(loader(own), 1)).choose(main_name(registry))
         outdated = [text for name in registry.names() for text in registry.outdated(name).values()]
     except NnpmError as error:
-        return {"folder": folder, "ready": False, "error": str(error)}
+        return {"folder": folder, "ready": False, "device": own.device, "error": str(error)}
     card = route.recognizer.bundle.card
     return {
         "folder": folder,
         "ready": True,
+        "device": own.device,
+        "provider": route.recognizer.model.provider,
         "name": route.model.name,
         "version": route.model.version,
         "language": route.language,
@@ -90,8 +98,10 @@ def _extra(name: str, modules: tuple[str, ...], gives: str) -> dict[str, Any]:
 
 def _installed(module: str) -> bool:
     try:
+        if "-" in module:
+            return bool(metadata.version(module))
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # the package that it is in
+    except ModuleNotFoundError:  # the package that it is in; PackageNotFoundError is one, too
         return False
 
 
@@ -148,6 +158,7 @@ def _lines(report: dict[str, Any]) -> list[str]:
         lines += [
             f"model: {model['name']}/{model['version']} ({model['language']}) in "
             f"{model['folder']}; it loads, and passes its probe",
+            f"  runs on: {model['provider']} (NNPM_DEVICE={model['device']})",
             f"  emotions: {', '.join(model['emotions'])}",
             f"  licence: {model['licence']}",
             *(f"  {sentence}" for sentence in model["outdated"]),

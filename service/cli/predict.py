@@ -35,10 +35,11 @@ from ..predict.tables import (
 )
 from ..predict.terminal import text_of
 from ..predict.turns import turns_file
-from ..registry.opening import main_name, open_to_read
-from ..registry.serving import LoadedModels, Serving, load_recognizer
+from ..registry.opening import loader, main_name, open_to_read
+from ..registry.serving import LoadedModels, Serving
 from ..scale import archive
 from ..settings import Settings
+from ..system import steady_memory
 
 Outcome = PredictAnswer | NnpmError
 Scored = Iterator[tuple[Source, Outcome]]
@@ -106,6 +107,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print or write the answers, in the order of the files."""
+    steady_memory()
     own = settings.load()
     environment.warn_of_unknown()
     query = _query(args)
@@ -359,14 +361,15 @@ def _require_printable(form: str, *, many: bool) -> None:
 def _model(
     args: argparse.Namespace, own: Settings, query: PredictQuery
 ) -> tuple[Recognizer, ModelPart]:
+    load = loader(own)
     if args.bundle is not None:
-        recognizer = load_recognizer(args.bundle)
+        recognizer = load(args.bundle)
         language = recognizer.bundle.card.language
         return recognizer, ModelPart(
             name=printable(args.bundle.resolve().name), version="", language=language
         )
     registry = open_to_read(own)
-    serving = Serving(registry, LoadedModels(load_recognizer, 1))
+    serving = Serving(registry, LoadedModels(load, 1))
     route = serving.choose(args.model or main_name(registry), query.language)
     return route.recognizer, ModelPart(
         name=route.model.name, version=route.model.version, language=route.language

@@ -1,9 +1,10 @@
 """Bundles of the first generation, schema 1: two graphs, and the memory searched as a whole.
 
-They load and answer as they did when they were made; nothing makes new ones.
+They load and answer as they did when they were made, on the processor; nothing makes new ones.
 """
 
 import itertools
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,8 @@ class FirstModel:
 
     outputs: tuple[str, ...] = ("logits", "embedding", "scores")
     """Names of what :meth:`run` gives to users of the Open Inference Protocol."""
+
+    provider = "CPUExecutionProvider"
 
     def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
         self._model = checked_session(bundle.path / "model.onnx", threads, {"waveform", "lengths"})
@@ -76,6 +79,10 @@ class FirstModel:
         projection = self._project(embedding)
         distance = float(self._memory.out_of_domain(embedding)[0])
         return Score(self._probabilities(logits, projection)[0], distance, projection[0])
+
+    def score_each(self, clips: Iterable[Floats]) -> Iterator[Score]:
+        """Score windows in order, one after the other."""
+        return map(self.score, clips)
 
     def nearest(self, embedding: Floats, count: int) -> tuple[Neighbour, ...]:
         """Find the most similar source utterances.

@@ -5,9 +5,11 @@ whose graph gives others on this machine is not used.
 """
 
 import threading
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 
 from .answer import Neighbour
 from .bundle import Bundle, Memory
+from .device import Batches, Device, float_graph
 from .errors import BundleError
 from .head import Head
 
@@ -23,6 +26,15 @@ Floats = NDArray[np.float32]
 _PROBE_TOLERANCE = 1e-2
 """In probability. Kernels of other processors differ by 1e-5 in a sum, which may move a value in
 int8 to the next step, a 255th of its range."""
+
+_FLOAT_TOLERANCE = 0.1
+"""The same of a graph that was freed of its integers, for the answers of one that was not: 0.03 in
+both bundles of the release."""
+
+_TOGETHER = 16
+"""Windows of a recording that are given to a device at a time; it bounds memory, 1 MiB each."""
+
+_PROCESSOR = "CPUExecutionProvider"
 
 
 class Outputs(NamedTuple):
@@ -79,6 +91,7 @@ class Model:
     Args:
         bundle: a loaded bundle.
         threads: used by one inference; 1 leaves the cores to other requests.
+        device: runs clips in batches; None for the processor, which takes each alone.
 
     Raises:
         BundleError: if the graph cannot run, fails the golden probe, or head and memory do not fit.
@@ -87,12 +100,18 @@ class Model:
     outputs: tuple[str, ...] = Outputs._fields
     """Names of what :meth:`run` gives to users of the Open Inference Protocol."""
 
-    def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
+    def __init__(self, bundle: Bundle, *, threads: int = 1, device: Device | None = None) -> None:
         self._bundle = bundle
-        self._session = checked_session(
-            bundle.path / "model.onnx", threads, {"waveform", "lengths"}
-        )
-        self.width = self._check()
+        path, inputs = bundle.path / "model.onnx", {"waveform", "lengths"}
+        self._batches: Batches | None = None
+        if device is None:
+            self._session = checked_session(path, threads, inputs)
+            self.width = self._check(_PROBE_TOLERANCE)
+        else:
+            graph = float_graph(path)
+            self._session = checked_session(path, threads, inputs, graph, device.providers)
+            self._batches = Batches(self._run_batch, device.on_batch)
+            self.width = self._check(_PROBE_TOLERANCE if graph is path else _FLOAT_TOLERANCE)
         """D, the number of features of an embedding."""
         self._require_fit()
         self._opened: tuple[Memory, Head, Floats] | None = None
@@ -108,7 +127,10 @@ class Model:
             waveform: float32 in [-1, 1] at 16 kHz, shape ``(batch, num_samples)``, 512 or longer.
             lengths: samples that are not padding, int64, shape ``(batch,)``; 512 or more.
         """
-        return run_rows(self._session, waveform, lengths)
+        if self._batches is None:
+            return run_rows(self._session, waveform, lengths)
+        clips = [row[:length] for row, length in zip(waveform, lengths, strict=True)]
+        return Outputs(*map(np.stack, zip(*self._batches.score(clips), strict=True)))
 
     def score(self, samples: Floats) -> Score:
         """Score one window.
@@ -116,9 +138,30 @@ class Model:
         Args:
             samples: float32 in [-1, 1] at 16 kHz, shape ``(num_samples,)``, 512 or longer.
         """
+        if self._batches is not None:
+            return next(self.score_each([samples]))
         inputs = {"waveform": samples[None], "lengths": np.array([len(samples)], np.int64)}
         probabilities, out_of_domain, embedding = self._session.run(Score._fields, inputs)
         return Score(probabilities[0], float(out_of_domain[0]), embedding[0])
+
+    def score_each(self, clips: Iterable[Floats]) -> Iterator[Score]:
+        """Score windows in order; a device takes several at a time.
+
+        Args:
+            clips: of each window what :meth:`score` takes; read as they are needed.
+        """
+        if self._batches is None:
+            yield from map(self.score, clips)
+            return
+        clips = iter(clips)
+        while several := list(islice(clips, _TOGETHER)):
+            for probabilities, out_of_domain, embedding, _ in self._batches.score(several):
+                yield Score(probabilities, float(out_of_domain), embedding)
+
+    @property
+    def provider(self) -> str:
+        """What ONNX Runtime runs the graph with."""
+        return str(self._session.get_providers()[0])
 
     def nearest(self, embedding: Floats, count: int) -> tuple[Neighbour, ...]:
         """Find the most similar source utterances; the first call opens head and memory.
@@ -150,7 +193,12 @@ class Model:
                 self._opened = memory, head, slots
             return self._opened
 
-    def _check(self) -> int:
+    def _run_batch(self, waveform: Floats, lengths: NDArray[np.int64]) -> Sequence[Floats]:
+        inputs = {"waveform": waveform, "lengths": lengths}
+        found: Sequence[Floats] = self._session.run(list(Outputs._fields), inputs)
+        return found
+
+    def _check(self, tolerance: float) -> int:
         """Run the golden probe; return D."""
         bundle = self._bundle
         probe = bundle.probe()
@@ -172,7 +220,7 @@ class Model:
                 f"The graph of {bundle.path} gives {described} for {count} clips; its card names "
                 f"{emotions} emotions."
             )
-        require_probe(bundle, difference, _PROBE_TOLERANCE)
+        require_probe(bundle, difference, tolerance)
         return width
 
     def _require_fit(self) -> None:
@@ -237,12 +285,15 @@ def require_probe(bundle: Bundle, difference: float, allowed: float) -> None:
         )
 
 
-def open_session(graph: Path | bytes, threads: int = 1) -> onnxruntime.InferenceSession:
-    """Open a graph on the CPU, set up to keep no memory and no spinning threads.
+def open_session(
+    graph: Path | bytes, threads: int = 1, providers: Sequence[Any] = (_PROCESSOR,)
+) -> onnxruntime.InferenceSession:
+    """Open a graph, set up to keep no memory and no spinning threads.
 
     Args:
         graph: an ONNX file, or its contents.
         threads: used by one inference.
+        providers: that run it, with their options; the processor by default.
 
     Raises:
         BundleError: if ONNX Runtime cannot read it.
@@ -258,19 +309,25 @@ def open_session(graph: Path | bytes, threads: int = 1) -> onnxruntime.Inference
     options.log_severity_level = 3
     source = graph if isinstance(graph, bytes) else str(graph)
     try:
-        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(source, options, providers=list(providers))
     except Exception as error:  # as in Model._check
         name = "This" if isinstance(graph, bytes) else str(graph)
         raise BundleError(f"{name} is not a graph that ONNX Runtime can read.") from error
 
 
-def checked_session(path: Path, threads: int, inputs: set[str]) -> onnxruntime.InferenceSession:
-    """Open a graph that has these inputs.
+def checked_session(
+    path: Path,
+    threads: int,
+    inputs: set[str],
+    graph: Path | bytes | None = None,
+    providers: Sequence[Any] = (_PROCESSOR,),
+) -> onnxruntime.InferenceSession:
+    """Open a graph that has these inputs; ``graph`` is what its file was made into, if anything.
 
     Raises:
         BundleError: if ONNX Runtime cannot read it, or it has others.
     """
-    session = open_session(path, threads)
+    session = open_session(graph or path, threads, providers)
     names = {argument.name for argument in session.get_inputs()}
     if names != inputs:
         raise BundleError(

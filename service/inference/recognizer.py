@@ -1,7 +1,9 @@
 """Recording in, answer out: plan the windows, score them, decide, answer."""
 
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 
@@ -18,6 +20,7 @@ from .answer import (
 )
 from .audio.waveform import SAMPLE_RATE_HZ, Recording, Waveform
 from .bundle import Bundle
+from .device import Device
 from .errors import check_abandoned
 from .first_generation import FirstModel
 from .graphs import Floats, Model, Score
@@ -33,15 +36,19 @@ class Recognizer:
     Args:
         bundle: a loaded bundle.
         threads: used by one inference.
+        device: runs clips in batches; None for the processor, as a bundle of schema 1 always has.
 
     Raises:
         BundleError: if the bundle fails its golden probe, or its memory does not fit its graph.
     """
 
-    def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
+    def __init__(self, bundle: Bundle, *, threads: int = 1, device: Device | None = None) -> None:
         self.bundle = bundle
-        first = bundle.card.schema_version == 1
-        self.model = (FirstModel if first else Model)(bundle, threads=threads)
+        self.model: FirstModel | Model
+        if bundle.card.schema_version == 1:
+            self.model = FirstModel(bundle, threads=threads)
+        else:
+            self.model = Model(bundle, threads=threads, device=device)
 
     def answer(self, recording: Recording, options: Options = Options()) -> Answer:  # noqa: B008
         """Answer for a recording, or for each of its channels and their mean.
@@ -87,22 +94,25 @@ class Recognizer:
         """Score the segments of one channel; those without speech only if they count."""
         waveform, clipped = recording.waveforms[channel], recording.info.clipped_ratio
         has_speech = any(turn.has_speech for turn in segments.turns)
+        runs = [
+            turn.has_speech or plan.force or (index < MAX_SILENT_WINDOWS and not has_speech)
+            for index, turn in enumerate(segments.turns)
+        ]
+        scored = [turn for turn, run in zip(segments.turns, runs, strict=True) if run]
+        found = self._score_turns(waveform, scored)
         scores = [
-            self.score_window(
-                waveform,
+            self._window(
                 turn,
                 plan,
+                next(found) if run else None,
                 reasons=signal_reasons(
                     turn.has_speech,
                     waveform.duration_s if segments.by_clock else turn.num_samples / SAMPLE_RATE_HZ,
                     clipped,
                 ),
                 channel=channel,
-                run_model=turn.has_speech
-                or plan.force
-                or (index < MAX_SILENT_WINDOWS and not has_speech),
             )
-            for index, turn in enumerate(segments.turns)
+            for turn, run in zip(segments.turns, runs, strict=True)
         ]
         reasons = signal_reasons(has_speech, waveform.duration_s, clipped)
         return ChannelScores.of_windows(scores, segments.speech_ratio, reasons)
@@ -115,7 +125,6 @@ class Recognizer:
         *,
         reasons: tuple[Reason, ...],
         run_model: bool,
-        channel: int = 0,
         offset: int = 0,
     ) -> WindowScore:
         """Score one turn or window.
@@ -126,39 +135,59 @@ class Recognizer:
             plan: names the allowed emotions.
             reasons: to abstain whatever the probabilities are.
             run_model: False gives all allowed emotions the same probability.
-            channel: counted from 0.
             offset: where the waveform starts in the recording, in samples.
         """
-        if run_model:
-            found = self._score_pieces(turn.samples(waveform))
-        else:
-            found = Score(np.zeros(len(self.bundle.labels), np.float32), 0.0, NO_EMBEDDING)
+        found = next(self._score_turns(waveform, [turn])) if run_model else None
+        return self._window(turn, plan, found, reasons=reasons, offset=offset)
+
+    def _window(
+        self,
+        turn: Turn,
+        plan: Plan,
+        found: Score | None,
+        *,
+        reasons: tuple[Reason, ...],
+        channel: int = 0,
+        offset: int = 0,
+    ) -> WindowScore:
+        """What the model found of a turn, as a window of the recording; None if it was not run."""
+        score = found or Score(np.zeros(len(self.bundle.labels), np.float32), 0.0, NO_EMBEDDING)
         return WindowScore(
             start_s=(offset + turn.start) / SAMPLE_RATE_HZ,
             end_s=(offset + turn.end) / SAMPLE_RATE_HZ,
             channel=channel,
-            probabilities=_restrict(found.probabilities, plan.allowed),
-            out_of_domain=found.out_of_domain,
-            embedding=found.embedding,
+            probabilities=_restrict(score.probabilities, plan.allowed),
+            out_of_domain=score.out_of_domain,
+            embedding=score.embedding,
             reasons=reasons,
             weight_s=turn.num_samples / SAMPLE_RATE_HZ,
-            scored=run_model,
+            scored=found is not None,
             speaker=turn.speaker,
         )
 
-    def _score_pieces(self, samples: Floats) -> Score:
-        """Score a turn; if it is long, the mean of its pieces."""
+    def _score_turns(self, waveform: Waveform, turns: Sequence[Turn]) -> Iterator[Score]:
+        """Score turns; of a long one, the mean of its pieces."""
         longest = round(LONGEST_S * SAMPLE_RATE_HZ)
-        if len(samples) <= longest:
-            return self.score(samples)
-        pieces = [
-            self.score(samples[start:end]) for start, end in windows(len(samples), longest, longest)
-        ]
-        return Score(
-            np.mean([one.probabilities for one in pieces], axis=0),
-            float(np.mean([one.out_of_domain for one in pieces])),
-            np.mean([one.embedding for one in pieces], axis=0),
-        )
+        pieces = [windows(turn.num_samples, longest, longest) for turn in turns]
+
+        def clips() -> Iterator[Floats]:
+            for turn, bounds in zip(turns, pieces, strict=True):
+                samples = turn.samples(waveform)
+                for start, end in bounds:
+                    check_abandoned()
+                    yield _padded(samples[start:end])
+
+        found = self.model.score_each(clips())
+        for bounds in pieces:
+            scores = list(islice(found, len(bounds)))
+            if len(scores) == 1:
+                yield scores[0]
+                continue
+            yield Score(
+                np.mean([one.probabilities for one in scores], axis=0),
+                float(np.mean([one.out_of_domain for one in scores])),
+                np.mean([one.embedding for one in scores], axis=0),
+            )
 
     def score(self, samples: Floats) -> Score:
         """Run the model on one window.
@@ -168,9 +197,7 @@ class Recognizer:
                 padded with zeros.
         """
         check_abandoned()
-        if len(samples) < _MIN_SAMPLES:
-            samples = np.pad(samples, (0, _MIN_SAMPLES - len(samples)))
-        return self.model.score(samples)
+        return self.model.score(_padded(samples))
 
     def decide(self, scores: ChannelScores, options: Options) -> Answer:
         """Decide for the whole and for each window.
@@ -228,6 +255,11 @@ def _is_its_window(scores: ChannelScores) -> bool:
     (window,), whole = scores.windows, scores.whole
     is_same = window.probabilities is whole.probabilities and window.reasons == whole.reasons
     return is_same and window.scored and window.speaker is None
+
+
+def _padded(samples: Floats) -> Floats:
+    missing = _MIN_SAMPLES - len(samples)
+    return np.pad(samples, (0, missing)) if missing > 0 else samples
 
 
 def _restrict(probabilities: Floats, allowed: list[int]) -> Floats:

@@ -1,13 +1,18 @@
 """Opens the registry that the settings name, and copies the bundles of a release into it."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from ..inference import device
 from ..inference.bundle import SEAL
 from ..inference.card import DEFAULT_NAME
+from ..inference.recognizer import Recognizer
 from ..settings import Settings
 from .folder import ModelFolder, ModelVersion
 from .registry import Registry
 from .remote import RemoteRegistry
+from .serving import load_recognizer
 
 _PACKAGE = Path(__file__).parents[2]
 
@@ -76,6 +81,23 @@ def open_registry(settings: Settings) -> Registry:
     if isinstance(settings.models, str):
         return RemoteRegistry(settings.models, settings.models_cache)
     return Registry(settings.models)
+
+
+def loader(
+    settings: Settings, on_batch: Callable[[int], object] = lambda _: None
+) -> Callable[[Path], Recognizer]:
+    """Choose what loads bundles: for the processor, or for the GPU that the settings ask for.
+
+    Args:
+        settings: of the service or the command.
+        on_batch: called with the number of clips of each run of a GPU.
+
+    Raises:
+        ExtraMissingError: if there is no GPU that can be used; it says what to do.
+    """
+    if settings.device == "cpu":
+        return load_recognizer
+    return partial(load_recognizer, device=device.cuda(on_batch))
 
 
 def seed_registry(registry: Registry, bundled: Path) -> list[ModelVersion]:

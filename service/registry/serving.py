@@ -15,18 +15,23 @@ from pathlib import Path
 
 from ..inference import bundle
 from ..inference.card import DEFAULT_LANGUAGE, DEFAULT_NAME, canonical_language
+from ..inference.device import Device
 from ..inference.errors import NnpmError
 from ..inference.recognizer import Recognizer
 from .registry import Aliases, ModelVersion, Registry, pick
 
 
-def load_recognizer(path: Path) -> Recognizer:
+def load_recognizer(path: Path, device: Device | None = None) -> Recognizer:
     """Load a bundle from its folder and check its golden probe.
+
+    Args:
+        path: of the folder.
+        device: runs it; None for the processor.
 
     Raises:
         BundleError: if it is missing, damaged or not ours.
     """
-    return Recognizer(bundle.load(path))
+    return Recognizer(bundle.load(path), device=device)
 
 
 class LoadedModels:

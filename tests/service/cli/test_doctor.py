@@ -35,7 +35,8 @@ def report(capsys: Captured) -> dict[str, object]:
 def test_it_names_the_model_and_what_is_off(capsys: Captured, models: Path) -> None:
     found = report(capsys)
     assert found["model"] == {
-        "folder": str(models), "ready": True, "name": "default", "version": "2", "language": "und",
+        "folder": str(models), "ready": True, "device": "cpu",
+        "provider": "CPUExecutionProvider", "name": "default", "version": "2", "language": "und",
         "emotions": ["angry", "calm", "happy", "sad"], "licence": "none: made by code",
         "calibrated": True, "outdated": [],
     }  # fmt: skip
