@@ -110,7 +110,11 @@ def float_graph(path: Path) -> Path | bytes:
     import onnx
     from onnx import numpy_helper
 
-    graph = (model := onnx.load(path)).graph
+    try:
+        model = onnx.load(path)
+    except Exception:  # ONNX Runtime says of it what is wrong
+        return path
+    graph = model.graph
     held = {tensor.name: tensor for tensor in graph.initializer}
     rounds = [node for node in graph.node if node.op_type == "DynamicQuantizeLinear"]
     integers = {node.output[0] for node in rounds}

@@ -118,7 +118,7 @@ class Model:
         self._opening = threading.Lock()
 
     def run(self, waveform: Floats, lengths: NDArray[np.int64]) -> Outputs:
-        """Score the rows of a padded batch, each alone and without its padding.
+        """Score the rows of a padded batch, each without its padding, and on a processor alone.
 
         So a clip's answer does not depend on its batch: integer arithmetic takes its scale from all
         that is in a tensor.
@@ -130,7 +130,8 @@ class Model:
         if self._batches is None:
             return run_rows(self._session, waveform, lengths)
         clips = [row[:length] for row, length in zip(waveform, lengths, strict=True)]
-        return Outputs(*map(np.stack, zip(*self._batches.score(clips), strict=True)))
+        rows = self._batches.score(clips)
+        return Outputs(*(np.stack(parts) for parts in zip(*rows, strict=True)))
 
     def score(self, samples: Floats) -> Score:
         """Score one window.

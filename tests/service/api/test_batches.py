@@ -4,7 +4,6 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -39,7 +38,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def client(models: Path, device: None) -> Iterator[TestClient]:
-    with TestClient(create_app(Settings(models=models, device="cuda"))) as found:
+    with TestClient(create_app(Settings(models=models, device="cuda", adapt=False))) as found:
         wait_until_ready(found)
         yield found
 
@@ -52,8 +51,8 @@ def sample(text: str, name: str) -> float:
 def test_what_comes_during_a_run_is_answered_together(
     client: TestClient, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clips = [encode(speechlike(1 + number / 100)) for number in range(9)]
-    with TestClient(create_app(Settings(models=models))) as alone:
+    clips = [encode(speechlike(1.5 + number / 100)) for number in range(9)]  # one bucket
+    with TestClient(create_app(Settings(models=models, adapt=False))) as alone:
         wait_until_ready(alone)
         expected = [alone.post("/predict", content=one).json() for one in clips]
     before = client.get("/metrics").text
@@ -102,7 +101,7 @@ def test_v2_answers_as_without_batches(client: TestClient, models: Path) -> None
             {"name": "lengths", "datatype": "INT64", "shape": [2], "data": [16_000, 9_000]},
         ]
     }  # fmt: skip
-    with TestClient(create_app(Settings(models=models))) as alone:
+    with TestClient(create_app(Settings(models=models, adapt=False))) as alone:
         wait_until_ready(alone)
         expected = alone.post("/v2/models/default/infer", json=body).json()["outputs"]
     found = client.post("/v2/models/default/infer", json=body)
@@ -113,31 +112,28 @@ def test_v2_answers_as_without_batches(client: TestClient, models: Path) -> None
 
 
 def test_it_stops_with_the_answers_that_it_owes(
-    models: Path, monkeypatch: pytest.MonkeyPatch
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runs = partial(load_recognizer, device=Device(("CPUExecutionProvider",)))
-    held, go, real = threading.Event(), threading.Event(), Model._run_batch
+    services = client.app.state.services  # type: ignore[attr-defined]
+    model, real = services.serving.choose().recognizer.model, Model._run_batch
+    held, go = threading.Event(), threading.Event()
 
-    app = create_app(Settings(models=models, workers=4), load=runs)
-    with ThreadPoolExecutor(3) as pool:
-        with TestClient(app) as client:
-            wait_until_ready(client)
-            model = app.state.services.serving.choose().recognizer.model
+    def run(*inputs):  # type: ignore[no-untyped-def]
+        held.set()
+        assert go.wait(30)
+        return real(model, *inputs)
 
-            def run(*inputs):  # type: ignore[no-untyped-def]
-                held.set()
-                assert go.wait(30)
-                return real(model, *inputs)
-
-            monkeypatch.setattr(model._batches, "_run", run)
-            clip = encode(speechlike(1))
-            answers = [pool.submit(client.post, "/predict", content=clip) for _ in range(3)]
-            assert held.wait(30)
-            while len(model._batches._waiting) < 2:
-                time.sleep(0.001)
-            go.set()
+    monkeypatch.setattr(model._batches, "_run", run)
+    clip = encode(speechlike(1.5))
+    with ThreadPoolExecutor(4) as pool:
+        answers = [pool.submit(client.post, "/predict", content=clip) for _ in range(3)]
+        assert held.wait(30)
+        while len(model._batches._waiting) < 2:
+            time.sleep(0.001)
+        closing = pool.submit(services.pool.close)
+        go.set()
+        closing.result(30)
         assert [one.result(30).status_code for one in answers] == [200] * 3
-    assert not [one for one in threading.enumerate() if one.name.startswith("nnpm-worker")]
 
 
 def test_a_folder_is_scored_in_batches(

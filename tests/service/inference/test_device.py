@@ -300,6 +300,8 @@ def test_the_freed_graph_has_no_integers_and_its_size(tmp_path: Path) -> None:
 def test_a_graph_of_floats_is_left_as_it_is(tmp_path: Path) -> None:
     path = write_tiny_bundle(tmp_path / "1").path / "model.onnx"
     assert float_graph(path) is path
+    path.write_bytes(b"no graph")
+    assert float_graph(path) is path
 
 
 @needs_onnx
