@@ -126,7 +126,7 @@ def float_graph(path: Path) -> Path | bytes:
         return path
     for node in rounds:
         node.op_type = "Identity"
-        scale = numpy_helper.from_array(np.float32(1), node.output[1])
+        scale = numpy_helper.from_array(np.array(1, np.float32), node.output[1])
         del node.output[1:]
         graph.initializer.append(scale)
     for node in products:
