@@ -295,7 +295,7 @@ def test_our_own_mistake_says_nothing_of_us(
     def fail(_: Any) -> None:
         raise RuntimeError("secret of the machine room")
 
-    monkeypatch.setattr(recognizer, "score", fail)
+    monkeypatch.setattr(recognizer.model, "score", fail)
     with client.websocket_connect("/stream") as socket:
         socket.send_json(HELLO)
         socket.send_bytes(pcm(speechlike(2)))

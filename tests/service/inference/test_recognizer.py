@@ -202,13 +202,13 @@ def test_silence_between_counts_for_nothing(recognizer: Recognizer) -> None:
 def count_scored(recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The lengths of the windows that the model was asked for."""
     scored: list[int] = []
-    score = recognizer.score
+    score = recognizer.model.score
 
     def counted(waveform: np.ndarray) -> Any:
         scored.append(len(waveform))
         return score(waveform)
 
-    monkeypatch.setattr(recognizer, "score", counted)
+    monkeypatch.setattr(recognizer.model, "score", counted)
     return scored
 
 
