@@ -55,6 +55,20 @@ class EncoderConfig(Section):
     """How many of its transformer layers are used, from the first; 0 uses all."""
 
 
+class FrozenConfig(Section):
+    """Lower stages of the encoder that do not learn, and what they give, computed once."""
+
+    stages: Count = 0
+    """How many do not learn: Whisper's first is its second convolution, then each layer is one; of
+    wav2vec 2.0 and kin each layer. What lies beneath never learns."""
+    copies: Count = 0
+    """Of each clip, varied once, whose states beneath what learns are computed before the first
+    step and kept in the run's folder; steps take crops of them. 0 keeps nothing: every step varies
+    its clips anew, and runs the whole encoder."""
+    largest_gib: Above0 = 8.0
+    """Of the kept states, in GiB."""
+
+
 class HeadConfig(Section):
     """Sizes of the head: projection and classifier."""
 
@@ -92,6 +106,8 @@ class AugmentConfig(Section):
     shortest_s: Annotated[float, Field(ge=0.5, le=10.0)] = 1.5
     longest_s: Annotated[float, Field(ge=0.5, le=10.0)] = 3.2
     """Every clip is cut at random to a length between the two, so that it tells nothing."""
+    change: bool = True
+    """Change the waveforms: speed, microphone, room and noise."""
     join_p: Share = 0.12
     """Of joining two clips of one speaker and emotion (CopyPaste)."""
     mask_p: Share = 0.6
@@ -146,6 +162,7 @@ class Config(Section):
     """The emotions to learn; empty for all that the corpora have. Calm is left out: one corpus has
     it, and nobody else tells it from neutral."""
     encoder: EncoderConfig = EncoderConfig()
+    frozen: FrozenConfig = FrozenConfig()
     head: HeadConfig = HeadConfig()
     loss: LossConfig = LossConfig()
     augment: AugmentConfig = AugmentConfig()

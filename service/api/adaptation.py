@@ -78,7 +78,7 @@ class _Received:
         return self.fields.model_dump(exclude={"folder"})
 
     def check_emotions(self, base: ModelVersion) -> None:
-        """Check that the base knows the emotions of the request and of its labels.
+        """Check that the base knows the emotions of the request and of its labels, and they agree.
 
         Raises:
             ParameterError: if not.
@@ -93,6 +93,12 @@ class _Received:
                     f"{what} {', '.join(unknown)}, which version {base.version} of {base.name} "
                     f"does not answer; it answers {', '.join(labels)}."
                 )
+        occur = self.fields.emotions
+        if occur and (outside := sorted(set(self.labels) - set(occur))):
+            raise ParameterError(
+                f"The labels name {', '.join(outside)}, and emotions names only "
+                f"{', '.join(occur)}: name all that occur, or correct the labels."
+            )
 
 
 async def receive_request(request: Request, services: Services, owner: str) -> Job:

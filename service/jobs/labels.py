@@ -41,6 +41,8 @@ def parse_labels(text: str) -> dict[str, str]:
     Examples:
         >>> parse_labels("path,emotion\na/1.wav,sad\n")
         {'a/1.wav': 'sad'}
+        >>> parse_labels("path,emotion\na/1.wav, Sad\n")  # as a spreadsheet may have it
+        {'a/1.wav': 'sad'}
     """
     if "\ufffd" in text or "\0" in text:
         raise ParameterError("The labels are not text in UTF-8; save the CSV file so.")
@@ -50,7 +52,7 @@ def parse_labels(text: str) -> dict[str, str]:
         if missing := [column for column in _LABEL_COLUMNS if column not in columns]:
             raise ParameterError(
                 f"The labels have no column {' and no column '.join(missing)}; their first row "
-                "must be a header with path and emotion."
+                "must be a header with path and emotion, separated by a comma."
             )
         found: dict[str, str] = {}
         for row in reader:
@@ -81,7 +83,7 @@ def read_labels(path: Path, folder: Path, *, max_bytes: int = MAX_LABELS_BYTES) 
 
 
 def _add_label(found: dict[str, str], line: int, row: Mapping[str, str]) -> None:
-    path, emotion = row["path"], row["emotion"]
+    path, emotion = row["path"], row["emotion"].strip().lower()
     windows = PureWindowsPath(path)
     if not path or path.startswith("/") or windows.anchor or ".." in windows.parts:
         raise ParameterError(
@@ -92,7 +94,7 @@ def _add_label(found: dict[str, str], line: int, row: Mapping[str, str]) -> None
         return
     if emotion not in EMOTIONS:
         raise ParameterError(
-            f"Row {line} of the labels has the emotion {emotion[:64]!r}; it must be one of "
+            f"Row {line} of the labels has the emotion {row['emotion'][:64]!r}; it must be one of "
             f"{', '.join(EMOTIONS)}."
         )
     name = PurePosixPath(path).as_posix()
@@ -127,5 +129,6 @@ def require_labelled(labels: Mapping[str, str], folder: Path) -> None:
     if missing:
         raise ParameterError(
             f"{len(missing)} of the {len(labels)} labelled recordings are missing; the first is "
-            f"{missing[0][:64]!r}. A path must be as in the upload."
+            f"{missing[0][:64]!r}. A path must be relative to the folder of recordings, as in the "
+            "upload."
         )

@@ -77,6 +77,21 @@ def test_padding_and_company_change_nothing(folder: Path) -> None:
         torch.testing.assert_close(row[inside], alone[0], atol=1e-5, rtol=1e-4)
 
 
+@torch.no_grad()
+def test_its_convolutions_can_be_kept_or_the_whole(folder: Path) -> None:
+    encoder = load_pretrained("huggingface", str(folder), 0).eval()
+    waveform = torch.stack([noise(9_000), torch.cat([noise(5_000), torch.zeros(4_000)])])
+    lengths = torch.tensor([9_000, 5_000])
+    frames, inside = encoder(waveform, lengths)
+    for frozen, width in ((0, 8), (1, 8), (2, 16)):
+        states, mask = encoder.lower(waveform, lengths, frozen)
+        assert states.shape[2] == width
+        kept = torch.where(mask[..., None], states, 0.0)  # as they are padded
+        found, still = encoder.upper(kept, mask, frozen)
+        assert torch.equal(still, inside)
+        torch.testing.assert_close(found[inside], frames[inside], atol=1e-5, rtol=1e-4)
+
+
 def test_stages_are_its_layers_and_a_run_builds_it_again(folder: Path) -> None:
     encoder = load_pretrained("huggingface", str(folder), 1)
     assert [len(stage) > 0 for stage in encoder.stages()] == [True]

@@ -1,5 +1,6 @@
 """``nnpm adapt``: adapt a bundle to a folder of unlabelled audio."""
 
+import logging
 import time
 from collections.abc import Callable
 from functools import partial
@@ -36,6 +37,7 @@ from .report import (
 Progress = Callable[[str, int, int], None]
 """Called with the stage, the units done and all units of the stage."""
 
+_LOG = logging.getLogger(__name__)
 _EXAMPLES = 5  # names of skipped files per reason
 _CHANGED = 20  # clips whose answer changed, by name
 
@@ -96,6 +98,11 @@ def adapt(
         features.target(tuple(base.labels.index(name) for name in names)), features, labels
     )
     start = start or Start(head_before, base.memory())
+    as_served = None
+    if start.heard is not None:
+        as_served = outcomes.Base.of(base).serve(
+            start.heard, head_before, base.card.decision, target.occurs
+        )
     outcome = adapt_target(
         outcomes.Base(base.labels, base.card.decision, start.head, start.memory),
         target,
@@ -103,9 +110,17 @@ def adapt(
         config,
         task.seed,
         recordings=features.clip,
+        before=as_served,
         on_step=clock.stage("adapt"),
         on_judge=lambda: clock.stage("judge"),
     )
+    num_labels = outcomes.num_labels(target, features.clip)
+    if lost := len(labels) - num_labels:
+        _LOG.warning(
+            "%d of the %d labelled recordings are not used: they are skipped, as the report says",
+            lost,
+            len(labels),
+        )
     before, after, evidence = outcome.before, outcome.after, outcome.evidence
     clock.stage("publish")
     report = AdaptationReport(
@@ -119,7 +134,7 @@ def adapt(
         ),
         clips=_clips(features, task.passed_over),
         windows=len(target.pooled),
-        labels=len(target.labelled),
+        labels=num_labels,
         default_emotions=names,
         answered_share=_change(before.answered, after.answered),
         confidence=_change(before.confidence, after.confidence),
@@ -136,7 +151,7 @@ def adapt(
         bundle=None,
     )
     if evidence.verdict != "reject" or task.force:
-        calibrated = len(target.labelled) >= MIN_LABELS and config.calibrate
+        calibrated = num_labels >= MIN_LABELS and config.calibrate
         adapted = Adapted(outcome.head, outcome.decision, names, calibrated, start)
         publish(task.out, base, adapted, report, config)
         report = report.model_copy(update={"bundle": printable(task.out)})
@@ -217,5 +232,11 @@ def _labels(base: Bundle, task: AdaptationTask) -> dict[str, int]:
     if unknown := sorted({emotion for emotion in given.values() if emotion not in base.labels}):
         raise TrainingError(
             f"the labels name {', '.join(unknown)}; the model knows {', '.join(base.labels)}"
+        )
+    occur = task.emotions or base.card.emotions or base.labels
+    if outside := sorted(set(given.values()) - set(occur)):
+        raise TrainingError(
+            f"the labels name {', '.join(outside)}; the emotions that occur are said to be "
+            f"{', '.join(occur)}: name all that occur, or correct the labels"
         )
     return {path: base.labels.index(emotion) for path, emotion in given.items()}

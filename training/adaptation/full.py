@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,14 +12,15 @@ from ...service.inference.bundle import Bundle
 from ...service.jobs.folder import AdaptationTask
 from ..bundle.encoder import embed, encoder_graph
 from ..bundle.export import MOST_SLOTS, choose_slots, head_and_memory
-from ..config import TrainConfig
+from ..config import Config, TrainConfig
 from ..corpora import Utterance
 from ..data.batches import Samples
 from ..errors import TrainingError
-from ..source.run import check_same_data, load_training_data, read, trained_network
+from ..source.run import Request, check_same_data, load_training_data, read, trained_network
+from ..source.run import labels as labels_of
 from ..source.trainer import Trainer
 from .config import AdaptConfig, FullConfig
-from .features import Encoder, extract_features
+from .features import Encoder, TargetFeatures, extract_features
 from .head import Floats, Full, Source, Start, Target
 from .methods.method import softmax
 from .train import adapt_head
@@ -37,7 +39,8 @@ def fine_tune(
 
     The head of the base is adapted first. The clips of each emotion that it is surest of join the
     source as one more corpus, with what it answered as their target; the recipe is that of source
-    training at lower rates, from the weights of the run.
+    training at lower rates, from the weights of the run. Given labels are left to the head: what
+    it answers to a labelled clip must not come from an encoder that has learnt the label.
 
     References:
         Lee, *Pseudo-Label*, 2013, and Zou et al., arXiv 1810.07911, for a share of every class.
@@ -51,7 +54,8 @@ def fine_tune(
         on_step: called with the steps taken and the steps in all.
 
     Returns:
-        Head with the source's statistics, memory and encoder part of the fine-tuned network.
+        Head with the source's statistics, memory and encoder part of the fine-tuned network, and
+        the target in the base's features.
 
     Raises:
         TrainingError: if the run does not fit the base, or its network cannot be trained.
@@ -59,17 +63,20 @@ def fine_tune(
     """
     settings = config.full
     request = read(full.run)
+    _check_run(base, full.run, request)
+    network = trained_network(full.run, request, base.labels)
+    if not full.source.is_dir():
+        raise TrainingError(f"--source is {full.source}: there is no such folder")
+    features = _listen(task, base, config)  # before the corpora, which may take an hour to decode
+    clips = [row.astype(np.float32) for row in features.rows]
     request = request.model_copy(update={"data": full.source.resolve()})
     data = load_training_data(request, full.cache)
     check_same_data(full.run, data)
-    if data.labels != base.labels:
-        raise TrainingError(
-            f"{full.run} knows {', '.join(data.labels)}; the base {base.path} knows "
-            f"{', '.join(base.labels)}: give the run that made the base"
-        )
-    network = trained_network(full.run, request, data.labels)
-    clips = _target_clips(task, base, config)
-    answers = _answers(base, task, config, clips)
+    encode = Encoder(base.path / "model.onnx", 0, task.seed)
+    pooled = np.stack([encode(clip)[0] for clip in clips])
+    occurs = tuple(base.labels.index(name) for name in task.emotions or base.card.emotions)
+    target = Target(pooled, np.zeros((0, *pooled.shape), np.float32), occurs)
+    answers = _answers(base, task, config, target)
     chosen = surest(answers, settings.share)
     source = data.split.train
     heard = data.clips(source)
@@ -106,7 +113,43 @@ def fine_tune(
     head, memory = head_and_memory(
         tuned.head.export(), slots, embed(encoder, list(data.clips(slots))), data.labels
     )
-    return Start(head, memory, encoder)
+    return Start(head, memory, encoder, pooled)
+
+
+def _check_run(base: Bundle, run: Path, request: Request) -> None:
+    """Check that the run made the base, by what the base's card says of it.
+
+    Raises:
+        TrainingError: if it did not.
+    """
+    if (known := labels_of(run)) != base.labels:
+        raise TrainingError(
+            f"{run} knows {', '.join(known)}; the base {base.path} knows "
+            f"{', '.join(base.labels)}: give the run that made the base"
+        )
+    card = base.card.training
+    said = {corpus["name"] for corpus in card.get("corpora", [])}
+    for what, of_run, of_base in (
+        ("corpora", " ".join(sorted(request.corpora)), " ".join(sorted(said))),
+        ("seed", request.seed, card.get("seed")),
+        ("config", _described(request.config), _described(card.get("config"))),
+    ):
+        if of_run != of_base:
+            shown = "" if what == "config" else f" ({of_run}; the card says {of_base})"
+            raise TrainingError(
+                f"{run} did not make the base {base.path}: its {what} is another{shown}; give the "
+                "run that made it"
+            )
+
+
+def _described(config: Config | dict[str, Any] | None) -> dict[str, Any] | None:
+    """A recipe without what differs from place to place; None if it is none."""
+    try:
+        found = Config.model_validate(config).model_dump(mode="json")
+    except ValueError:
+        return None
+    found["encoder"]["source"] = Path(found["encoder"]["source"]).name
+    return found
 
 
 def surest(answers: Floats, share: float) -> list[int]:
@@ -132,8 +175,9 @@ def surest(answers: Floats, share: float) -> list[int]:
     return sorted(chosen)
 
 
-def _target_clips(task: AdaptationTask, base: Bundle, config: AdaptConfig) -> list[Samples]:
-    found = extract_features(
+def _listen(task: AdaptationTask, base: Bundle, config: AdaptConfig) -> TargetFeatures:
+    """The target's turns as samples, in the place of features."""
+    return extract_features(
         task.target,
         lambda samples: samples.astype(np.float16),
         base.card.window_s,
@@ -141,17 +185,10 @@ def _target_clips(task: AdaptationTask, base: Bundle, config: AdaptConfig) -> li
         threads=task.threads,
         channels=task.channels,
     )
-    return [row.astype(np.float32) for row in found.rows]
 
 
-def _answers(
-    base: Bundle, task: AdaptationTask, config: AdaptConfig, clips: list[Samples]
-) -> Floats:
+def _answers(base: Bundle, task: AdaptationTask, config: AdaptConfig, target: Target) -> Floats:
     """What the base's head answers on the target after adaptation."""
-    encode = Encoder(base.path / "model.onnx", 0, task.seed)
-    pooled = np.stack([encode(clip)[0] for clip in clips])
-    occurs = tuple(base.labels.index(name) for name in task.emotions or base.card.emotions)
-    target = Target(pooled, np.zeros((0, *pooled.shape), np.float32), occurs)
     temperature = base.card.decision.temperature
     head = adapt_head(
         base.head(),
@@ -162,7 +199,8 @@ def _answers(
         task.seed,
         temperature=temperature,
     )
-    logits = head.classify(head.project(head.standardise(pooled))) / np.float32(temperature)
+    projected = head.project(head.standardise(target.pooled))
+    logits = head.classify(projected) / np.float32(temperature)
     return softmax(np.where(target.open(logits.shape[1]), logits, np.float32(-1e4)))
 
 

@@ -45,11 +45,14 @@ class Start:
         head: before adaptation.
         memory: of the source, projected by this head.
         encoder: the fine-tuned encoder part, which ends in ``embedding``; None for the base's.
+        heard: h of the target's clips by the base's encoder, shape ``(clips, D)``, where this one
+            is another.
     """
 
     head: Head
     memory: Memory
     encoder: "ModelProto | None" = None
+    heard: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -86,6 +86,7 @@ def adapt_target(
     seed: int,
     *,
     recordings: Ints | None = None,
+    before: Served | None = None,
     on_step: Callable[[int, int], None] | None = None,
     on_judge: Callable[[], object] = lambda: None,
 ) -> Outcome:
@@ -98,6 +99,8 @@ def adapt_target(
         config: of the adaptation.
         seed: of all draws.
         recordings: which recording each clip is of, shape ``(clips,)``; None: each of its own.
+        before: what the bundle as served answers, if ``base`` is not it but a network that was
+            fine-tuned from it.
         on_step: called after every step with the steps taken and the steps in all.
         on_judge: called when the last step is done.
 
@@ -119,10 +122,11 @@ def adapt_target(
     )
     follows = PLUGINS.find(method).follows_shares
     logits = None
-    if len(target.labelled) >= MIN_LABELS:
+    if num_labels(target, recordings) >= MIN_LABELS:
         logits = _cross_fit(adapted, target, recordings, len(base.labels))
         evidence = _with_label_accuracy(evidence, logits, target)
-    before = base.serve(target.pooled, base.head, base.decision, target.occurs)
+    if before is None:
+        before = base.serve(target.pooled, base.head, base.decision, target.occurs)
     expected = evidence.estimated_accuracy
     changed = evidence.figures["answers_changed"] > 0 or logits is not None
     decision = adapt_decision(
@@ -137,6 +141,19 @@ def adapt_target(
     )
     after = base.serve(target.pooled, head, decision, target.occurs)
     return Outcome(head, decision, _consistent(evidence, before, after), before, after)
+
+
+def num_labels(target: Target, recordings: Ints | None) -> int:
+    """Labelled recordings: a long one has many turns, and says no more of others for that.
+
+    Examples:
+        >>> pooled = np.zeros((4, 2), np.float32)
+        >>> target = Target(pooled, pooled[None], (), np.array([0, 1, 2]), np.array([1, 1, 0]))
+        >>> num_labels(target, np.array([0, 0, 1, 2]))
+        2
+    """
+    own = target.labelled if recordings is None else recordings[target.labelled]
+    return len(np.unique(own))
 
 
 def _cross_fit(

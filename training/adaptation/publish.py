@@ -186,5 +186,5 @@ def _command(report: AdaptationReport) -> str:
         f"--language {report.language} --seed {report.seed} --out BUNDLE"
         f"{' --emotions ' + ' '.join(report.default_emotions) if report.default_emotions else ''}"
         f"{' --labels FILE' if report.labels else ''}"
-        f"{' --full --source DIR' if report.full else ''}"
+        f"{' --full --run RUN --source DIR' if report.full else ''}"
     )

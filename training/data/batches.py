@@ -22,8 +22,9 @@ class Batch:
     """The clips of one step.
 
     Attributes:
-        waveform: zeros behind the clips' ends, shape ``(batch, num_samples)``.
-        lengths: samples of each clip, int64, shape ``(batch,)``.
+        waveform: zeros behind the clips' ends, shape ``(batch, num_samples)``; or kept states,
+            shape ``(batch, num_frames, width)``.
+        lengths: samples (or frames) of each clip, int64, shape ``(batch,)``.
         index: of each clip's utterance, int64, shape ``(batch,)``.
     """
 
@@ -56,7 +57,9 @@ class BatchSampler:
         seed: int,
     ) -> None:
         self.clips, self.augment, self.seed = clips, augment, seed
-        self.change = Augmentation()
+        self.change: Callable[[Samples, np.random.Generator], Samples] = (
+            Augmentation() if augment.change else lambda samples, _: samples
+        )
         tree: dict[str, dict[str, dict[str, list[int]]]] = defaultdict(
             lambda: defaultdict(lambda: defaultdict(list))
         )
@@ -75,16 +78,26 @@ class BatchSampler:
 
     def draw(self, step: int) -> Batch:
         """The batch of a step; the same step gives the same batch."""
+        index, rng = self.choose(step)
+        waveform, lengths = pad([self._vary(i, self.augment.shortest_s, rng) for i in index])
+        return Batch(waveform, lengths, torch.tensor(index))
+
+    def choose(self, step: int) -> tuple[list[int], np.random.Generator]:
+        """Index of each clip of a step, and what draws the rest of it."""
         rng = np.random.default_rng([self.seed, step])
         index = [
             clip
             for corpus, count in zip(self.corpora, self.counts, strict=True)
             for clip in _draw(corpus, int(count), rng)
         ]
-        waveform, lengths = pad([self._crop(i, rng) for i in index])
-        return Batch(waveform, lengths, torch.tensor(index))
+        return index, rng
 
-    def _crop(self, index: int, rng: np.random.Generator) -> Samples:
+    def copy(self, index: int, number: int) -> Samples:
+        """A clip varied once, as long as the longest crop; the same number gives the same one."""
+        rng = np.random.default_rng([self.seed, index, 1 + number])  # 0 would be a step
+        return self._vary(index, self.augment.longest_s, rng)
+
+    def _vary(self, index: int, shortest_s: float, rng: np.random.Generator) -> Samples:
         """A piece of a clip, perhaps joined with another of its voice and emotion, and changed."""
         samples = self.clips(index)
         longest = round(self.augment.longest_s * SAMPLE_RATE_HZ)
@@ -92,12 +105,8 @@ class BatchSampler:
             own = self.group[index]
             other = self.clips(own[rng.integers(len(own))])
             samples = np.concatenate([samples[-longest // 2 :], other[: longest // 2]])
-        seconds = rng.uniform(self.augment.shortest_s, self.augment.longest_s)
-        length = round(seconds * SAMPLE_RATE_HZ)
-        if len(samples) > length:
-            start = int(rng.integers(len(samples) - length + 1))
-            samples = samples[start : start + length]
-        return self.change(samples, rng)
+        seconds = rng.uniform(shortest_s, self.augment.longest_s)
+        return self.change(cut(samples, round(seconds * SAMPLE_RATE_HZ), rng), rng)
 
 
 def _draw(corpus: list[list[list[int]]], count: int, rng: np.random.Generator) -> list[int]:
@@ -111,18 +120,26 @@ def _draw(corpus: list[list[list[int]]], count: int, rng: np.random.Generator) -
     return drawn
 
 
+def cut(rows: Samples, length: int, rng: np.random.Generator) -> Samples:
+    """A piece of samples or frames, from anywhere; all of them, if there are no more."""
+    if len(rows) <= length:
+        return rows
+    start = int(rng.integers(len(rows) - length + 1))
+    return rows[start : start + length]
+
+
 def pad(clips: Sequence[Samples]) -> tuple[Tensor, Tensor]:
     """Stack clips of different length.
 
     Args:
-        clips: samples, shape ``(num_samples,)`` each; at least one.
+        clips: samples, shape ``(num_samples,)`` each, or frames; at least one.
 
     Returns:
         Waveforms with zeros at their ends, shape ``(clips, longest)``, and the samples of each,
-        int64 ``(clips,)``.
+        int64 ``(clips,)``; or frames, with their width behind.
     """
     lengths = torch.tensor([len(clip) for clip in clips])
-    waveform = torch.zeros(len(clips), int(lengths.max()))
+    waveform = torch.zeros(len(clips), int(lengths.max()), *clips[0].shape[1:])
     for row, clip in zip(waveform, clips, strict=True):
         row[: len(clip)] = torch.from_numpy(clip)
     return waveform, lengths

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,12 +76,30 @@ def cached(stem: Path, make: Callable[[], Iterable[NDArray[np.float32]]]) -> Rag
             new_data.open("xb") as data_file,
             new_bounds.open("xb") as bounds_file,
         ):
-            rows = [row.astype(np.float16) for row in make()]
-            np.save(bounds_file, np.cumsum([0, *(len(row) for row in rows)], dtype=np.int64))
-            np.save(data_file, np.concatenate(rows))
+            np.save(bounds_file, _write(data_file, make()))
         found = _read(stem)
         assert found is not None, stem
     return found
+
+
+def _write(file: BinaryIO, rows: Iterable[NDArray[np.float32]]) -> NDArray[np.int64]:
+    """Write rows one after the other, so that none stays in memory; return their bounds."""
+    bounds = [0]
+    rest: tuple[int, ...] = ()
+
+    def header() -> None:  # numpy leaves room for the first axis to grow
+        shape = {"descr": "<f2", "fortran_order": False, "shape": (bounds[-1], *rest)}
+        np.lib.format.write_array_header_1_0(file, shape)
+
+    for row in rows:
+        if len(bounds) == 1:
+            rest = row.shape[1:]
+            header()
+        file.write(row.astype("<f2").tobytes())
+        bounds.append(bounds[-1] + len(row))
+    file.seek(0)
+    header()
+    return np.array(bounds, np.int64)
 
 
 def _files(stem: Path) -> tuple[Path, Path]:

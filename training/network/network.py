@@ -146,3 +146,15 @@ class Network(nn.Module):
         """The pooled feature h of a padded batch, ``(batch, D)``; as :meth:`Encoder.forward`."""
         frames, mask = self.encoder(waveform, lengths)
         return pool(frames.float(), mask)
+
+    def from_states(self, states: Tensor, counts: Tensor, frozen: int) -> Tensor:
+        """The same of what the encoder's lower part gave.
+
+        Args:
+            states: of :meth:`Encoder.lower`, padded, shape ``(batch, num_frames, width)``.
+            counts: frames of each clip, shape ``(batch,)``.
+            frozen: stages that do not learn.
+        """
+        mask = torch.arange(states.shape[1], device=states.device) < counts[:, None]
+        frames, mask = self.encoder.upper(states, mask, frozen)
+        return pool(frames.float(), mask)

@@ -14,13 +14,14 @@ from safetensors.torch import load_file, save_file
 
 from ... import __version__
 from ...service.files import replacing, require_place
-from ..config import Config
+from ..config import Config, FrozenConfig
 from ..corpora import Utterance, load
 from ..data.clips import Ragged, load_clips
 from ..data.splits import Split, split_speakers
 from ..errors import TrainingError
 from ..network.encoders import ENCODERS, Encoder, load_pretrained
 from ..network.network import Network
+from .kept import forget
 from .processes import ALONE, Processes
 from .trainer import Trainer
 
@@ -30,6 +31,7 @@ _REQUEST, _SPLIT, _ENCODER, _NETWORK = (
     "encoder.json",
     "network.safetensors",
 )
+_SECOND = 16_000  # samples
 
 
 class Request(BaseModel):
@@ -63,6 +65,11 @@ class TrainingData:
     split: Split
     _place: dict[Path, int]
     _clips: Ragged
+
+    @property
+    def stem(self) -> str:
+        """Name of the files with the decoded clips, by size and time of what was decoded."""
+        return self._clips.stem.name
 
     def clips(self, utterances: Sequence[Utterance]) -> Ragged:
         """The samples of some utterances as recorded, one row each, in the order given."""
@@ -137,12 +144,20 @@ def train(
     resume = resume or (processes.again and (run / _REQUEST).exists())
     if processes.first:
         _check(run, request, resume=resume)
-    given = request.config.encoder
+    given, frozen = request.config.encoder, request.config.frozen
+    if frozen.copies and processes.count > 1:
+        raise TrainingError(
+            f"frozen.copies is {frozen.copies}, and {processes.count} processes train together: "
+            "kept states are read by one; train with one, or set frozen.copies to 0"
+        )
     with processes.one_at_first():
         encoder = load_pretrained(given.family, given.source, given.layers)
+        _check_frozen(encoder, frozen)
         data = load_training_data(request, cache)
     if processes.count > 1:
         processes.require_same(_digest(request, data, encoder))
+    # of the files that were decoded, too
+    known = _digest(request, data, encoder) + data.stem if frozen.copies else ""
     if processes.first:
         _check(run, request, resume=resume)  # again, for decoding may take an hour
         run.mkdir(parents=True, exist_ok=True)
@@ -164,15 +179,38 @@ def train(
     )
     if resume:
         trainer.resume()
+    trainer.keep(known)
     network = trainer.fit().cpu()
     if processes.first:
         with replacing(run / _NETWORK) as temporary:
             save_file({k: v.contiguous() for k, v in network.state_dict().items()}, temporary)
+        forget(run)
+
+
+def _check_frozen(encoder: Encoder, frozen: FrozenConfig) -> None:
+    """Check that the encoder has so many stages, and something to keep, before any clip is decoded.
+
+    Raises:
+        TrainingError: if it has not.
+    """
+    if frozen.stages > (there := len(encoder.stages())):
+        raise TrainingError(
+            f"frozen.stages is {frozen.stages}; this {encoder.family} encoder has {there}: set at "
+            f"most {there}"
+        )
+    if frozen.copies:
+        with torch.no_grad():
+            encoder.lower(torch.zeros(1, _SECOND), torch.tensor([_SECOND]), frozen.stages)
 
 
 def _digest(request: Request, data: TrainingData, encoder: Encoder) -> str:
     """A digest of what a network depends on, wherever a machine keeps it; in hexadecimal."""
-    known = __version__, request.model_dump_json(exclude={"data"}), json.dumps(_describe(data))
+    known = (
+        __version__,
+        request.model_dump_json(exclude={"data"}),
+        json.dumps(_describe(data)),
+        json.dumps(encoder.sizes),  # an ONNX file is one of them
+    )
     digest = hashlib.sha256("\n".join(known).encode())
     for name, value in encoder.state_dict().items():
         digest.update(name.encode() + value.numpy().tobytes())

@@ -26,6 +26,7 @@ from ..errors import TrainingError
 from ..network.encoders import Encoder
 from ..network.memory import ExternalMemory, multilabel_loss, soft_cross_entropy
 from ..network.network import Network
+from .kept import KeptBatches
 from .processes import ALONE, Processes
 
 _CHECKPOINT, _LOG = "checkpoint.pt", "log.jsonl"
@@ -151,6 +152,7 @@ class Trainer:
         self.network = Network(encoder, config.head, labels, len(corpora)).to(device)
         encoder.mask_p = config.augment.mask_p
         self.average = AveragedModel(self.network)
+        self.sampler: BatchSampler | KeptBatches
         self.sampler = BatchSampler(utterances, clips, config.train, config.augment, seed)
         emotion = torch.tensor([labels.index(u.emotion) for u in utterances])
         self.emotion = emotion.to(device)
@@ -171,7 +173,7 @@ class Trainer:
         self.network.requires_grad_(requires_grad=False)
         groups: list[dict[str, Any]] = [
             {"params": stage, "peak": train.encoder_rate * train.layer_decay**below}
-            for below, stage in enumerate(reversed(encoder.stages()))
+            for below, stage in enumerate(reversed(encoder.stages()[self.config.frozen.stages :]))
         ]
         for group in groups:
             group["first"] = min(train.head_steps, train.steps)
@@ -205,6 +207,42 @@ class Trainer:
             kept = rows.read_text().splitlines(keepends=True)[: self.step]
             with replacing(rows) as temporary:
                 temporary.write_text("".join(kept))
+
+    def keep(self, known: str) -> None:
+        """Compute what the encoder's frozen part gives once, or find what was, and draw from it.
+
+        Nothing happens if the recipe keeps nothing, or no step is left.
+
+        Args:
+            known: digest of all that it depends on.
+
+        Raises:
+            TrainingError: if there is nothing to keep, or no room for it.
+            OSError: if it cannot be written.
+        """
+        frozen, sampler = self.config.frozen, self.sampler
+        if not frozen.copies or self.step >= self.config.train.steps:
+            return
+        assert isinstance(sampler, BatchSampler)
+
+        def encode(waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+            self.network.train()  # gaps and dropout vary a copy
+            with torch.no_grad(), self._autocast():
+                waveform, lengths = waveform.to(self.device), lengths.to(self.device)
+                return self.network.encoder.lower(waveform, lengths, frozen.stages)
+
+        self.sampler = KeptBatches(sampler, encode, self.config, self.run, known)
+
+    def _autocast(self) -> torch.autocast:
+        enabled = self.precision is not torch.float32
+        return torch.autocast(self.device.type, self.precision, enabled=enabled)
+
+    def _pool(self, batch: Batch) -> Tensor:
+        given, lengths = batch.waveform.to(self.device), batch.lengths.to(self.device)
+        if given.dim() > 2:
+            return self.network.from_states(given, lengths, self.config.frozen.stages)
+        pooled: Tensor = self.network(given, lengths)
+        return pooled
 
     def fit(self, on_step: Callable[[int, int], None] = lambda *_: None) -> Network:
         """Train to the last step, and return the network with the averaged weights.
@@ -338,13 +376,8 @@ class Trainer:
         emotion, corpus = self.emotion[index], self.corpus[index]
         seed = self.seed * 1_000_003 + step
         torch.manual_seed(seed + (self.processes.rank << 48))  # other gaps for other rows
-        with (
-            torch.autocast(
-                self.device.type, self.precision, enabled=self.precision is not torch.float32
-            ),
-            torch.set_grad_enabled(encode),
-        ):
-            pooled = self.network(batch.waveform.to(self.device), batch.lengths.to(self.device))
+        with self._autocast(), torch.set_grad_enabled(encode):
+            pooled = self._pool(batch)
         if self.processes.count > 1:
             pooled = self.processes.gather(pooled, len(index))
             torch.manual_seed(seed)  # and the same dropout in all

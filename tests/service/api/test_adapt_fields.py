@@ -106,6 +106,19 @@ def test_bad_labels_leave_nothing(
     assert kept(tmp_path) == []
 
 
+def test_labels_that_contradict_the_emotions_leave_nothing(
+    start: Callable[..., TestClient], tmp_path: Path
+) -> None:
+    files = {
+        "files": ("a.wav", encode(speechlike())),
+        "labels": ("l.csv", "path,emotion\na.wav, Happy\n"),
+    }
+    answer = start().post("/adapt", files=files, data={"emotions": ["sad", "angry"]})
+    said = problem(answer, 422, "bad_parameter")["detail"]
+    assert "The labels name happy, and emotions names only sad, angry" in said
+    assert kept(tmp_path) == []
+
+
 def test_labels_that_an_archive_does_not_hold_end_the_job(
     start: Callable[..., TestClient],
 ) -> None:

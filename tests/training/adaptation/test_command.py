@@ -209,6 +209,21 @@ def test_a_few_labels_are_used_and_leave_no_name_behind(
     assert bundles.load(tmp_path / "fewer").card.calibrated is False
 
 
+def test_labels_outside_the_emotions_are_refused_and_those_of_unused_files_are_told(
+    adapt, verdict, voices: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    verdict("improved")
+    folder = tmp_path / "voices"
+    shutil.copytree(voices, folder)
+    (folder / "broken.wav").write_bytes(b"RIFF")
+    table = tmp_path / "labels.csv"
+    table.write_text("path,emotion\n00.wav, Sad\nbroken.wav,happy\n")
+    with pytest.raises(TrainingError, match="labels name happy; the emotions that occur are said"):
+        adapt(tmp_path / "out", target=folder, labels=table, emotions=("sad", "angry"))
+    assert adapt(tmp_path / "out", target=folder, labels=table)["labels"] == 1
+    assert "1 of the 2 labelled recordings are not used" in caplog.text
+
+
 def test_nothing_of_a_clip_is_in_any_file_of_the_bundle(
     adapt, verdict, base: Bundle, voices: Path, tmp_path: Path
 ) -> None:

@@ -72,6 +72,45 @@ class Encoder(nn.Module, ABC):
     def stages(self) -> list[list[nn.Parameter]]:
         """Groups of parameters that are fine-tuned, from the input upwards; empty if frozen."""
 
+    def lower(self, waveform: Tensor, lengths: Tensor, frozen: int) -> tuple[Tensor, Tensor]:
+        """What the part gives that does not learn: states, of which :meth:`upper` makes frames.
+
+        A family that can be split overrides both; any other gives the frames of all its stages.
+
+        Args:
+            waveform: as of :meth:`forward`.
+            lengths: as of :meth:`forward`.
+            frozen: how many of the lowest stages do not learn; of those the family may leave some
+                to :meth:`upper`.
+
+        Returns:
+            States ``(batch, num_frames, any width)``, and which of them belong to the clip.
+
+        Raises:
+            TrainingError: if there is nothing to keep beneath the stages that learn.
+        """
+        stages = len(self.stages())
+        if frozen < stages:
+            raise TrainingError(
+                f"frozen.copies keeps states of the {self.family} encoder, and with frozen.stages "
+                f"{frozen} there are none worth it: set frozen.stages to {self.least_frozen()} "
+                f"or more (it has {stages} stages), or frozen.copies to 0"
+            )
+        return self(waveform, lengths)
+
+    def upper(
+        self,
+        states: Tensor,
+        mask: Tensor,
+        frozen: int,  # noqa: ARG002 - of families that can be split
+    ) -> tuple[Tensor, Tensor]:
+        """Make frames of the states of :meth:`lower`; the two together are :meth:`forward`."""
+        return states, mask
+
+    def least_frozen(self) -> int:
+        """With how many frozen stages :meth:`lower` has something to give."""
+        return len(self.stages())
+
 
 def read_config(folder: Path, families: Iterable[str]) -> dict[str, Any]:
     """Read ``config.json`` of a folder in the layout of transformers.

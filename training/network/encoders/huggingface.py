@@ -70,13 +70,33 @@ class HuggingFace(Encoder):
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Frames as the model gives them, mostly one per 20 ms."""
+        return self._layers(*self._features(waveform, lengths))
+
+    def lower(self, waveform: Tensor, lengths: Tensor, frozen: int) -> tuple[Tensor, Tensor]:
+        """The convolutions; all of it, if no layer learns."""
+        if frozen < len(self.stages()):
+            return self._features(waveform, lengths)
+        return self(waveform, lengths)
+
+    def upper(self, states: Tensor, mask: Tensor, frozen: int) -> tuple[Tensor, Tensor]:
+        """Projection and layers; nothing, if no layer learns."""
+        return self._layers(states, mask) if frozen < len(self.stages()) else (states, mask)
+
+    def least_frozen(self) -> int:
+        """The convolutions never learn."""
+        return 0
+
+    def _features(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """The convolutions' features, and which frames belong to the clip."""
         inside = torch.arange(waveform.shape[1], device=waveform.device) < lengths[:, None]
         count = lengths[:, None].clamp(min=1)
         mean = (waveform * inside).sum(1, keepdim=True) / count
         centred = (waveform - mean) * inside
         variance = centred.square().sum(1, keepdim=True) / count
         features, counts = self._convolve(centred / (variance + _LEAST_VARIANCE).sqrt(), lengths)
-        mask = torch.arange(features.shape[1], device=features.device) < counts[:, None]
+        return features, torch.arange(features.shape[1], device=features.device) < counts[:, None]
+
+    def _layers(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         projected = self.model.feature_projection(features)
         if isinstance(projected, tuple):  # HuBERT gives one tensor, the others two
             projected = projected[0]

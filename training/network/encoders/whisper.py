@@ -222,16 +222,32 @@ class Whisper(Encoder):
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """One frame per 20 ms; at most 30 s, as many as Whisper has positions for."""
+        return self.upper(*self.lower(waveform, lengths, 1), 1)
+
+    def lower(self, waveform: Tensor, lengths: Tensor, frozen: int) -> tuple[Tensor, Tensor]:
+        """The convolutions, positions and all frozen layers."""
+        if not frozen:  # the first convolution costs less than reading what it gives
+            return super().lower(waveform, lengths, frozen)
         log_mel, mask = self.log_mel(waveform, lengths)
-        if self.training and float(torch.rand(())) < self.mask_p:
+        if self.training and self.mask_p > 0 and float(torch.rand(())) < self.mask_p:
             log_mel = _with_gaps(log_mel, mask)
         hidden = F.gelu(self.conv1(log_mel)) * mask[:, None]
         frames = F.gelu(self.conv2(hidden)).transpose(1, 2)
         mask = mask[:, ::2]
         frames = frames + self.embed_positions.weight[: frames.shape[1]]
-        for layer in self.layers:
+        for layer in list(self.layers)[: frozen - 1]:
             frames = layer(frames, mask)
         return frames, mask
+
+    def upper(self, states: Tensor, mask: Tensor, frozen: int) -> tuple[Tensor, Tensor]:
+        """The layers above."""
+        for layer in list(self.layers)[frozen - 1 :]:
+            states = layer(states, mask)
+        return states, mask
+
+    def least_frozen(self) -> int:
+        """The second convolution."""
+        return 1
 
     def stages(self) -> list[list[nn.Parameter]]:
         """The second convolution, then each layer; the first convolution stays as it is."""
