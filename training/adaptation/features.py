@@ -156,8 +156,10 @@ def extract_features(
         on_file(done, len(files))
     if len(names) < config.min_clips:
         counts = ", ".join(f"{len(paths)} {reason}" for reason, paths in sorted(skipped.items()))
+        turns = f" ({len(rows)} turns, but a recording counts once, however long it is)"
         raise TrainingError(
-            f"{len(names)} of the {len(files)} audio files in {folder} are usable; at least "
+            f"{len(names)} of the {len(files)} audio files in {folder} are usable"
+            f"{turns if len(rows) > len(names) else ''}; at least "
             f"{config.min_clips} are required; skipped: {counts or 'none'}"
         )
     return TargetFeatures(rows, np.array(clip_of, np.int64), names, skipped, content.passed_over)

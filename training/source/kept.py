@@ -90,15 +90,15 @@ class KeptBatches:
             longest_s *= Augmentation().resample[1]
         most = copies * (round(longest_s * self.frames_per_s) + 1) * width * 2
         free = shutil.disk_usage(run).free - _LEAST_FREE
-        for allowed, why in (
-            (round(frozen.largest_gib * (1 << 30)), "frozen.largest_gib allows"),
-            (free, "the disk has room for"),
+        for allowed, why, remedy in (
+            (round(frozen.largest_gib * (1 << 30)), "frozen.largest_gib allows", "raise it"),
+            (free, "the disk has room for", "make room"),
         ):
             if most > allowed:
                 raise TrainingError(
                     f"the states of {copies:,} copies may take {_gib(most)} in {run}; {why} "
                     f"{_gib(max(0, allowed))}: lower frozen.copies (0 keeps nothing) or "
-                    f"train.steps, or {'raise it' if allowed is not free else 'make room'}"
+                    f"train.steps, or {remedy}"
                 )
         few = list(self.rows)[:4]
         started = time.perf_counter()

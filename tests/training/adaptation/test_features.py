@@ -107,6 +107,8 @@ def test_a_long_recording_gives_the_turns_of_prediction(tmp_path: Path, base) ->
         np.testing.assert_allclose(row, expected, rtol=1e-3, atol=1e-4)
     few = extract(tmp_path, base, turns_per_clip=2).target().pooled
     assert np.array_equal(few, rows[[0, -1]])
+    with pytest.raises(TrainingError, match=r"usable \(\d+ turns, but a recording counts once"):
+        extract(tmp_path, base, min_clips=2)
 
 
 def test_many_files_keep_their_order(tmp_path: Path, base) -> None:
