@@ -116,7 +116,7 @@ class MixtureConfig(Section):
 class NNPMConfig(Section):
     """Pseudo multilabels from the memory. A weight of 0, or False, disables a part."""
 
-    multilabel_weight: Weight = 2.0
+    multilabel_weight: Weight = 4.0
     """Of the multilabel loss between a clip and the memory's slots."""
     pseudo_label_weight: Weight = 1.0
     """Of the cross-entropy with soft pseudo labels."""
@@ -170,7 +170,7 @@ class AdaptConfig(Section):
     weight_decay: Weight = 0.0
     ramp_steps: Count = 60
     """Steps over which the method's loss rises to its full weight."""
-    refresh_steps: Positive = 50
+    refresh_steps: Positive = 67
     """Steps between two passes of the method over the whole target set."""
     averaged_share: HeldOut = 0.33
     """Of the steps, the last ones, whose weights are averaged."""
