@@ -96,7 +96,8 @@ class Encoder(nn.Module, ABC):
                 f"{frozen} there are none worth it: set frozen.stages to {self.least_frozen()} "
                 f"or more (it has {stages} stages), or frozen.copies to 0"
             )
-        return self(waveform, lengths)
+        frames: tuple[Tensor, Tensor] = self(waveform, lengths)
+        return frames
 
     def upper(
         self,

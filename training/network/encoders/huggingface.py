@@ -76,7 +76,8 @@ class HuggingFace(Encoder):
         """The convolutions; all of it, if no layer learns."""
         if frozen < len(self.stages()):
             return self._features(waveform, lengths)
-        return self(waveform, lengths)
+        frames: tuple[Tensor, Tensor] = self(waveform, lengths)
+        return frames
 
     def upper(self, states: Tensor, mask: Tensor, frozen: int) -> tuple[Tensor, Tensor]:
         """Projection and layers; nothing, if no layer learns."""
