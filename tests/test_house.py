@@ -33,6 +33,7 @@ ALONE = {
 LARGE_FOLDERS = {
     "service/jobs": (14, "the way of a job from its upload to its callback"),
     "service/inference": (13, "from samples to an answer, on a processor or a GPU"),
+    "service/inference/audio": (13, "the readers of formats, and what all of them give"),
     "service": (14, "seven rooms, and what all of them share"),
     "service/api": (16, "its families, its pages, and what an app consists of"),
     "training": (15, "its rooms, its commands and what all share"),

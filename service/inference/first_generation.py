@@ -20,6 +20,7 @@ from .graphs import (
     checked_session,
     neighbours,
     require_probe,
+    shrink_arena,
     softmax,
 )
 
@@ -83,6 +84,10 @@ class FirstModel:
     def score_each(self, clips: Iterable[Floats]) -> Iterator[Score]:
         """Score windows in order, one after the other."""
         return map(self.score, clips)
+
+    def release(self) -> None:
+        """Return the memory that long windows took and the next would take again."""
+        shrink_arena(self._model)
 
     def nearest(self, embedding: Floats, count: int) -> tuple[Neighbour, ...]:
         """Find the most similar source utterances.

@@ -256,6 +256,7 @@ def predict(
     decode_s = time.perf_counter() - started
     with contextlib.closing(recording):
         answer = recognizer.answer(recording, query.options(name))
+    recognizer.release_after(recording.info.duration_s)
     shown = rounded(answer, query.digits)
     card = recognizer.bundle.card
     info = recording.info

@@ -180,6 +180,7 @@ class Session:
 
     def _finish(self, route: Route, recognizer: Stream, audio: LiveAudio) -> PredictAnswer:
         answer, info = recognizer.finish(), replace(recognizer.info, format=audio.format)
+        route.recognizer.release_after(info.duration_s)
         card, model = route.recognizer.bundle.card, route.model
         self._services.traffic.count_live(
             model.name, model.version, route.language, answer, card.decision.out_of_domain

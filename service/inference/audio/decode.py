@@ -26,6 +26,7 @@ from ..errors import (
 from .formats import FORMATS, format_of, supported_formats, without_header
 from .process import RemoteReader
 from .reader import Reader, stopped_early
+from .resampling import Resampler
 from .wav import OtherCodecError, WavReader
 from .waveform import (
     CLIPPED_LEVEL,
@@ -34,7 +35,6 @@ from .waveform import (
     Limits,
     Loudness,
     Recording,
-    Resampler,
     SampleStore,
     Waveform,
 )

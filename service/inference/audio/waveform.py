@@ -12,12 +12,11 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import soxr
 
 from ..errors import AudioTooLongError, AudioTooShortError, NoRoomError
-
-SAMPLE_RATE_HZ = 16_000
-"""The sample rate that every bundle works at."""
+from .resampling import SAMPLE_RATE_HZ as SAMPLE_RATE_HZ
+from .resampling import LiveResampler
+from .resampling import Samples as Samples
 
 CLIPPED_LEVEL = 0.999
 """A sample of at least this magnitude counts as clipped."""
@@ -25,7 +24,6 @@ CLIPPED_LEVEL = 0.999
 ChannelMode = Literal["mix", "split"]
 """Average all channels into one waveform, or keep one waveform per channel."""
 
-Samples = npt.NDArray[np.float32]
 _SAMPLE_BYTES, _CANCELLED_SHARE, _SILENT_POWER = 4, 0.15, 1e-7
 
 
@@ -223,42 +221,6 @@ def _no_room(num_bytes: int) -> NoRoomError:
     )
 
 
-class Resampler:
-    """Resamples a stream to 16 kHz, band-limited; how it is cut into blocks makes no difference.
-
-    Args:
-        rate_hz: of the blocks; at 16 kHz they pass unchanged.
-        num_channels: of the blocks.
-    """
-
-    def __init__(self, rate_hz: int, num_channels: int) -> None:
-        self._num_channels = num_channels
-        self._stream = (
-            None
-            if rate_hz == SAMPLE_RATE_HZ
-            else soxr.ResampleStream(rate_hz, SAMPLE_RATE_HZ, num_channels, dtype="float32")
-        )
-
-    def push(self, block: Samples) -> Samples:
-        """Resample a block of shape ``(num_frames, num_channels)``.
-
-        Returns:
-            What is complete, shape ``(num_resampled, num_channels)``, in [-1, 1]; the filter holds
-            back up to 115 ms.
-        """
-        return self._resample(block, last=False)
-
-    def flush(self) -> Samples:
-        """Return what the filter held back; nothing can be pushed any more."""
-        return self._resample(np.zeros((0, self._num_channels), np.float32), last=True)
-
-    def _resample(self, block: Samples, *, last: bool) -> Samples:
-        if self._stream is None:
-            return block
-        resampled: Samples = self._stream.resample_chunk(block, last=last)
-        return np.clip(resampled, -1.0, 1.0, out=resampled)  # the filter overshoots at full scale
-
-
 class Loudness:
     """How loud channels are, and their mean: channels of opposite phase cancel each other out."""
 
@@ -312,7 +274,7 @@ class PcmBuffer:
         self._rate_hz = rate_hz
         self._channels = channels
         self._limits = limits
-        self._resampler = Resampler(rate_hz, 1)
+        self._resampler = LiveResampler(rate_hz)
         self._samples = np.zeros(0, np.float32)
         self._num_frames = 0
         self._num_clipped = 0

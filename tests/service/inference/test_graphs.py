@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 from nnpm.service.inference import bundle as bundles
 from nnpm.service.inference.bundle import Bundle
 from nnpm.service.inference.errors import BundleError
-from nnpm.service.inference.graphs import Model, open_session, softmax
+from nnpm.service.inference.graphs import Model, open_session, shrink_arena, softmax
 from nnpm.training.bundle.parts import memory_file
 from tests.support.sounds import speechlike
 from tests.support.tiny_bundle import (
@@ -312,3 +312,42 @@ def test_the_graph_alone_answers_as_the_documentation_shows(
     found = eval(capsys.readouterr().out, {"np": np})
     assert list(found) == list(LABELS)
     assert list(found.values()) == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_sessions_share_an_arena_that_keeps_memory_until_it_is_shrunk() -> None:
+    """A graph of 4,096 x 4,096 numbers: 64 MiB that no caller sees."""
+    nodes = [
+        helper.make_node("Transpose", ["waveform"], ["column"]),
+        helper.make_node("MatMul", ["column", "waveform"], ["products"]),
+        helper.make_node("ReduceMax", ["products"], ["most"], keepdims=0),
+        helper.make_node("Identity", ["lengths"], ["same"]),
+    ]
+    numbers, count = TensorProto.FLOAT, TensorProto.INT64
+    inputs = [
+        helper.make_tensor_value_info("waveform", numbers, [1, None]),
+        helper.make_tensor_value_info("lengths", count, [1]),
+    ]
+    outputs = [
+        helper.make_tensor_value_info("most", numbers, []),
+        helper.make_tensor_value_info("same", count, [1]),
+    ]
+    graph = helper.make_graph(nodes, "products", inputs, outputs)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    one, other = (open_session(model.SerializeToString()) for _ in range(2))
+    feeds = {"waveform": np.full((1, 4_096), 2.0, np.float32), "lengths": np.array([4_096])}
+
+    def resident_mib() -> float:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    shrink_arena(one)
+    before = resident_mib()
+    assert one.run(["most"], feeds)[0] == 4.0
+    kept = resident_mib() - before
+    assert kept > 48
+    assert other.run(["most"], feeds)[0] == 4.0
+    assert resident_mib() - before < kept + 32  # not the same again
+    shrink_arena(other)
+    assert resident_mib() - before < 32
+    assert one.run(["most"], feeds)[0] == 4.0

@@ -10,6 +10,7 @@ import pytest
 
 from nnpm.service.inference.audio import decode as decoding
 from nnpm.service.inference.audio.decode import decode
+from nnpm.service.inference.audio.resampling import LiveResampler, Resampler
 from nnpm.service.inference.audio.speech import assess, trim_edges
 from nnpm.service.inference.audio.waveform import SampleStore, Spool, Waveform
 from nnpm.service.inference.errors import NoRoomError
@@ -90,3 +91,30 @@ def open_files(under: Path) -> int:
         with contextlib.suppress(FileNotFoundError):  # that of the listing itself
             targets.append(descriptor.readlink())
     return sum(target.is_relative_to(under) for target in targets)
+
+
+@pytest.mark.parametrize("rate_hz", [2_000, 8_000, 11_025, 11_127, 16_000, 44_100, 48_000, 192_000])
+def test_live_resampling_gives_the_same_samples_sooner(rate_hz: int) -> None:
+    draw = np.random.default_rng(rate_hz)
+    block = draw.uniform(-0.9, 0.9, (2 * rate_hz, 1)).astype(np.float32)
+    whole = Resampler(rate_hz, 1)
+    expected = np.concatenate([whole.push(block), whole.flush()])
+    live = LiveResampler(rate_hz)
+    parts, given, sent = [], 0, 0
+    while sent < len(block):
+        size = int(draw.integers(1, rate_hz // 4))
+        parts.append(live.push(block[sent : sent + size]))
+        sent, given = min(sent + size, len(block)), given + len(parts[-1])
+        held_s = sent / rate_hz - given / 16_000
+        assert -1e-9 <= held_s < 0.002 + 104 / min(rate_hz, 16_000)
+    found = np.concatenate([*parts, live.flush()])
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert not len(live.flush())
+
+
+def test_live_resampling_holds_no_more_than_a_second() -> None:
+    live = LiveResampler(44_101)  # one frame in 44,101 falls together with a sample
+    for _ in range(500):
+        live.push(np.zeros((882, 1), np.float32))
+    assert len(live._frames) < 2 * 44_101
