@@ -7,12 +7,11 @@ from typing import IO, ClassVar
 
 from starlette.requests import Request
 
-from ..files import sync
+from ..files import FreePaths, safe_path, sync
 from ..inference.audio.formats import AUDIO_SUFFIXES
 from ..jobs.archive import is_archive
 from ..jobs.folder import JobFolder
 from ..jobs.labels import MAX_LABELS_BYTES
-from ..jobs.names import FreePaths, safe_path
 from .errors import BadFormError
 from .forms import Form
 

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Any, BinaryIO, cast
 
+from ..files import FreePaths, safe_path
 from ..inference.audio.formats import (
     AUDIO_SUFFIXES,
     PassedOver,
@@ -22,7 +23,6 @@ from ..inference.audio.formats import (
 )
 from ..inference.errors import printable
 from .errors import ArchiveError, ArchiveTooLargeError
-from .names import FreePaths, safe_path
 
 
 class ShortReads(io.RawIOBase):

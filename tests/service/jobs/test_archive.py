@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from nnpm.service.files import FreePaths, safe_path
 from nnpm.service.jobs.archive import IntakeLimits, unpack
 from nnpm.service.jobs.errors import ArchiveError, IntakeError
-from nnpm.service.jobs.names import FreePaths, safe_path
 from tests.support.hostile import archives as hostile
 from tests.support.hostile.seeds import seeds
 from tests.support.hostile.watch import watched
