@@ -5,7 +5,8 @@
 The service is started as users start it, on two cores. Each connection sends 20 ms of audio every
 20 ms, at 8, 16 or 48 kHz in turn, and takes a segment per turn, as is the default, or asks for one
 a second, of the 6 s before it. The lag of a segment is the time from the sending of the last sample
-that it needs to its arrival; a turn needs the pause of 0.3 s that ends it. Client and service share
+that it needs to its arrival; a turn needs the pause that ends it, 0.3 s or what the rules for turns
+take to be sure, which they do in this process too. Client and service share
 the machine, and whatever else runs there delays both: the file says how much did. DIR holds urdu/
 and emodb/, whose clips are sent with pauses between them. Needs Linux. Writes
 benchmarks/results/streaming.md.
@@ -15,6 +16,7 @@ import argparse
 import asyncio
 import io
 import json
+import math
 import os
 import threading
 import time
@@ -29,15 +31,15 @@ from benchmarks.provenance import ROOT, machine_load, provenance, write
 from benchmarks.service import Service, running_service
 from nnpm.service.inference import bundle
 from nnpm.service.inference.audio.decode import decode
+from nnpm.service.inference.audio.waveform import Waveform
 from nnpm.service.inference.recognizer import Recognizer
 from nnpm.service.inference.stream import open_stream
+from nnpm.service.inference.turns import TurnFinder
 from nnpm.training.bundle.parts import voice
 
 _RATES_HZ = (8_000, 16_000, 48_000)
 _STEP_S = 0.02
 _LONG_S = 7200
-_PAUSE_S = 0.3 + 0.02 - 0.06
-"""Audio behind the end of a turn, margin included, by which a stream knows that it has ended."""
 
 CORES = 2
 _MOST = 32
@@ -156,6 +158,7 @@ async def _line(
     """One connection in real time; seconds of lag of each segment."""
     rate = _RATES_HZ[number % len(_RATES_HZ)]
     audio, step = _pcm(samples, rate), round(_STEP_S * rate)
+    ends_s = _ends_s(audio, rate)
     sent_at: list[float] = []
     lags_s: list[float] = []
     await asyncio.sleep(0.137 * number)  # lines do not begin at once
@@ -165,9 +168,11 @@ async def _line(
 
         async def receive() -> None:
             while (answer := json.loads(await client.recv()))["type"] == "segment":
-                needed_s = answer["end_s"] + (_PAUSE_S if hop_s is None else 0.0)
-                last = round(needed_s / _STEP_S - 1e-6) - 1  # the message of its last sample
-                if last < len(sent_at):  # or it was cut within a turn, or the stream has ended
+                needed_s = answer["end_s"] if hop_s else ends_s.get(answer["end_s"])
+                if needed_s is None:  # cut otherwise: the samples differ by their rounding
+                    continue
+                last = math.ceil(needed_s / _STEP_S - 1e-6) - 1  # the message of its last sample
+                if last < len(sent_at):  # or the end of the stream has ended it
                     lags_s.append(time.perf_counter() - sent_at[last])
 
         receiving = asyncio.create_task(receive())
@@ -179,6 +184,18 @@ async def _line(
         await client.send(json.dumps({"end": True}))
         await receiving
     return lags_s
+
+
+def _ends_s(audio: np.ndarray, rate: int) -> dict[float, float]:
+    """By the end of each turn: until when its audio has to arrive, in seconds."""
+    samples = audio.astype(np.float32) / 32768
+    if rate != 16_000:
+        samples = soxr.resample(samples, rate, 16_000)
+    waveform, finder, ends_s = Waveform(samples), TurnFinder(), {}
+    while (due := finder.due) <= len(waveform):
+        for turn in finder.push(waveform.part(finder.arrived, due)):
+            ends_s[round(turn.end / 16_000, 3)] = due / 16_000
+    return ends_s
 
 
 def _call(clips: list[Path], number: int, seconds: int) -> np.ndarray:
