@@ -55,6 +55,7 @@ def test_what_surrounds_the_model_stays_small(models: Path, tmp_path: Path) -> N
                 response = connection.getresponse()
                 assert response.status == 200, response.read()
                 response.read()
+            connection.close()  # which would time out where the model waits for a core
             used_s = (cpu_s(server) - before_s) / REQUESTS
             before_s = time.thread_time()
             for _ in range(RUNS):
@@ -62,6 +63,5 @@ def test_what_surrounds_the_model_stays_small(models: Path, tmp_path: Path) -> N
             if round_:  # the first one warms up
                 around_s.append(used_s)
                 model_s.append((time.thread_time() - before_s) / RUNS)
-        connection.close()
     ratio = min(around_s) / min(model_s)
     assert ratio < MOST, f"{1000 * min(around_s):.2f} ms beside {1000 * min(model_s):.2f} ms"
