@@ -80,15 +80,15 @@ def _by_command(body: bytes, *arguments: str) -> tuple[dict[str, Any], str]:
     spoken_s = sum(one["end_s"] - one["start_s"] for one in answer["segments"])
     return answer, (
         f"{len(answer['segments'])} | {spoken_s:.0f} | {found.audio_s / found.cpu_s:.0f} "
-        f"| {found.audio_s / found.clock_s:.0f} | {found.peak_mib:.0f}"
+        f"| {found.audio_s / found.clock_s:.0f}"
     )
 
 
 _BY_COMMAND = ("WAV, 8 kHz stereo, mixed", "the same, split")
 _COMMAND_HEAD = [
     "| nnpm predict, one core, start included | turns | seconds in them | times real time (CPU) "
-    "| (clock) | MiB at the peak |",
-    "| --- | --- | --- | --- | --- | --- |",
+    "| (clock) |",
+    "| --- | --- | --- | --- | --- |",
 ]
 _GOAL = "Goal: 150 times real time. Split, an hour has two channels, and counts as one hour."
 _HEAD = [
