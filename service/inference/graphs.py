@@ -336,8 +336,8 @@ def _share_arena() -> None:
             return
         kind, use = onnxruntime.OrtAllocatorType, onnxruntime.OrtMemType
         memory = onnxruntime.OrtMemoryInfo("Cpu", kind.ORT_ARENA_ALLOCATOR, 0, use.DEFAULT)
-        grow_by_powers_of_two = onnxruntime.OrtArenaCfg({"arena_extend_strategy": 0})
-        onnxruntime.create_and_register_allocator(memory, grow_by_powers_of_two)
+        grow_as_asked = onnxruntime.OrtArenaCfg({"arena_extend_strategy": 1})
+        onnxruntime.create_and_register_allocator(memory, grow_as_asked)
         _arena_shared = True
 
 
