@@ -104,14 +104,16 @@ class Model:
         self._bundle = bundle
         path, inputs = bundle.path / "model.onnx", {"waveform", "lengths"}
         self._batches: Batches | None = None
+        allowed = _PROBE_TOLERANCE
         if device is None:
             self._session = checked_session(path, threads, inputs)
-            self.width = self._check(_PROBE_TOLERANCE)
         else:
             graph = float_graph(path)
             self._session = checked_session(path, threads, inputs, graph, device.providers)
             self._batches = Batches(self._run_batch, device.on_batch)
-            self.width = self._check(_PROBE_TOLERANCE if graph is path else _FLOAT_TOLERANCE)
+            if graph is not path:
+                allowed = _FLOAT_TOLERANCE
+        self.width = self._check(allowed)
         """D, the number of features of an embedding."""
         self._require_fit()
         self._opened: tuple[Memory, Head, Floats] | None = None
