@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from ... import __version__
 from ...service.files import replacing, require_place
+from ...service.inference.audio.waveform import SAMPLE_RATE_HZ
 from ..config import Config, FrozenConfig
 from ..corpora import Utterance, load
 from ..data.clips import Ragged, load_clips
@@ -31,7 +32,6 @@ _REQUEST, _SPLIT, _ENCODER, _NETWORK = (
     "encoder.json",
     "network.safetensors",
 )
-_SECOND = 16_000  # samples
 
 
 class Request(BaseModel):
@@ -200,7 +200,9 @@ def _check_frozen(encoder: Encoder, frozen: FrozenConfig) -> None:
         )
     if frozen.copies:
         with torch.no_grad():
-            encoder.lower(torch.zeros(1, _SECOND), torch.tensor([_SECOND]), frozen.stages)
+            encoder.lower(
+                torch.zeros(1, SAMPLE_RATE_HZ), torch.tensor([SAMPLE_RATE_HZ]), frozen.stages
+            )
 
 
 def _digest(request: Request, data: TrainingData, encoder: Encoder) -> str:
