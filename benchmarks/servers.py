@@ -53,7 +53,7 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Load:
-    """What a load generator saw, and the CPU that it took itself."""
+    """What a load generator saw, and the CPU that it took itself and that the server took."""
 
     requests: int
     seconds: float
@@ -61,6 +61,7 @@ class Load:
     p99_ms: float
     failed: int
     generator_ms: float = 0.0
+    cpu_ms: float = 0.0
 
 
 class Server:

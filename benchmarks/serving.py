@@ -1,6 +1,6 @@
 """The service beside other servers around the same ONNX file, in one interleaved run.
 
-    python -m benchmarks.serving [--peers DIR --venvs DIR] [--rounds 5] [--seconds 5]
+    python -m benchmarks.serving [--peers DIR --venvs DIR] [--rounds 12] [--seconds 2]
 
 ``--peers`` holds one folder per server with its run.sh (environment: MODEL, PORT, PY, THREADS), and
 ``--venvs`` one virtual environment each; without them the service is compared with loops that have
@@ -18,6 +18,8 @@ import statistics
 import sys
 import tempfile
 import time
+from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 
 import soundfile
@@ -34,8 +36,13 @@ _IDLE_S = 3
 _HTTP = "HTTP, form, queue, metrics, log: the service with one answer cached"
 _TOGETHER = "what they cost each other: the service, less these two"
 
-Found = dict[str, list[tuple[Load, float]]]
-"""By server or loop: what each round saw, and its milliseconds of CPU."""
+_BARE_S = 1.0
+
+Rounds = list[tuple[Load, Load]]
+"""What each round saw, and the loop of the bare model just before."""
+
+Found = dict[str, Rounds]
+"""By server or loop."""
 
 
 def main() -> None:
@@ -44,8 +51,8 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, default=ROOT / "models/default/2")
     parser.add_argument("--peers", type=Path)
     parser.add_argument("--venvs", type=Path)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--seconds", type=int, default=2)
     options = parser.parse_args()
     if shutil.which("wrk") is None:
         sys.exit("benchmarks.serving needs wrk, which is not on the PATH")
@@ -80,20 +87,25 @@ def _measure(
     found: Found = {}
     idle: dict[str, float] = {}
     busy = []
+
+    def loop(name: str, seconds: float) -> Load:
+        cost = loops.ask(name, available_cores(), seconds)
+        return Load(int(cost["requests"]), cost["seconds"], 0.0, 0.0, 0, cpu_ms=cost["cpu_ms"])
+
     for round_ in range(options.rounds):
         for name in (MODEL, DECODED, ANSWER):
-            cost = loops.ask(name, available_cores(), options.seconds)
-            load = Load(int(cost["requests"]), cost["seconds"], 0.0, 0.0, 0)
-            found.setdefault(name, []).append((load, cost["cpu_ms"]))
+            bare = loop(MODEL, _BARE_S)
+            found.setdefault(name, []).append((loop(name, options.seconds), bare))
         for server in servers:
+            bare = loop(MODEL, _BARE_S)
             server.signal(signal.SIGCONT)
             server.load(clip, connections=1, seconds=1)
             before = server.cpu_ms()
             seen = server.load(clip, connections=CONNECTIONS, seconds=options.seconds)
             time.sleep(0.5)
-            used = server.cpu_ms() - before
             assert seen is not None
-            found.setdefault(server.kind.name, []).append((seen, used))
+            seen = replace(seen, cpu_ms=server.cpu_ms() - before)
+            found.setdefault(server.kind.name, []).append((seen, bare))
             if round_ == options.rounds - 1:
                 before = server.cpu_ms()
                 time.sleep(_IDLE_S)
@@ -116,40 +128,42 @@ def _measure(
         "",
         f"Medians of {STAGES} calls of each stage in turn, on one thread.",
     ]
-    write("serving", "\n".join(lines), provenance("python -m benchmarks.serving"))
+    command = f"--rounds {options.rounds} --seconds {options.seconds}"
+    write("serving", "\n".join(lines), provenance(f"python -m benchmarks.serving {command}"))
 
 
 def _table(found: Found, idle: dict[str, float], memory: dict[str, float]) -> list[str]:
-    bare, decoded, reference = _cpu(found[MODEL]), _cpu(found[DECODED]), _rate(found[ANSWER])
+    decoded, reference = _over(found[DECODED]), _rate(found[ANSWER])
     lines = [
         "| 3 s WAV | CPU ms/request | over the bare model | over decoding and model | requests/s "
         "| of the loop of whole answers | p50 ms | p99 ms | failed | idle CPU % | MiB |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, rounds in found.items():
-        p50, p99 = (
-            statistics.median(getattr(load, k) for load, _ in rounds) for k in ("p50_ms", "p99_ms")
+        p50, p99, rate = (
+            statistics.median(of(load) for load, _ in rounds)
+            for of in (attrgetter("p50_ms"), attrgetter("p99_ms"), _requests_per_s)
         )
         latency = f"{p50:.0f} | {p99:.0f}" if p50 else " | "
         rest = f"{idle[name]:.1f} | {memory[name]:.0f}" if name in idle else " | "
         failed = sum(load.failed for load, _ in rounds)
         shown = name if name in idle else f"loop: {name}"
         lines.append(
-            f"| {shown} | {_cpu(rounds):.2f} | {_cpu(rounds) - bare:+.2f} "
-            f"| {_cpu(rounds) - decoded:+.2f} | {_rate(rounds):.0f} "
+            f"| {shown} | {_cpu(rounds):.2f} | {_over(rounds):+.2f} "
+            f"| {_over(rounds) - decoded:+.2f} | {rate:.0f} "
             f"| {_rate(rounds) / reference:.2f} | {latency} | {failed} | {rest} |"
         )
     return lines
 
 
-def _remarks(
-    options: argparse.Namespace, busy: list[float], own: list[tuple[Load, float]]
-) -> list[str]:
+def _remarks(options: argparse.Namespace, busy: list[float], own: Rounds) -> list[str]:
     generator = statistics.median(load.generator_ms / max(1, load.requests) for load, _ in own)
     return [
         f"Medians of {options.rounds} rounds of {options.seconds} s; {CONNECTIONS} connections, "
-        f"{available_cores()} threads in the loops and in the service. The load generator shares "
-        "the cores with the servers, and not with the loops; it takes "
+        f"{available_cores()} threads in the loops and in the service. What is over the bare model "
+        f"and shares of a loop are by the bare model's loop of {_BARE_S:g} s just before, as "
+        "other work of the host slows all of them down for seconds. The load generator "
+        "shares the cores with the servers, and not with the loops; it takes "
         f"{generator:.2f} ms of CPU for each request to the service. Peers answer with the graph's "
         "scores alone; the service adds speech detection, the memory's vote, the out-of-domain "
         "figure, segments, metrics and a line in the log. Load of the machine during the run: "
@@ -157,12 +171,26 @@ def _remarks(
     ]
 
 
-def _cpu(rounds: list[tuple[Load, float]]) -> float:
-    return statistics.median(used / max(1, load.requests) for load, used in rounds)
+def _cpu(rounds: Rounds) -> float:
+    return statistics.median(_cpu_each(load) for load, _ in rounds)
 
 
-def _rate(rounds: list[tuple[Load, float]]) -> float:
-    return statistics.median(load.requests / load.seconds for load, _ in rounds)
+def _over(rounds: Rounds) -> float:
+    """CPU of each request over that of the bare model just before, in ms."""
+    return statistics.median(_cpu_each(load) - _cpu_each(bare) for load, bare in rounds)
+
+
+def _rate(rounds: Rounds) -> float:
+    """Requests a second as a share of those of the bare model just before."""
+    return statistics.median(_requests_per_s(load) / _requests_per_s(bare) for load, bare in rounds)
+
+
+def _cpu_each(load: Load) -> float:
+    return load.cpu_ms / max(1, load.requests)
+
+
+def _requests_per_s(load: Load) -> float:
+    return load.requests / load.seconds
 
 
 if __name__ == "__main__":

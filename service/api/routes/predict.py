@@ -19,7 +19,7 @@ from ..middleware.access import caller_of, require, requires
 from ..openapi import FILE, problems
 from ..services import Services, services_of, while_connected
 
-_UNWATCHED_S = 0.25
+_UNWATCHED_S = 1.0
 
 
 class _Quick(APIRoute):

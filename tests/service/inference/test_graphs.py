@@ -1,5 +1,6 @@
 import io
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Callable
@@ -315,6 +316,25 @@ def test_the_graph_alone_answers_as_the_documentation_shows(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def resident_mib() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc is another's here")
+def test_shrinking_returns_what_is_free_between_blocks_that_stay(bundle: Bundle) -> None:
+    session = open_session(bundle.path / "model.onnx")
+    shrink_arena(session)
+    before = resident_mib()
+    blocks = [bytearray(b"x" * 100_000) for _ in range(600)]  # malloc maps none of these alone
+    stay = blocks[::20]
+    del blocks
+    assert resident_mib() - before > 40
+    shrink_arena(session)
+    assert resident_mib() - before < 20
+    assert len(stay) == 30
+
+
 def test_sessions_share_an_arena_that_keeps_memory_until_it_is_shrunk() -> None:
     """A graph of 4,096 x 4,096 numbers: 64 MiB that no caller sees."""
     nodes = [
@@ -336,10 +356,6 @@ def test_sessions_share_an_arena_that_keeps_memory_until_it_is_shrunk() -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     one, other = (open_session(model.SerializeToString()) for _ in range(2))
     feeds = {"waveform": np.full((1, 4_096), 2.0, np.float32), "lengths": np.array([4_096])}
-
-    def resident_mib() -> float:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
     shrink_arena(one)
     before = resident_mib()
