@@ -143,6 +143,8 @@ class Server:
         idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
         async def post(at: float) -> float:
+            while idle and idle[-1][0].at_eof():  # the server closes what is idle for long
+                idle.pop()[1].close()
             if not idle:
                 idle.append(await asyncio.open_connection("127.0.0.1", self.port))
             connection = idle.pop()
