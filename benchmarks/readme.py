@@ -1,4 +1,4 @@
-"""Write the README's tables from the committed results: python -m benchmarks.readme."""
+"""Write the README's figures from the committed results: python -m benchmarks.readme."""
 
 import re
 
@@ -49,6 +49,18 @@ def accuracy_table() -> str:
     return "\n".join(lines)
 
 
+def cost_line() -> str:
+    """What an answer costs, and how many come in a second, at 16 connections."""
+    text = (ROOT / "benchmarks/results/serving.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+    row = {cells[0]: cells for cells in rows}
+    own, model = row["nnpm"], row["loop: model.onnx"]
+    return (
+        f"An answer to a clip of 3 s takes {float(own[1]):.0f} ms of CPU, {float(model[1]):.0f} of "
+        f"them the network's; two cores give {own[4]} a second (`benchmarks/results/serving.md`)."
+    )
+
+
 def between_markers(text: str, name: str, content: str) -> str:
     """Replace what stands between ``<!-- measured: name -->`` and ``<!-- /measured -->``."""
     pattern = rf"(<!-- measured: {name} -->\n).*?(<!-- /measured -->)"
@@ -61,6 +73,7 @@ def main() -> None:
     """Rewrite the README in place."""
     readme = ROOT / "README.md"
     text = between_markers(readme.read_text(encoding="utf-8"), "accuracy-table", accuracy_table())
+    text = between_markers(text, "cost", cost_line())
     readme.write_text(text, encoding="utf-8")
 
 

@@ -20,6 +20,7 @@ from ..openapi import FILE, problems
 from ..services import Services, services_of, while_connected
 
 _UNWATCHED_S = 1.0
+"""Under load most requests wait for a thread for a quarter of a second, and watching each costs."""
 
 
 class _Quick(APIRoute):

@@ -315,7 +315,6 @@ def test_the_graph_alone_answers_as_the_documentation_shows(
     assert list(found.values()) == pytest.approx(expected.tolist(), abs=1e-5)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def resident_mib() -> float:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
@@ -335,6 +334,7 @@ def test_shrinking_returns_what_is_free_between_blocks_that_stay(bundle: Bundle)
     assert len(stay) == 30
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_sessions_share_an_arena_that_keeps_memory_until_it_is_shrunk() -> None:
     """A graph of 4,096 x 4,096 numbers: 64 MiB that no caller sees."""
     nodes = [
